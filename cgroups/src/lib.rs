@@ -1,0 +1,1 @@
+//! cgroups: first cut follows.

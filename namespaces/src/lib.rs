@@ -1,0 +1,1 @@
+//! namespaces: first cut follows.

@@ -1,1 +1,124 @@
-//! namespaces: first cut follows.
+//! Spawn processes into Linux namespaces with one `clone3`, and be told exactly what failed.
+//!
+//! ```no_run
+//! use cofferdam_namespaces::{IdMap, Mount, Namespaces, Sandbox, Stdio};
+//! use std::io::Read;
+//!
+//! let mut child = Sandbox::new("/bin/sh")
+//!     .args(["-c", "echo \"pid $$ of $(hostname) as $(id -u)\""])
+//!     .namespaces(Namespaces::PID | Namespaces::MOUNT | Namespaces::UTS | Namespaces::NET)
+//!     .user(IdMap::root()) // a user namespace: no privileges are needed
+//!     .mount(Mount::proc("/proc"))
+//!     .hostname("inside")
+//!     .env("PATH", "/usr/bin:/bin")
+//!     .stdout(Stdio::Pipe)
+//!     .die_with_parent()
+//!     .spawn()?;
+//!
+//! let mut said = String::new();
+//! child.stdout.take().expect("asked for a pipe").read_to_string(&mut said)?;
+//! assert_eq!(said, "pid 1 of inside as 0\n");
+//! assert!(child.wait()?.success());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! [`spawn`](Sandbox::spawn) returns when the program has really started. A program that is missing, a hostname
+//! that is too long, a user namespace that the administrator forbids: each is an [`Error`] that names the
+//! [step](Error::step), the [object](Error::object) and the [errno](Error::raw_os_error), and leaves nothing behind.
+//!
+//! # From a spec to a process
+//!
+//! | type | what it is |
+//! |---|---|
+//! | [`Sandbox`] | what is wanted: plain data, no descriptors, nothing checked yet |
+//! | [`Fds`] | the descriptors that the sandbox names, and the cgroup to be born in |
+//! | [`Plan`] | both together, checked and turned into a list of system calls; spawns any number of times, from any thread |
+//! | [`Child`] | a running process: a pidfd that can be polled, waited for and signalled |
+//!
+//! Everything that needs memory is done when the [`Plan`] is made. A spawn is then one `clone3(2)` with `CLONE_VM`: the child
+//! shares the caller's memory, runs on a small guarded stack of its own and executes the list of system calls with
+//! inline assembly: no allocation, no lock, no libc, whatever the other threads of the caller were doing.
+//! Because no page table is copied, a spawn takes as long from a program with an 8 GiB heap as from a small one.
+//! [`Plan::explain`] shows the list.
+//!
+//! # Cgroups
+//!
+//! A cgroup is entered through descriptors, so that any library can provide them (`Cgroup::entry` of `cofferdam-cgroups`
+//! does): a directory of a version 2 hierarchy, a writable `cgroup.procs` file for each version 1 hierarchy.
+//!
+//! ```no_run
+//! # use cofferdam_namespaces::{Fds, Sandbox};
+//! # fn entry() -> Vec<std::os::fd::OwnedFd> { Vec::new() }
+//! let child = Sandbox::new("/usr/bin/make").spawn_with(Fds::new().cgroup(entry()))?;
+//! # Ok::<(), cofferdam_namespaces::Error>(())
+//! ```
+//!
+//! # What it does not do
+//!
+//! It does not make cgroups, networks or root file systems: its sister crates do, and meet it in descriptors. It does not log, print,
+//! install signal handlers, read configuration or keep state on disk. Dropping a [`Child`] neither kills nor reaps it.
+//! In this version: no change of root, no second id range, no joining of existing namespaces, no seccomp.
+//!
+//! # Kernel versions
+//!
+//! | needed for | system call | Linux |
+//! |---|---|---|
+//! | every spawn | `clone3` with `CLONE_PIDFD` and `CLONE_CLEAR_SIGHAND` | 5.5 |
+//! | every spawn | `close_range` with `CLOSE_RANGE_CLOEXEC` | 5.11 |
+//! | [`Fds::cgroup`] with a directory | `CLONE_INTO_CGROUP` | 5.7 |
+//! | [`Sandbox::mount`] | `fsopen`, `fsmount`, `move_mount`; `openat2` | 5.2; 5.6 |
+//!
+//! There are no silent fallbacks: an older kernel gives an error of kind [`Unsupported`](ErrorKind::Unsupported).
+//!
+//! # Privileges
+//!
+//! None with a user namespace ([`Sandbox::user`]), where the administrator allows them (`user.max_user_namespaces`,
+//! the switches of `AppArmor` and Debian). Without one, every other namespace needs `CAP_SYS_ADMIN`.
+//!
+//! # Threats that are met here
+//!
+//! - The sandboxed program gets exactly the descriptors 0, 1 and 2: all others are closed by the kernel at `execve(2)`,
+//!   also those that another library of the caller opened without `O_CLOEXEC`.
+//! - The environment is empty unless the caller fills it: secrets of the host program do not leak by default.
+//! - `setgroups(2)` is denied in a user namespace before its group map is written (CVE-2014-8989).
+//! - Mounts are attached by descriptor to a mount point that was resolved with `openat2(2)`; they do not propagate to the host.
+//! - Nothing of the host program's memory outlives `execve(2)`, and nothing of it changes: signal mask, dumpable flag,
+//!   working directory and descriptors are as before.
+//!
+//! Without a change of root the program still sees the host's files: this version isolates, it does not yet hide.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::exit,
+    clippy::indexing_slicing
+)]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may fail"))]
+
+#[cfg(not(all(
+    target_os = "linux",
+    target_pointer_width = "64",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+)))]
+compile_error!("cofferdam-namespaces is for 64-bit Linux on x86_64 and aarch64");
+
+mod bind;
+mod child;
+mod compile;
+mod error;
+mod fds;
+mod plan;
+mod program;
+mod sandbox;
+mod step;
+mod sys;
+
+pub use child::Child;
+pub use error::{Error, ErrorKind};
+pub use fds::Fds;
+pub use plan::Plan;
+pub use program::Call;
+pub use sandbox::{IdMap, Mount, Namespaces, Sandbox, Stdio};
+pub use step::Step;

@@ -1,0 +1,130 @@
+//! The descriptors of a plan: what they are is checked, and where each goes.
+
+use crate::program::{Arg, Slot};
+use crate::{Error, Stdio, Step};
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::sys::stat::{Mode, SFlag, fstat, major, minor};
+use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, fstatfs};
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+/// The slots of the three standard streams, for pipes: their ends differ from spawn to spawn.
+pub(crate) const STREAM: [Slot; 3] = [Slot(0), Slot(1), Slot(2)];
+pub(crate) const STREAM_NAMES: [&str; 3] = ["stdin", "stdout", "stderr"];
+/// How a cgroup is entered: at most one directory, by the clone; any number of files, by the child.
+pub(crate) struct CgroupEntry {
+    pub(crate) directory: Option<OwnedFd>,
+    pub(crate) procs: Vec<(PathBuf, OwnedFd)>,
+}
+
+impl CgroupEntry {
+    pub(crate) fn sort(fds: Vec<OwnedFd>) -> Result<Self, Error> {
+        let mut entry = CgroupEntry { directory: None, procs: Vec::new() };
+        for fd in fds {
+            let path = path_of(fd.as_fd());
+            let refuse = |words| Error::config(format!("cgroup {}", path.display()), words);
+            let stat = fstat(&fd).map_err(|e| Error::os(Step::Prepare, "fstat", e as i32).about(&path))?;
+            let magic =
+                fstatfs(&fd).map_err(|e| Error::os(Step::Prepare, "fstatfs", e as i32).about(&path))?.filesystem_type();
+            if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR {
+                if magic != CGROUP2_SUPER_MAGIC {
+                    return Err(refuse("is a directory, but not of a cgroup2 file system"));
+                }
+                if entry.directory.replace(fd).is_some() {
+                    return Err(refuse("is a second version 2 cgroup; a process is in one"));
+                }
+            } else {
+                let flags = fcntl(&fd, FcntlArg::F_GETFL)
+                    .map_err(|e| Error::os(Step::Prepare, "fcntl", e as i32).about(&path))?;
+                let flags = OFlag::from_bits_truncate(flags);
+                if magic != CGROUP_SUPER_MAGIC && magic != CGROUP2_SUPER_MAGIC {
+                    return Err(refuse("is not a file of a cgroup file system"));
+                }
+                if flags & OFlag::O_ACCMODE == OFlag::O_RDONLY || flags.contains(OFlag::O_PATH) {
+                    return Err(refuse("is not open for writing"));
+                }
+                entry.procs.push((path, fd));
+            }
+        }
+        Ok(entry)
+    }
+}
+
+/// Where each stream's descriptor comes from, and the descriptors themselves.
+pub(crate) struct Streams {
+    pub(crate) sources: [Option<Arg>; 3],
+    pub(crate) pipes: [bool; 3],
+    pub(crate) held: Vec<OwnedFd>,
+}
+
+impl Streams {
+    pub(crate) fn bind(stdio: &[Stdio; 3], named: Vec<(String, OwnedFd)>) -> Result<Self, Error> {
+        let mut known: BTreeMap<String, (OwnedFd, bool)> = BTreeMap::new();
+        for (name, fd) in named {
+            let object = format!("descriptor {name:?}");
+            let fd = above_streams(fd).map_err(|e| Error::os(Step::Prepare, "fcntl", e).about(&object))?;
+            if known.insert(name, (fd, false)).is_some() {
+                return Err(Error::config(object, "is bound twice"));
+            }
+        }
+        let mut streams = Streams { sources: [None; 3], pipes: [false; 3], held: Vec::new() };
+        let targets = stdio.iter().zip(STREAM).zip(&mut streams.sources).zip(&mut streams.pipes);
+        for (((stdio, slot), source), pipe) in targets {
+            match stdio {
+                Stdio::Inherit => {}
+                Stdio::Pipe => {
+                    *pipe = true;
+                    *source = Some(slot.into());
+                }
+                Stdio::Null => {
+                    let null = open_null()?;
+                    *source = Some(null.as_raw_fd().into());
+                    streams.held.push(null);
+                }
+                Stdio::Fd(name) => match known.get_mut(name) {
+                    Some((fd, used)) => {
+                        *used = true;
+                        *source = Some(fd.as_raw_fd().into());
+                    }
+                    None => return Err(Error::config(format!("descriptor {name:?}"), "is not bound")),
+                },
+            }
+        }
+        for (name, (fd, used)) in known {
+            if !used {
+                return Err(Error::config(format!("descriptor {name:?}"), "is bound, but the sandbox does not use it"));
+            }
+            streams.held.push(fd);
+        }
+        Ok(streams)
+    }
+}
+
+/// `/dev/null`, and nothing that somebody has put in its place.
+fn open_null() -> Result<OwnedFd, Error> {
+    let path = "/dev/null";
+    let null = open(path, OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NOCTTY, Mode::empty())
+        .map_err(|e| Error::os(Step::Prepare, "openat", e as i32).about(path))?;
+    let stat = fstat(&null).map_err(|e| Error::os(Step::Prepare, "fstat", e as i32).about(path))?;
+    let character = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR;
+    if !character || (major(stat.st_rdev), minor(stat.st_rdev)) != (1, 3) {
+        return Err(Error::config(path, "is not the null device"));
+    }
+    above_streams(null).map_err(|e| Error::os(Step::Prepare, "fcntl", e).about(path))
+}
+
+/// The same file under a number that no standard stream will take in the child.
+pub(crate) fn above_streams(fd: OwnedFd) -> Result<OwnedFd, i32> {
+    if fd.as_raw_fd() > 2 {
+        return Ok(fd);
+    }
+    // std's try_clone is fcntl(F_DUPFD_CLOEXEC, 3).
+    fd.try_clone().map_err(|e| e.raw_os_error().unwrap_or(0))
+}
+
+/// A descriptor's path, for errors only.
+pub(crate) fn path_of(fd: BorrowedFd<'_>) -> PathBuf {
+    let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    std::fs::read_link(&link).unwrap_or(PathBuf::from(link))
+}

@@ -1,0 +1,142 @@
+//! A running process.
+
+use crate::sys::{self, Block};
+use crate::{Error, Step};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::io::{PipeReader, PipeWriter};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A process that a [`Plan`](crate::Plan) has spawned, held by its pidfd.
+///
+/// It is never confused with a later process of the same number. All methods take `&self`, from any thread; the exit status can be
+/// asked for again and again. [`AsFd`] gives the pidfd, which polls readable once the process has ended: for an event loop, followed by
+/// [`try_wait`](Child::try_wait).
+///
+/// Dropping it neither kills nor reaps the process.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Child {
+    /// The writing end of the pipe to its standard input, if one was asked for. Drop it to let the program read the end of its input.
+    pub stdin: Option<PipeWriter>,
+    /// The reading end of the pipe from its standard output, if one was asked for.
+    pub stdout: Option<PipeReader>,
+    /// The reading end of the pipe from its standard error, if one was asked for.
+    pub stderr: Option<PipeReader>,
+    pid: u32,
+    pidfd: OwnedFd,
+    status: Mutex<Option<ExitStatus>>,
+}
+
+impl Child {
+    pub(crate) fn new(pid: u32, pidfd: OwnedFd, [stdin, stdout, stderr]: [Option<OwnedFd>; 3]) -> Self {
+        Child {
+            stdin: stdin.map(Into::into),
+            stdout: stdout.map(Into::into),
+            stderr: stderr.map(Into::into),
+            pid,
+            pidfd,
+            status: Mutex::new(None),
+        }
+    }
+
+    /// Its process id in the caller's pid namespace: for a human, or for files below `/proc`. For anything else use the pidfd.
+    #[must_use]
+    #[doc(alias = "pid")]
+    pub fn id(&self) -> u32 {
+        self.pid
+    }
+
+    /// Waits until the process has ended. Blocks; a pipe to its standard input stays open meanwhile.
+    ///
+    /// # Errors
+    /// [`StatusLost`](crate::ErrorKind::StatusLost) if somebody else has taken the status: a `waitpid(2)` of another part of the program, or
+    /// `SIGCHLD` is ignored.
+    pub fn wait(&self) -> Result<ExitStatus, Error> {
+        loop {
+            self.poll(PollTimeout::NONE)?;
+            if let Some(status) = self.try_wait()? {
+                return Ok(status);
+            }
+        }
+    }
+
+    /// The exit status, or `None` while the process runs. Does not block.
+    ///
+    /// # Errors
+    /// As [`wait`](Child::wait).
+    pub fn try_wait(&self) -> Result<Option<ExitStatus>, Error> {
+        // The lock is held over the system call: of two callers, the second must find the status that the first one took.
+        let mut known = self.status();
+        if known.is_none() {
+            *known = match sys::reap(self.pidfd.as_fd(), Block::No) {
+                Ok(status) => status.map(ExitStatus::from_raw),
+                Err(libc::ECHILD) => return Err(Error::status_lost()),
+                Err(errno) => return Err(Error::os(Step::Wait, "waitid", errno)),
+            };
+        }
+        Ok(*known)
+    }
+
+    /// Waits until the process has ended, but not longer than `timeout`: then it is `None`.
+    ///
+    /// # Errors
+    /// As [`wait`](Child::wait).
+    pub fn wait_timeout(&self, timeout: Duration) -> Result<Option<ExitStatus>, Error> {
+        let start = Instant::now();
+        loop {
+            let left = timeout.saturating_sub(start.elapsed());
+            // Rounded up: a timeout of less than a millisecond is still a wait. What poll(2) cannot count is waited for in parts.
+            let millis = i32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
+            self.poll(PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX))?;
+            let status = self.try_wait()?;
+            if status.is_some() || start.elapsed() >= timeout {
+                return Ok(status);
+            }
+        }
+    }
+
+    /// Sends the process a signal, by number, `pidfd_send_signal(2)`. Number 0 only asks whether it could be sent.
+    ///
+    /// # Errors
+    /// [`NoSuchProcess`](crate::ErrorKind::NoSuchProcess) after the process has ended and been waited for; `EINVAL` for a number that is no
+    /// signal; `EPERM` if it runs with other credentials now.
+    pub fn signal(&self, signal: i32) -> Result<(), Error> {
+        sys::send_signal(self.pidfd.as_fd(), signal)
+            .map_err(|e| Error::os(Step::Signal, "pidfd_send_signal", e.raw_os_error().unwrap_or(0)))
+    }
+
+    /// Kills the process with `SIGKILL`. That it has ended already is no error. Does not wait.
+    ///
+    /// # Errors
+    /// `EPERM` if it runs with other credentials now.
+    pub fn kill(&self) -> Result<(), Error> {
+        match self.signal(libc::SIGKILL) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Until the process has ended, the time is up or a signal came.
+    fn poll(&self, timeout: PollTimeout) -> Result<(), Error> {
+        match poll(&mut [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)], timeout) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(errno) => Err(Error::os(Step::Wait, "poll", errno as i32)),
+        }
+    }
+
+    fn status(&self) -> MutexGuard<'_, Option<ExitStatus>> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The pidfd.
+impl AsFd for Child {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}

@@ -1,0 +1,194 @@
+//! The one error of this crate.
+
+use crate::Step;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::io;
+
+/// Why a sandbox could not be prepared, spawned, waited for or signalled.
+///
+/// Reads like `start the program: execve("/bin/nope"): No such file or directory (os error 2)`. Nothing is left of
+/// a spawn that failed: no process, no descriptor.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Error(Box<Repr>);
+
+/// What sort of failure an [`Error`] is, for a caller that wants to act on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The sandbox or its descriptors make no sense as given; found before anything was done.
+    InvalidConfig,
+    /// The program, the interpreter that it names, or a directory is missing (`ENOENT`, `ENOTDIR`).
+    NotFound,
+    /// Not allowed (`EPERM`, `EACCES`); for a program: not executable.
+    PermissionDenied,
+    /// The kernel lacks or has switched off what is asked for (`ENOSYS`, `EINVAL` of clone3, `EOPNOTSUPP`, `ENODEV`).
+    Unsupported,
+    /// A limit is reached: processes, namespaces, descriptors, memory (`EAGAIN`, `ENOSPC`, `EUSERS`, `EMFILE`, `ENFILE`, `ENOMEM`).
+    LimitReached,
+    /// The child was killed before the program started; [`Error::signal`] says by what.
+    Killed,
+    /// Somebody else has taken the exit status: a foreign `waitpid(2)`, or `SIGCHLD` is ignored.
+    StatusLost,
+    /// The process has ended and been waited for (`ESRCH`).
+    NoSuchProcess,
+    /// Anything else; [`Error::raw_os_error`] says what.
+    Os,
+}
+
+#[derive(Debug)]
+struct Repr {
+    kind: ErrorKind,
+    step: Step,
+    call: Option<&'static str>,
+    object: Option<OsString>,
+    cause: Cause,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Cause {
+    Errno(i32),
+    Signal(i32),
+    Words(&'static str),
+}
+
+impl Error {
+    pub(crate) fn config(object: impl Into<OsString>, words: &'static str) -> Self {
+        Self::new(ErrorKind::InvalidConfig, Step::Configure, None, Cause::Words(words)).about(object)
+    }
+
+    pub(crate) fn os(step: Step, call: &'static str, errno: i32) -> Self {
+        Self::new(kind_of(step, errno), step, Some(call), Cause::Errno(errno))
+    }
+
+    pub(crate) fn killed(step: Step, signal: i32) -> Self {
+        Self::new(ErrorKind::Killed, step, None, Cause::Signal(signal))
+    }
+
+    pub(crate) fn status_lost() -> Self {
+        let mut error = Self::os(Step::Wait, "waitid", libc::ECHILD);
+        error.0.kind = ErrorKind::StatusLost;
+        error
+    }
+
+    pub(crate) fn about(mut self, object: impl Into<OsString>) -> Self {
+        self.0.object = Some(object.into());
+        self
+    }
+
+    fn new(kind: ErrorKind, step: Step, call: Option<&'static str>, cause: Cause) -> Self {
+        Error(Box::new(Repr { kind, step, call, object: None, cause }))
+    }
+
+    /// What sort of failure this is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The step that failed.
+    #[must_use]
+    pub fn step(&self) -> Step {
+        self.0.step
+    }
+
+    /// The system call that failed, if one did.
+    #[must_use]
+    pub fn system_call(&self) -> Option<&'static str> {
+        self.0.call
+    }
+
+    /// What the step was about: a path, a name, a stream.
+    #[must_use]
+    pub fn object(&self) -> Option<&OsStr> {
+        self.0.object.as_deref()
+    }
+
+    /// The errno of the system call that failed.
+    #[must_use]
+    pub fn raw_os_error(&self) -> Option<i32> {
+        match self.0.cause {
+            Cause::Errno(errno) => Some(errno),
+            _ => None,
+        }
+    }
+
+    /// The signal that killed the child before the program started ([`ErrorKind::Killed`]).
+    #[must_use]
+    pub fn signal(&self) -> Option<i32> {
+        match self.0.cause {
+            Cause::Signal(signal) => Some(signal),
+            _ => None,
+        }
+    }
+}
+
+/// Puts the errno of an [`Error`] into an [`io::Error`]'s kind, for callers that speak `io::Result`.
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind =
+            error.raw_os_error().map_or(io::ErrorKind::Other, |errno| io::Error::from_raw_os_error(errno).kind());
+        io::Error::new(kind, error)
+    }
+}
+
+fn kind_of(step: Step, errno: i32) -> ErrorKind {
+    match errno {
+        // clone3 of a kernel that does not know a flag or has no such namespace.
+        libc::EINVAL if step == Step::Clone => ErrorKind::Unsupported,
+        libc::ENOENT | libc::ENOTDIR => ErrorKind::NotFound,
+        libc::EPERM | libc::EACCES => ErrorKind::PermissionDenied,
+        libc::ENOSYS | libc::EOPNOTSUPP | libc::ENODEV => ErrorKind::Unsupported,
+        libc::EAGAIN | libc::ENOSPC | libc::EUSERS | libc::EMFILE | libc::ENFILE | libc::ENOMEM => {
+            ErrorKind::LimitReached
+        }
+        libc::ESRCH => ErrorKind::NoSuchProcess,
+        _ => ErrorKind::Os,
+    }
+}
+
+impl std::error::Error for Repr {}
+
+impl fmt::Display for Repr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.step)?;
+        match (self.call, &self.object) {
+            (Some(call), Some(object)) => write!(f, "{call}({object:?}): ")?,
+            (Some(call), None) => write!(f, "{call}: ")?,
+            (None, Some(object)) => write!(f, "{}: ", object.display())?,
+            (None, None) => {}
+        }
+        match self.cause {
+            Cause::Errno(errno) => io::Error::from_raw_os_error(errno).fmt(f),
+            Cause::Signal(signal) => write!(f, "the child was killed by signal {signal}"),
+            Cause::Words(words) => f.write_str(words),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_as_step_call_object_errno() {
+        let error = Error::os(Step::Exec, "execve", libc::ENOENT).about("/bin/nope");
+        assert_eq!(
+            error.to_string(),
+            "start the program: execve(\"/bin/nope\"): No such file or directory (os error 2)"
+        );
+        assert_eq!((error.kind(), error.raw_os_error()), (ErrorKind::NotFound, Some(libc::ENOENT)));
+        assert_eq!(io::Error::from(error).kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn every_cause_has_its_accessor() {
+        let killed = Error::killed(Step::Mount, libc::SIGKILL);
+        assert_eq!((killed.signal(), killed.raw_os_error()), (Some(libc::SIGKILL), None));
+        assert_eq!(killed.to_string(), "mount: the child was killed by signal 9");
+        let config = Error::config("hostname", "is longer than 64 bytes");
+        assert_eq!(config.to_string(), "check the configuration: hostname: is longer than 64 bytes");
+        assert_eq!(Error::status_lost().kind(), ErrorKind::StatusLost);
+    }
+}

@@ -1,0 +1,234 @@
+//! What the child does, as a list of system calls.
+//!
+//! The list is data: the child only interprets it ([`crate::sys`]), errors are told by an index into it, [`Plan::explain`](crate::Plan::explain)
+//! prints it, and the tests fail each of its entries in turn.
+
+use crate::Step;
+use std::ffi::{CString, OsStr, OsString};
+use std::fmt;
+
+/// Results of earlier calls and values that differ from spawn to spawn, as many as a child can hold.
+pub(crate) const SLOTS: usize = 16;
+
+/// A value that is known only in the child, or only at the spawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Slot(pub(crate) u8);
+
+/// An argument of a system call.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Arg {
+    /// As it is: a number, a flag, a descriptor, an address of something that the program keeps.
+    Value(u64),
+    /// What the slot holds then.
+    Slot(Slot),
+}
+
+/// What becomes of the result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// An error ends the child, anything else is fine.
+    Go,
+    /// As `Go`, and the result is kept.
+    Keep(Slot),
+    /// Must be zero: anything else is this error.
+    Zero(i32),
+    /// One of several programs to start: when it is not there, the next call is tried.
+    TryNext,
+}
+
+/// One system call of the child.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Op {
+    pub(crate) number: i64,
+    pub(crate) args: [Arg; 6],
+    pub(crate) then: Then,
+    step: Step,
+    name: &'static str,
+    object: usize,
+}
+
+/// The system calls of a child, and all the memory that they refer to.
+#[derive(Debug, Default)]
+pub(crate) struct Program {
+    ops: Vec<Op>,
+    objects: Vec<OsString>,
+    // Boxes do not move when this struct does, so that addresses in `ops` stay good.
+    strings: Vec<CString>,
+    words: Vec<Box<[u64]>>,
+}
+
+macro_rules! calls {
+    ($($name:ident = $number:ident,)*) => {
+        /// The system calls that a child may make.
+        #[derive(Debug, Clone, Copy)]
+        #[allow(non_camel_case_types, reason = "the names of system calls")]
+        pub(crate) enum Sys { $($name,)* }
+        impl Sys {
+            fn name(self) -> &'static str {
+                match self { $(Sys::$name => stringify!($name),)* }
+            }
+            fn number(self) -> i64 {
+                match self { $(Sys::$name => libc::$number,)* }
+            }
+        }
+    };
+}
+
+calls! {
+    chdir = SYS_chdir,
+    close_range = SYS_close_range,
+    dup3 = SYS_dup3,
+    execve = SYS_execve,
+    fsconfig = SYS_fsconfig,
+    fsmount = SYS_fsmount,
+    fsopen = SYS_fsopen,
+    mount = SYS_mount,
+    move_mount = SYS_move_mount,
+    openat = SYS_openat,
+    openat2 = SYS_openat2,
+    ppoll = SYS_ppoll,
+    prctl = SYS_prctl,
+    rt_sigaction = SYS_rt_sigaction,
+    rt_sigprocmask = SYS_rt_sigprocmask,
+    sethostname = SYS_sethostname,
+    unshare = SYS_unshare,
+    write = SYS_write,
+}
+
+impl From<u64> for Arg {
+    fn from(value: u64) -> Self {
+        Arg::Value(value)
+    }
+}
+
+/// A number that the kernel reads as an `unsigned int`.
+impl From<u32> for Arg {
+    fn from(value: u32) -> Self {
+        Arg::Value(value.into())
+    }
+}
+
+impl From<Slot> for Arg {
+    fn from(slot: Slot) -> Self {
+        Arg::Slot(slot)
+    }
+}
+
+/// A number that the kernel reads as an `int`: sign-extended, as C would pass it.
+impl From<i32> for Arg {
+    fn from(value: i32) -> Self {
+        Arg::Value(i64::from(value).cast_unsigned())
+    }
+}
+
+impl Program {
+    /// Adds a system call of `step`, which is about `object`.
+    pub(crate) fn call<const N: usize>(&mut self, step: Step, object: impl AsRef<OsStr>, sys: Sys, args: [Arg; N]) {
+        self.call_then(step, object, sys, args, Then::Go);
+    }
+
+    /// Adds a system call whose result matters.
+    pub(crate) fn call_then<const N: usize>(
+        &mut self,
+        step: Step,
+        object: impl AsRef<OsStr>,
+        sys: Sys,
+        given: [Arg; N],
+        then: Then,
+    ) {
+        let mut args = [Arg::Value(0); 6];
+        for (arg, given) in args.iter_mut().zip(given) {
+            *arg = given;
+        }
+        let object = self.object(object.as_ref());
+        self.ops.push(Op { number: sys.number(), args, then, step, name: sys.name(), object });
+    }
+
+    /// The address of a string that the child may read.
+    pub(crate) fn string(&mut self, string: CString) -> u64 {
+        let address = string.as_ptr().expose_provenance() as u64;
+        self.strings.push(string);
+        address
+    }
+
+    /// The address of machine words that the child may read: a struct, a list of pointers.
+    pub(crate) fn words(&mut self, words: impl Into<Box<[u64]>>) -> u64 {
+        let words = words.into();
+        let address = words.as_ptr().expose_provenance() as u64;
+        self.words.push(words);
+        address
+    }
+
+    pub(crate) fn ops(&self) -> &[Op] {
+        &self.ops
+    }
+
+    pub(crate) fn calls(&self) -> impl ExactSizeIterator<Item = Call<'_>> {
+        self.ops.iter().map(|op| Call { program: self, op })
+    }
+
+    pub(crate) fn get(&self, at: usize) -> Option<Call<'_>> {
+        self.ops.get(at).map(|op| Call { program: self, op })
+    }
+
+    fn object(&mut self, object: &OsStr) -> usize {
+        let known = self.objects.iter().position(|known| known == object);
+        known.unwrap_or_else(|| {
+            self.objects.push(object.to_owned());
+            self.objects.len() - 1
+        })
+    }
+}
+
+/// One system call that the child will make, see [`Plan::explain`](crate::Plan::explain).
+///
+/// Displays as `mount: fsopen(/proc)`.
+#[derive(Clone, Copy)]
+pub struct Call<'a> {
+    program: &'a Program,
+    op: &'a Op,
+}
+
+impl<'a> Call<'a> {
+    /// The step that it belongs to.
+    #[must_use]
+    pub fn step(&self) -> Step {
+        self.op.step
+    }
+
+    /// Its name, as in the manual's section 2.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.op.name
+    }
+
+    /// Its number on this architecture.
+    #[must_use]
+    pub fn number(&self) -> i64 {
+        self.op.number
+    }
+
+    /// What it is about: a path, a name, a stream.
+    #[must_use]
+    pub fn object(&self) -> &'a OsStr {
+        self.program.objects.get(self.op.object).map_or(OsStr::new(""), OsString::as_os_str)
+    }
+
+    /// Whether an error of it may be overcome: `execve(2)` of a program that may also lie elsewhere in `PATH`.
+    #[must_use]
+    pub fn may_fail(&self) -> bool {
+        self.op.then == Then::TryNext
+    }
+}
+
+impl fmt::Display for Call<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}({})", self.step(), self.name(), self.object().display())
+    }
+}
+
+impl fmt::Debug for Call<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Call({self})")
+    }
+}

@@ -1,0 +1,266 @@
+//! The spec: what is wanted, as plain data.
+
+use crate::{Child, Error, Fds, Plan};
+use bitflags::bitflags;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+bitflags! {
+    /// The namespaces that a sandbox gets for itself, see `namespaces(7)`.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+    pub struct Namespaces: u64 {
+        /// Users, groups and capabilities, `user_namespaces(7)`. The only one that needs no privilege.
+        const USER = libc::CLONE_NEWUSER as u64;
+        /// Process ids, `pid_namespaces(7)`: the program is pid 1, and all that it starts dies with it.
+        const PID = libc::CLONE_NEWPID as u64;
+        /// Mounts, `mount_namespaces(7)`. Every mount is made private first, so that none reaches the host.
+        const MOUNT = libc::CLONE_NEWNS as u64;
+        /// Host and NIS domain name, `uts_namespaces(7)`.
+        const UTS = libc::CLONE_NEWUTS as u64;
+        /// System V and POSIX message queues, semaphores, shared memory, `ipc_namespaces(7)`.
+        const IPC = libc::CLONE_NEWIPC as u64;
+        /// Network interfaces, addresses, routes, abstract sockets, `network_namespaces(7)`. Loopback is there, but down.
+        const NET = libc::CLONE_NEWNET as u64;
+        /// The view of the cgroup tree, `cgroup_namespaces(7)`, rooted at the cgroup that the process is born in.
+        const CGROUP = libc::CLONE_NEWCGROUP as u64;
+    }
+}
+
+/// What is wanted of a process: its program, its namespaces, its surroundings.
+///
+/// Plain data, without descriptors, so that it can be cloned, compared and kept. Nothing is checked before [`prepare`](Sandbox::prepare).
+///
+/// The methods take and return the sandbox, so that they chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[doc(alias("Command", "unshare", "bwrap", "container"))]
+pub struct Sandbox {
+    pub(crate) program: OsString,
+    pub(crate) args: Vec<OsString>,
+    pub(crate) env: Vec<(OsString, OsString)>,
+    pub(crate) inherit_env: bool,
+    pub(crate) working_directory: Option<PathBuf>,
+    pub(crate) namespaces: Namespaces,
+    pub(crate) user: Option<IdMap>,
+    pub(crate) mounts: Vec<Mount>,
+    pub(crate) hostname: Option<OsString>,
+    pub(crate) stdio: [Stdio; 3],
+    pub(crate) die_with_parent: bool,
+}
+
+impl Sandbox {
+    /// A process of `program`, without any namespace of its own and with an empty environment.
+    ///
+    /// A program with a slash is a path, seen from the sandbox; one without is looked for in `PATH` of the *sandbox's* environment,
+    /// or in `/bin:/usr/bin` where that has none, as `execvp(3)` does.
+    #[must_use]
+    pub fn new(program: impl Into<OsString>) -> Self {
+        Sandbox {
+            program: program.into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            inherit_env: false,
+            working_directory: None,
+            namespaces: Namespaces::empty(),
+            user: None,
+            mounts: Vec::new(),
+            hostname: None,
+            stdio: [const { Stdio::Inherit }; 3],
+            die_with_parent: false,
+        }
+    }
+
+    /// Adds an argument. The program's own name, `argv[0]`, comes first by itself.
+    #[must_use]
+    pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<A: Into<OsString>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// Sets an environment variable; the last setting of a name holds.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// Sets environment variables.
+    #[must_use]
+    pub fn envs<N: Into<OsString>, V: Into<OsString>>(mut self, vars: impl IntoIterator<Item = (N, V)>) -> Self {
+        self.env.extend(vars.into_iter().map(|(n, v)| (n.into(), v.into())));
+        self
+    }
+
+    /// Starts from the caller's environment, as it is when the plan is made, instead of from an empty one.
+    #[must_use]
+    pub fn inherit_env(mut self) -> Self {
+        self.inherit_env = true;
+        self
+    }
+
+    /// The working directory, seen from the sandbox. By default the caller's.
+    #[must_use]
+    #[doc(alias("cwd", "chdir", "current_dir"))]
+    pub fn working_directory(mut self, path: impl Into<PathBuf>) -> Self {
+        self.working_directory = Some(path.into());
+        self
+    }
+
+    /// Adds namespaces to those that are wanted already.
+    #[must_use]
+    pub fn namespaces(mut self, namespaces: Namespaces) -> Self {
+        self.namespaces |= namespaces;
+        self
+    }
+
+    /// A user namespace with this map of ids. [`Namespaces::USER`] alone means [`IdMap::root`].
+    #[must_use]
+    #[doc(alias("uid_map", "map-root-user", "rootless"))]
+    pub fn user(mut self, map: IdMap) -> Self {
+        self.namespaces |= Namespaces::USER;
+        self.user = Some(map);
+        self
+    }
+
+    /// Adds a mount, made in the order given. Needs [`Namespaces::MOUNT`].
+    #[must_use]
+    pub fn mount(mut self, mount: Mount) -> Self {
+        self.mounts.push(mount);
+        self
+    }
+
+    /// The host name, at most 64 bytes, `sethostname(2)`. Needs [`Namespaces::UTS`].
+    #[must_use]
+    pub fn hostname(mut self, name: impl Into<OsString>) -> Self {
+        self.hostname = Some(name.into());
+        self
+    }
+
+    /// Where standard input comes from. By default the caller's.
+    #[must_use]
+    pub fn stdin(mut self, stdin: Stdio) -> Self {
+        self.stdio[0] = stdin;
+        self
+    }
+
+    /// Where standard output goes. By default the caller's.
+    #[must_use]
+    pub fn stdout(mut self, stdout: Stdio) -> Self {
+        self.stdio[1] = stdout;
+        self
+    }
+
+    /// Where standard error goes. By default the caller's.
+    #[must_use]
+    pub fn stderr(mut self, stderr: Stdio) -> Self {
+        self.stdio[2] = stderr;
+        self
+    }
+
+    /// Kills the process (`SIGKILL`) when the *thread* that spawned it ends, by whatever death, `PR_SET_PDEATHSIG(2const)`.
+    ///
+    /// Linux binds this to the thread, not to the process: spawn from a thread that lives as long as the sandbox should, for example the
+    /// main thread, and not from a pool that retires its threads. A program that changes its
+    /// credentials, or a set-user-id program, loses it. With [`Namespaces::PID`] everything inside dies along.
+    #[must_use]
+    #[doc(alias("pdeathsig", "die-with-parent"))]
+    pub fn die_with_parent(mut self) -> Self {
+        self.die_with_parent = true;
+        self
+    }
+
+    /// Checks the sandbox, binds the descriptors that it names and makes the plan of a spawn, which can be used many times.
+    ///
+    /// # Errors
+    /// [`InvalidConfig`](crate::ErrorKind::InvalidConfig) for what makes no sense; otherwise what [`Step::Prepare`](crate::Step::Prepare) meets
+    /// when it opens `/dev/null`. Nothing has been spawned then.
+    pub fn prepare(&self, fds: Fds) -> Result<Plan, Error> {
+        crate::compile::compile(self, fds)
+    }
+
+    /// Spawns a sandbox that names no descriptors. Returns when the program has started.
+    ///
+    /// # Errors
+    /// As [`prepare`](Sandbox::prepare) and [`Plan::spawn`].
+    pub fn spawn(&self) -> Result<Child, Error> {
+        self.spawn_with(Fds::new())
+    }
+
+    /// Spawns the sandbox with these descriptors. Returns when the program has started.
+    ///
+    /// # Errors
+    /// As [`prepare`](Sandbox::prepare) and [`Plan::spawn`].
+    pub fn spawn_with(&self, fds: Fds) -> Result<Child, Error> {
+        self.prepare(fds)?.spawn()
+    }
+}
+
+/// Who the caller is inside the user namespace: one user and one group, mapped to the caller's effective ids.
+///
+/// The process holds every capability in its namespace until it starts the program; the program keeps them if it is user 0.
+/// `setgroups(2)` is denied inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct IdMap {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+impl IdMap {
+    /// Root inside: user 0 and group 0.
+    #[must_use]
+    pub fn root() -> Self {
+        Self::single(0, 0)
+    }
+
+    /// This user and this group inside.
+    #[must_use]
+    pub fn single(uid: u32, gid: u32) -> Self {
+        IdMap { uid, gid }
+    }
+}
+
+/// Something to mount in the sandbox's mount namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    pub(crate) target: PathBuf,
+}
+
+impl Mount {
+    /// A fresh `proc(5)` that shows the sandbox's own pid namespace; nosuid, nodev, noexec.
+    ///
+    /// `target` is an absolute path of a directory. In a user namespace the kernel demands [`Namespaces::PID`], and that
+    /// the caller's own `/proc` has nothing mounted over its parts.
+    #[must_use]
+    pub fn proc(target: impl Into<PathBuf>) -> Self {
+        Mount { target: target.into() }
+    }
+}
+
+/// What a standard stream of the sandbox is connected to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Stdio {
+    /// The caller's own stream.
+    #[default]
+    Inherit,
+    /// `/dev/null`.
+    Null,
+    /// A new pipe, whose other end is in the [`Child`].
+    Pipe,
+    /// The descriptor that [`Fds::bind`] gives this name.
+    Fd(String),
+}
+
+impl Stdio {
+    /// The descriptor that [`Fds::bind`] gives this name.
+    #[must_use]
+    pub fn fd(name: impl Into<String>) -> Self {
+        Stdio::Fd(name.into())
+    }
+}

@@ -1,0 +1,99 @@
+//! The steps of a spawn, by which errors say where it stopped.
+
+use std::fmt;
+
+macro_rules! steps {
+    ($($(#[$doc:meta])* $name:ident $side:ident $words:literal,)*) => {
+        /// One step on the way from a [`Sandbox`](crate::Sandbox) to the end of its process.
+        ///
+        /// [`Error::step`](crate::Error::step) says at which one something failed; [`Plan::explain`](crate::Plan::explain) shows
+        /// the system calls of those that the child takes.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[non_exhaustive]
+        pub enum Step {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Step {
+            /// All steps, in the order in which they are taken.
+            pub const ALL: &'static [Step] = &[$(Step::$name,)*];
+
+            /// Whether the child takes this step, between its birth and the program's start.
+            #[must_use]
+            pub fn in_child(self) -> bool {
+                match self {
+                    $(Step::$name => steps!(@$side),)*
+                }
+            }
+
+            fn words(self) -> &'static str {
+                match self {
+                    $(Step::$name => $words,)*
+                }
+            }
+        }
+    };
+    (@caller) => { false };
+    (@child) => { true };
+}
+
+steps! {
+    /// Checking the configuration. Nothing has been done yet.
+    Configure caller "check the configuration",
+    /// Opening what the plan needs: `/dev/null`, a pidfd of the caller.
+    Prepare caller "prepare",
+    /// Making the pipes for the child's standard streams.
+    Pipe caller "make a pipe",
+    /// Getting a stack for the child.
+    Stack caller "get a stack for the child",
+    /// Holding back signals around the clone.
+    BlockSignals caller "hold back signals",
+    /// The clone itself, with its namespaces and its version 2 cgroup.
+    Clone caller "clone",
+    /// Asking for a signal at the parent's death.
+    ParentDeath child "die with the parent",
+    /// Marking every descriptor to be closed at the program's start.
+    CloseDescriptors child "close descriptors",
+    /// Entering version 1 cgroups.
+    Cgroup child "enter the cgroup",
+    /// A cgroup namespace rooted at the version 1 cgroups just entered.
+    CgroupNamespace child "make a cgroup namespace",
+    /// Writing the user namespace's id maps.
+    IdMap child "map ids",
+    /// Making all mounts private, so that none propagates to the host.
+    Propagation child "make mounts private",
+    /// Mounting.
+    Mount child "mount",
+    /// Setting the host name.
+    Hostname child "set the host name",
+    /// Putting the standard streams in place.
+    Stdio child "connect the standard streams",
+    /// Changing into the working directory.
+    WorkingDirectory child "change into the working directory",
+    /// Signals as a new program expects them: nothing blocked, SIGPIPE not ignored.
+    Signals child "reset signals",
+    /// Starting the program.
+    Exec child "start the program",
+    /// Waiting for the process.
+    Wait caller "wait",
+    /// Sending it a signal.
+    Signal caller "send a signal",
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.words())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Step;
+
+    #[test]
+    fn the_child_takes_its_steps_in_one_run() {
+        let sides: Vec<bool> = Step::ALL.iter().map(|s| s.in_child()).collect();
+        let changes = sides.windows(2).filter(|w| w.first() != w.last()).count();
+        assert_eq!(changes, 2, "caller, child, caller");
+    }
+}

@@ -1,0 +1,357 @@
+//! System calls that nix does not wrap, and all that runs between clone and exec: the only file with `unsafe`.
+//!
+//! The child shares the caller's memory while one of the caller's threads is suspended and all others go on. It therefore touches nothing
+//! but its own stack, its [`Frame`] and what the frame points to: no allocator, no lock, no thread-local (libc's errno is one), no panic.
+#![allow(unsafe_code, reason = "the one file for it; every block says why it is sound")]
+#![allow(clippy::many_single_char_names, reason = "the six arguments of a system call have no better names here")]
+
+use crate::program::{Arg, Op, SLOTS, Then};
+use std::arch::asm;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr::{NonNull, null_mut};
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::Relaxed};
+
+/// Everything that the child reads and all that it tells.
+#[derive(Debug)]
+pub(crate) struct Frame<'a> {
+    ops: &'a [Op],
+    slots: [i64; SLOTS],
+    /// Index of the system call that the child is in.
+    at: AtomicUsize,
+    /// Its errno, once it has failed.
+    errno: AtomicI32,
+}
+
+impl<'a> Frame<'a> {
+    pub(crate) fn new(ops: &'a [Op], slots: [i64; SLOTS]) -> Self {
+        Frame { ops, slots, at: AtomicUsize::new(0), errno: AtomicI32::new(0) }
+    }
+
+    /// The system call that the child came to last, and its errno if it failed.
+    pub(crate) fn outcome(&self) -> (usize, Option<i32>) {
+        let errno = self.errno.load(Relaxed);
+        (self.at.load(Relaxed), (errno != 0).then_some(errno))
+    }
+}
+
+/// The child. No panic, no allocation, no libc: see the top of this file.
+extern "C" fn child(frame: *const Frame<'_>) -> ! {
+    // SAFETY: the caller of `clone_and_run` keeps the frame until the clone returns to it, which is after this function's last use.
+    let frame = unsafe { &*frame };
+    let mut slots = frame.slots;
+    let mut denied = false;
+    for (at, op) in frame.ops.iter().enumerate() {
+        frame.at.store(at, Relaxed);
+        let [a, b, c, d, e, f] = op.args.map(|arg| match arg {
+            Arg::Value(value) => value,
+            Arg::Slot(slot) => slots.get(slot.0 as usize).map_or(u64::MAX, |value| value.cast_unsigned()),
+        });
+        // SAFETY: the program was made from system calls and arguments that are valid in any process; pointers are to memory that it owns.
+        let result = unsafe { syscall6(op.number, [a, b, c, d, e, f]) };
+        let errno = if result < 0 { errno_of(result) } else { 0 };
+        let failure = match op.then {
+            Then::Keep(slot) if errno == 0 => {
+                if let Some(kept) = slots.get_mut(slot.0 as usize) {
+                    *kept = result;
+                }
+                0
+            }
+            Then::Zero(otherwise) if errno == 0 && result != 0 => otherwise,
+            // As execvp(3): go on looking, but remember that there was one that may not be started.
+            Then::TryNext if errno == libc::EACCES => {
+                denied = true;
+                0
+            }
+            Then::TryNext
+                if matches!(errno, libc::ENOENT | libc::ENOTDIR | libc::ESTALE | libc::ENODEV | libc::ETIMEDOUT) =>
+            {
+                0
+            }
+            _ if denied && errno == libc::ENOENT => libc::EACCES,
+            _ => errno,
+        };
+        if failure != 0 {
+            frame.errno.store(failure, Relaxed);
+            break;
+        }
+    }
+    loop {
+        // SAFETY: exit_group takes a number and ends this process only: it is no thread of the caller.
+        unsafe { syscall6(libc::SYS_exit_group, [127, 0, 0, 0, 0, 0]) };
+    }
+}
+
+/// Arguments of clone3(2), as of Linux 5.7.
+#[repr(C, align(8))]
+#[derive(Debug, Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// In the caller's memory, which is suspended meanwhile; with a pidfd; without the caller's signal handlers.
+const SHARED: u64 = (libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD) as u64 | CLONE_CLEAR_SIGHAND;
+// libc's constants of these two are too narrow.
+const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
+const CLONE_INTO_CGROUP: u64 = 1 << 33;
+
+/// A process just cloned.
+#[derive(Debug)]
+pub(crate) struct Born {
+    pub(crate) pid: u32,
+    pub(crate) pidfd: OwnedFd,
+}
+
+/// Clones with `flags` and returns when the child has started its program or ended; `frame` tells which.
+///
+/// The child has no exit signal until it starts a program, so that a failed one neither raises SIGCHLD nor meets a foreign `waitpid(-1)`.
+pub(crate) fn clone_and_run(
+    flags: u64,
+    cgroup: Option<BorrowedFd<'_>>,
+    stack: &mut Stack,
+    frame: &Frame<'_>,
+) -> Result<Born, i32> {
+    let mut pidfd: RawFd = -1;
+    let into = if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 };
+    let args = CloneArgs {
+        flags: flags | into | SHARED,
+        pidfd: (&raw mut pidfd).expose_provenance() as u64,
+        stack: stack.bottom() as u64,
+        stack_size: Stack::SIZE as u64,
+        cgroup: cgroup.map_or(0, |fd| u64::from(fd.as_raw_fd().cast_unsigned())),
+        ..CloneArgs::default()
+    };
+    // SAFETY: CLONE_VFORK suspends this thread until the child has left this memory, so that `args`, `frame`, `pidfd` and the stack,
+    // which nobody else uses, outlive it; `child` never returns and keeps to the rules of this file.
+    let result = unsafe { clone3(&raw const args, std::ptr::from_ref(frame)) };
+    if result < 0 {
+        return Err(errno_of(result));
+    }
+    // SAFETY: the kernel has just opened this descriptor for us, CLOEXEC.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(Born { pid: u32::try_from(result).unwrap_or(0), pidfd })
+}
+
+/// clone3(2) that calls [`child`] on the new stack in the child, and returns in the caller.
+///
+/// # Safety
+/// `args` asks for `CLONE_VM` and `CLONE_VFORK` and names a stack for the child alone; both pointers are valid during the call.
+unsafe fn clone3(args: *const CloneArgs, frame: *const Frame<'_>) -> i64 {
+    let result: i64;
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the child starts with an empty frame on its own, aligned stack and never comes back here; the kernel keeps all
+    // registers but rax, rcx and r11, which are declared.
+    unsafe {
+        asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "xor ebp, ebp",
+            "mov rdi, r8",
+            "call r9",
+            "ud2",
+            "2:",
+            inlateout("rax") libc::SYS_clone3 => result,
+            in("rdi") args,
+            in("rsi") size_of::<CloneArgs>(),
+            in("r8") frame,
+            in("r9") child as extern "C" fn(*const Frame<'_>) -> !,
+            out("rcx") _,
+            out("r11") _,
+        );
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above; the kernel keeps all registers but x0.
+    unsafe {
+        asm!(
+            "svc 0",
+            "cbnz x0, 2f",
+            "mov x29, xzr",
+            "mov x30, xzr",
+            "mov x0, x3",
+            "blr x4",
+            "brk 1",
+            "2:",
+            in("x8") libc::SYS_clone3,
+            inlateout("x0") args => result,
+            in("x1") size_of::<CloneArgs>(),
+            in("x3") frame,
+            in("x4") child as extern "C" fn(*const Frame<'_>) -> !,
+        );
+    }
+    result
+}
+
+/// A system call that touches nothing of libc. Returns what the kernel returns: an error is a negated errno.
+///
+/// # Safety
+/// As the system call demands.
+unsafe fn syscall6(number: i64, [a, b, c, d, e, f]: [u64; 6]) -> i64 {
+    let result: i64;
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the caller vouches for the arguments; the kernel keeps all registers but rax, rcx and r11.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") number => result,
+            in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d, in("r8") e, in("r9") f,
+            out("rcx") _, out("r11") _,
+            options(nostack),
+        );
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: the caller vouches for the arguments; the kernel keeps all registers but x0.
+    unsafe {
+        asm!(
+            "svc 0",
+            in("x8") number,
+            inlateout("x0") a => result,
+            in("x1") b, in("x2") c, in("x3") d, in("x4") e, in("x5") f,
+            options(nostack),
+        );
+    }
+    result
+}
+
+/// A stack for a child, with a guard page below it.
+#[derive(Debug)]
+pub(crate) struct Stack(NonNull<libc::c_void>);
+
+// SAFETY: a stack is plain memory, used by one spawn at a time.
+unsafe impl Send for Stack {}
+
+impl Stack {
+    /// What the child may use. It needs less than 2 KiB, and some more in a build without optimisation.
+    const SIZE: usize = 64 << 10;
+    /// At least one page on every architecture.
+    const GUARD: usize = 64 << 10;
+
+    /// Maps a new stack.
+    pub(crate) fn map() -> Result<Self, (&'static str, i32)> {
+        let len = Self::GUARD + Self::SIZE;
+        // SAFETY: a new private mapping at an address of the kernel's choice changes nothing that exists.
+        let base = unsafe {
+            libc::mmap(
+                null_mut(),
+                len,
+                libc::PROT_NONE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK,
+                -1,
+                0,
+            )
+        };
+        let stack = match NonNull::new(base) {
+            Some(base) if base.as_ptr() != libc::MAP_FAILED => Stack(base),
+            _ => return Err(("mmap", last_errno())),
+        };
+        let usable = stack.0.as_ptr().wrapping_byte_add(Self::GUARD);
+        // SAFETY: the range is the upper part of the mapping just made, which nobody uses yet.
+        let result = unsafe { libc::mprotect(usable, Self::SIZE, libc::PROT_READ | libc::PROT_WRITE) };
+        if result == 0 { Ok(stack) } else { Err(("mprotect", last_errno())) }
+    }
+
+    fn bottom(&self) -> usize {
+        self.0.as_ptr().wrapping_byte_add(Self::GUARD).expose_provenance()
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and no child runs on it: a clone returns only when its child has left.
+        unsafe { libc::munmap(self.0.as_ptr(), Self::GUARD + Self::SIZE) };
+    }
+}
+
+/// A signal mask as the kernel knows it: libc's own calls would leave out the signals that it uses itself.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SignalMask(u64);
+
+impl SignalMask {
+    pub(crate) const ALL: SignalMask = SignalMask(u64::MAX);
+
+    /// Gives this thread the mask; returns the one before.
+    pub(crate) fn set(self) -> Result<SignalMask, i32> {
+        let mut before = 0_u64;
+        let new = (&raw const self.0).expose_provenance() as u64;
+        let old = (&raw mut before).expose_provenance() as u64;
+        // SAFETY: both point to 8 bytes on this stack; blocking and unblocking signals is always sound.
+        let result = unsafe { syscall6(libc::SYS_rt_sigprocmask, [libc::SIG_SETMASK as u64, new, old, 8, 0, 0]) };
+        if result == 0 { Ok(SignalMask(before)) } else { Err(errno_of(result)) }
+    }
+}
+
+/// Whether [`reap`] waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Block {
+    Yes,
+    No,
+}
+
+/// waitid(2) on a pidfd: what became of the process, as `wait(2)` encodes it; `None` while it runs.
+///
+/// With `__WALL`, because a child that never started a program has no exit signal.
+pub(crate) fn reap(pidfd: BorrowedFd<'_>, block: Block) -> Result<Option<i32>, i32> {
+    let options = libc::WEXITED | libc::__WALL | if block == Block::No { libc::WNOHANG } else { 0 };
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    loop {
+        // SAFETY: `info` is writable and of the right type.
+        let result =
+            unsafe { libc::waitid(libc::P_PIDFD, pidfd.as_raw_fd().cast_unsigned(), info.as_mut_ptr(), options) };
+        match (result, last_errno()) {
+            (0, _) => break,
+            (_, libc::EINTR) => {}
+            (_, errno) => return Err(errno),
+        }
+    }
+    // SAFETY: all bytes are initialised, by `zeroed` or by the kernel; every bit pattern is a siginfo_t.
+    let info = unsafe { info.assume_init() };
+    // SAFETY: waitid fills in the fields of SIGCHLD, or leaves them zero.
+    let pid = unsafe { info.si_pid() };
+    // SAFETY: as above.
+    let status = unsafe { info.si_status() };
+    Ok((pid != 0).then_some(match info.si_code {
+        libc::CLD_EXITED => (status & 0xff) << 8,
+        libc::CLD_DUMPED => status | 0x80,
+        _ => status,
+    }))
+}
+
+/// `pidfd_send_signal(2)`.
+pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    // SAFETY: numbers and a null pointer only.
+    let result = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, null_mut::<libc::siginfo_t>(), 0)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A pidfd of this process.
+pub(crate) fn own_pidfd() -> io::Result<OwnedFd> {
+    // SAFETY: numbers only.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, std::process::id(), 0) };
+    match i32::try_from(fd) {
+        // SAFETY: the kernel has just opened it for us, CLOEXEC.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The errno in a system call's result.
+fn errno_of(result: i64) -> i32 {
+    i32::try_from(result.wrapping_neg()).unwrap_or(libc::EINVAL)
+}
+
+fn last_errno() -> i32 {
+    io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}

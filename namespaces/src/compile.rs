@@ -3,6 +3,7 @@
 use crate::bind::{CgroupEntry, STREAM_NAMES, Streams};
 use crate::plan::{Parts, Plan};
 use crate::program::{Arg, Program, Slot, Sys, Then};
+use crate::sys::SIGNAL_SET_SIZE;
 use crate::{Error, Fds, IdMap, Mount, Namespaces, Sandbox, Step, sys};
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
@@ -60,7 +61,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
         let text = program.string(c_string("working directory", path.as_os_str())?);
         program.call(Step::WorkingDirectory, path, Sys::chdir, [text.into()]);
     }
-    reset_signals(&mut program);
+    reset_signals(&mut program)?;
     start(&mut program, sandbox)?;
 
     Ok(Plan::new(Parts {
@@ -196,20 +197,27 @@ fn connect(program: &mut Program, sources: &[Option<Arg>; 3]) {
     }
 }
 
-/// The clone has reset all handlers, but not what is ignored: Rust's runtime ignores SIGPIPE.
-fn reset_signals(program: &mut Program) {
+/// The clone has reset all handlers, but what the caller ignores stays ignored; Rust's runtime ignores SIGPIPE.
+fn reset_signals(program: &mut Program) -> Result<(), Error> {
     let default = program.words([libc::SIG_DFL as u64, 0, 0, 0]);
-    let size: Arg = 8_u64.into();
-    let args = [libc::SIGPIPE.into(), default.into(), 0_u64.into(), size];
-    program.call(Step::Signals, "SIGPIPE", Sys::rt_sigaction, args);
+    let size: Arg = SIGNAL_SET_SIZE.into();
+    for signal in sys::ignored_signals().map_err(|errno| Error::os(Step::Prepare, "rt_sigaction", errno))? {
+        let args = [signal.into(), default.into(), 0_u64.into(), size];
+        program.call(Step::Signals, format!("signal {signal}"), Sys::rt_sigaction, args);
+    }
     let none = program.words([0]);
     let args = [libc::SIG_SETMASK.into(), none.into(), 0_u64.into(), size];
     program.call(Step::Signals, "", Sys::rt_sigprocmask, args);
+    Ok(())
 }
 
 fn start(program: &mut Program, sandbox: &Sandbox) -> Result<(), Error> {
     let environment = environment(sandbox)?;
-    let candidates = candidates(&sandbox.program, environment.get(OsStr::new("PATH")));
+    let candidates = candidates(&sandbox.program, environment.get(OsStr::new("PATH"))).into_iter().map(|path| {
+        let text = c_string("program", path.as_os_str())?;
+        Ok((path, program.string(text)))
+    });
+    let candidates = candidates.collect::<Result<Vec<_>, Error>>()?;
     let argv = [&sandbox.program].into_iter().chain(&sandbox.args).map(|arg| c_string("argument", arg));
     let argv = pointers(program, argv.collect::<Result<_, _>>()?);
     let envp = environment.into_iter().map(|(mut name, value)| {
@@ -219,8 +227,7 @@ fn start(program: &mut Program, sandbox: &Sandbox) -> Result<(), Error> {
     });
     let envp = pointers(program, envp.collect::<Result<_, _>>()?);
     let last = candidates.len().saturating_sub(1);
-    for (at, path) in candidates.into_iter().enumerate() {
-        let text = program.string(c_string("program", path.as_os_str())?);
+    for (at, (path, text)) in candidates.into_iter().enumerate() {
         let then = if at == last { Then::Go } else { Then::TryNext };
         program.call_then(Step::Exec, path, Sys::execve, [text.into(), argv.into(), envp.into()], then);
     }

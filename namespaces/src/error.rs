@@ -19,7 +19,7 @@ pub struct Error(Box<Repr>);
 pub enum ErrorKind {
     /// The sandbox or its descriptors make no sense as given; found before anything was done.
     InvalidConfig,
-    /// The program, the interpreter that it names, or a directory is missing (`ENOENT`, `ENOTDIR`).
+    /// The program, the interpreter that it names, a directory or the cgroup is missing (`ENOENT`, `ENOTDIR`, of a cgroup `ENODEV`).
     NotFound,
     /// Not allowed (`EPERM`, `EACCES`); for a program: not executable.
     PermissionDenied,
@@ -137,6 +137,8 @@ fn kind_of(step: Step, errno: i32) -> ErrorKind {
     match errno {
         // clone3 of a kernel that does not know a flag or has no such namespace.
         libc::EINVAL if step == Step::Clone => ErrorKind::Unsupported,
+        // A cgroup that has been deleted.
+        libc::ENODEV if matches!(step, Step::Clone | Step::Cgroup) => ErrorKind::NotFound,
         libc::ENOENT | libc::ENOTDIR => ErrorKind::NotFound,
         libc::EPERM | libc::EACCES => ErrorKind::PermissionDenied,
         libc::ENOSYS | libc::EOPNOTSUPP | libc::ENODEV => ErrorKind::Unsupported,

@@ -30,6 +30,8 @@ bitflags! {
 ///
 /// Plain data, without descriptors, so that it can be cloned, compared and kept. Nothing is checked before [`prepare`](Sandbox::prepare).
 ///
+/// The program starts with no signal blocked and none ignored, whatever the caller blocks or ignores when the plan is made.
+///
 /// The methods take and return the sandbox, so that they chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[doc(alias("Command", "unshare", "bwrap", "container"))]

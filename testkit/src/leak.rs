@@ -125,12 +125,20 @@ fn links() -> BTreeSet<String> {
         .collect()
 }
 
+/// A set of signals without the two that glibc takes for itself when the first thread is made.
+fn without_libc(value: &str) -> String {
+    match u64::from_str_radix(value, 16) {
+        Ok(set) if value.len() == 16 => format!("{:016x}", set & !(0b11 << 31)),
+        _ => value.to_owned(),
+    }
+}
+
 fn state() -> BTreeMap<String, String> {
     let mut state = BTreeMap::new();
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     for (name, value) in status.lines().filter_map(|l| l.split_once(':')) {
         if STATUS.contains(&name) {
-            state.insert(name.to_owned(), value.trim().to_owned());
+            state.insert(name.to_owned(), without_libc(value.trim()));
         }
     }
     for file in ["oom_score_adj", "cgroup", "limits", "timens_offsets"] {

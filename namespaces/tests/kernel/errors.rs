@@ -1,0 +1,120 @@
+//! A spawn that cannot succeed says why, and leaves nothing.
+
+use crate::support::{output, refused};
+use cofferdam_namespaces::{ErrorKind, Fds, IdMap, Mount, Namespaces, Sandbox, Stdio, Step};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+pub(crate) fn missing_program() {
+    let error = refused(&Sandbox::new("/nowhere/program"));
+    assert_eq!(
+        (error.kind(), error.step(), error.raw_os_error()),
+        (ErrorKind::NotFound, Step::Exec, Some(libc::ENOENT))
+    );
+    assert_eq!(error.object().map(Path::new), Some(Path::new("/nowhere/program")));
+    assert_eq!(error.system_call(), Some("execve"));
+}
+
+pub(crate) fn program_not_executable() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("script");
+    fs::write(&file, "#!/bin/sh\n").unwrap();
+    let error = refused(&Sandbox::new(&file));
+    assert_eq!((error.kind(), error.step()), (ErrorKind::PermissionDenied, Step::Exec));
+    // A program whose interpreter is missing is missing too, says execve.
+    fs::write(&file, "#!/nowhere/interpreter\n").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(refused(&Sandbox::new(&file)).kind(), ErrorKind::NotFound);
+}
+
+pub(crate) fn missing_working_directory() {
+    let error = refused(&Sandbox::new("/bin/true").working_directory("/nowhere"));
+    assert_eq!((error.kind(), error.step()), (ErrorKind::NotFound, Step::WorkingDirectory));
+    assert_eq!(error.object().map(Path::new), Some(Path::new("/nowhere")));
+}
+
+/// Without privileges and without a user namespace.
+pub(crate) fn clone_refused() {
+    let error = refused(&Sandbox::new("/bin/true").namespaces(Namespaces::NET));
+    assert_eq!(
+        (error.kind(), error.step(), error.raw_os_error()),
+        (ErrorKind::PermissionDenied, Step::Clone, Some(libc::EPERM))
+    );
+    assert_eq!(error.system_call(), Some("clone3"));
+}
+
+/// A mount point that is no directory, or is not there: named, with its errno.
+pub(crate) fn mount_point_missing() {
+    let base = Sandbox::new("/bin/true").user(IdMap::root()).namespaces(Namespaces::MOUNT | Namespaces::PID);
+    let error = refused(&base.clone().mount(Mount::proc("/nowhere")));
+    assert_eq!(
+        (error.step(), error.system_call(), error.raw_os_error()),
+        (Step::Mount, Some("openat2"), Some(libc::ENOENT))
+    );
+    assert_eq!(error.object().map(Path::new), Some(Path::new("/nowhere")));
+    let error = refused(&base.mount(Mount::proc("/etc/passwd")));
+    assert_eq!((error.step(), error.raw_os_error()), (Step::Mount, Some(libc::ENOTDIR)));
+}
+
+/// What makes no sense is found before the clone, and named.
+pub(crate) fn invalid_configuration() {
+    let base = Sandbox::new("/bin/true");
+    let cases = [
+        (Sandbox::new(""), "program"),
+        (Sandbox::new("/bin/tr\0ue"), "program"),
+        (base.clone().arg("a\0b"), "argument"),
+        (base.clone().env("", "x"), "environment variable"),
+        (base.clone().env("A=B", "x"), "environment variable"),
+        (base.clone().env("A", "x\0y"), "environment variable"),
+        (base.clone().working_directory("/tm\0p"), "working directory"),
+        (base.clone().hostname("x"), "hostname"),
+        (base.clone().namespaces(Namespaces::UTS).hostname("x".repeat(65)), "hostname"),
+        (base.clone().namespaces(Namespaces::UTS).hostname("x\0"), "hostname"),
+        (base.clone().mount(Mount::proc("/proc")), "mount on \"/proc\""),
+        (base.clone().namespaces(Namespaces::MOUNT).mount(Mount::proc("proc")), "mount on \"proc\""),
+        (base.clone().stdout(Stdio::fd("log")), "descriptor \"log\""),
+    ];
+    for (sandbox, object) in cases {
+        let error = refused(&sandbox);
+        assert_eq!((error.kind(), error.step()), (ErrorKind::InvalidConfig, Step::Configure), "{error}");
+        assert!(error.object().unwrap().to_string_lossy().starts_with(object), "{error}");
+        assert_eq!(error.raw_os_error(), None, "{error}");
+    }
+}
+
+/// Descriptors that are bound twice, or to nothing.
+pub(crate) fn invalid_descriptors() {
+    let null = || fs::File::open("/dev/null").unwrap();
+    let unused = Sandbox::new("/bin/true").prepare(Fds::new().bind("log", null())).unwrap_err();
+    assert_eq!(
+        unused.to_string(),
+        "check the configuration: descriptor \"log\": is bound, but the sandbox does not use it"
+    );
+    let twice = Sandbox::new("/bin/true").stdin(Stdio::fd("log"));
+    let twice = twice.prepare(Fds::new().bind("log", null()).bind("log", null())).unwrap_err();
+    assert_eq!(twice.to_string(), "check the configuration: descriptor \"log\": is bound twice");
+}
+
+/// PATH is the sandbox's own; a file that may not be started is remembered, but does not hide one that may.
+pub(crate) fn path_is_searched_as_execvp_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let (closed, open) = (folder.path().join("closed"), folder.path().join("open"));
+    for (dir, mode) in [(&closed, 0o644), (&open, 0o755)] {
+        fs::create_dir(dir).unwrap();
+        fs::write(dir.join("tool"), "#!/bin/sh\necho found\n").unwrap();
+        fs::set_permissions(dir.join("tool"), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let path = |dirs: &[&Path]| std::env::join_paths(dirs).unwrap();
+    let tool = |dirs: &[&Path]| Sandbox::new("tool").env("PATH", path(dirs));
+    let nowhere = Path::new("/nowhere");
+    assert_eq!(output(tool(&[nowhere, &closed, &open])), "found\n");
+    let error = refused(&tool(&[&closed, nowhere]));
+    assert_eq!((error.kind(), error.object().unwrap().to_str()), (ErrorKind::PermissionDenied, Some("tool")));
+    let error = refused(&tool(&[nowhere]));
+    assert_eq!((error.kind(), error.object().unwrap().to_str()), (ErrorKind::NotFound, Some("tool")));
+    // An empty part is the working directory, the sandbox's.
+    assert_eq!(output(Sandbox::new("tool").env("PATH", "/nowhere:").working_directory(&open)), "found\n");
+    // Without PATH, where execvp looks.
+    assert_eq!(output(Sandbox::new("sh").args(["-c", "echo default"])), "default\n");
+}

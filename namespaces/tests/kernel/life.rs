@@ -1,0 +1,137 @@
+//! A child's life: waiting, killing, its end and its parent's.
+
+use crate::support::sh;
+use cofferdam_namespaces::{Child, ErrorKind, Namespaces, Sandbox, Stdio, Step};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+use std::fs;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt;
+use std::thread;
+use std::time::Duration;
+
+fn forever() -> Sandbox {
+    Sandbox::new("/bin/sleep").arg("1000")
+}
+
+fn ended(child: &Child) {
+    let ready = poll(&mut [PollFd::new(child.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE).unwrap();
+    assert_eq!(ready, 1);
+}
+
+/// The status is there for everybody, as often as they ask.
+pub(crate) fn status_is_kept() {
+    let child = sh("exit 7").spawn().unwrap();
+    let codes: Vec<_> = thread::scope(|scope| {
+        let waiters: Vec<_> = (0..8).map(|_| scope.spawn(|| child.wait().unwrap().code())).collect();
+        waiters.into_iter().map(|waiter| waiter.join().unwrap()).collect()
+    });
+    assert_eq!(codes, [Some(7); 8]);
+    assert_eq!(child.try_wait().unwrap().unwrap().code(), Some(7));
+    assert_eq!(child.wait_timeout(Duration::ZERO).unwrap().unwrap().code(), Some(7));
+}
+
+pub(crate) fn exit_codes_and_signals_are_told() {
+    for code in [0, 1, 127, 255] {
+        assert_eq!(sh(&format!("exit {code}")).spawn().unwrap().wait().unwrap().code(), Some(code));
+    }
+    for number in [libc::SIGTERM, libc::SIGKILL, libc::SIGRTMIN() + 3] {
+        let child = forever().spawn().unwrap();
+        child.signal(number).unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(number));
+    }
+}
+
+pub(crate) fn waiting_can_be_bounded() {
+    let child = forever().spawn().unwrap();
+    assert_eq!(child.try_wait().unwrap(), None);
+    assert_eq!(child.wait_timeout(Duration::from_millis(20)).unwrap(), None);
+    child.kill().unwrap();
+    assert_eq!(child.wait_timeout(Duration::MAX).unwrap().unwrap().signal(), Some(libc::SIGKILL));
+}
+
+/// Killing the dead is no error, signalling them is a typed one.
+pub(crate) fn signals_after_the_end() {
+    let child = forever().spawn().unwrap();
+    assert_eq!(child.signal(-1).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+    child.kill().unwrap();
+    ended(&child);
+    child.signal(0).expect("a zombie can still be signalled");
+    child.wait().unwrap();
+    child.kill().unwrap();
+    let error = child.signal(libc::SIGTERM).unwrap_err();
+    assert_eq!((error.kind(), error.step()), (ErrorKind::NoSuchProcess, Step::Signal));
+}
+
+/// Another part of the program waits for all children, as some do.
+pub(crate) fn status_taken_by_others() {
+    let child = sh("exit 3").spawn().unwrap();
+    ended(&child);
+    waitpid(Pid::from_raw(i32::try_from(child.id()).unwrap()), Some(WaitPidFlag::__WALL)).unwrap();
+    for error in [child.wait().unwrap_err(), child.try_wait().unwrap_err()] {
+        assert_eq!((error.kind(), error.step()), (ErrorKind::StatusLost, Step::Wait));
+    }
+}
+
+/// The kernel reaps by itself where SIGCHLD is ignored: no hang.
+pub(crate) fn status_lost_to_ignored_sigchld() {
+    #[expect(unsafe_code, reason = "the disposition, not a handler, of a process that runs this test alone")]
+    // SAFETY: SIG_IGN and SIG_DFL run no code.
+    let set = |disposition| unsafe { signal(Signal::SIGCHLD, disposition) }.unwrap();
+    let before = set(SigHandler::SigIgn);
+    let child = sh("exit 3").spawn().unwrap();
+    let error = child.wait().unwrap_err();
+    // A child that fails before its program has no exit signal: it cannot be lost.
+    let missing = Sandbox::new("/nowhere").spawn().unwrap_err();
+    set(before);
+    assert_eq!(error.kind(), ErrorKind::StatusLost);
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
+}
+
+/// A drop closes the pidfd, no more: the process runs on and is still our child.
+pub(crate) fn drop_neither_kills_nor_reaps() {
+    let child = forever().spawn().unwrap();
+    let pid = child.id();
+    drop(child);
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    assert!(!stat.contains(") Z "), "{stat}");
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap());
+    nix::sys::signal::kill(pid, Signal::SIGKILL).unwrap();
+    waitpid(pid, None).unwrap();
+}
+
+/// It dies with the thread that spawned it, and everything in its pid namespace with it.
+pub(crate) fn dies_with_the_spawning_thread() {
+    let mut child = thread::spawn(|| {
+        let sandbox = sh("sleep 1000 & sleep 1000").stdout(Stdio::Pipe).die_with_parent();
+        sandbox.namespaces(Namespaces::PID).user(cofferdam_namespaces::IdMap::root()).spawn().unwrap()
+    })
+    .join()
+    .unwrap();
+    assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
+    // Both held the pipe: its end means that both are gone.
+    assert_eq!(child.stdout.take().unwrap().read(&mut [0]).unwrap(), 0);
+}
+
+/// Without being asked, it stays.
+pub(crate) fn outlives_the_spawning_thread() {
+    let child = thread::spawn(|| forever().spawn().unwrap()).join().unwrap();
+    assert_eq!(child.wait_timeout(Duration::from_millis(50)).unwrap(), None);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// One plan, many processes.
+pub(crate) fn a_plan_can_be_used_again() {
+    let plan = sh("echo $$").stdout(Stdio::Pipe).prepare(cofferdam_namespaces::Fds::new()).unwrap();
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..5 {
+        let mut child = plan.spawn().unwrap();
+        assert_eq!(crate::support::read(&mut child), format!("{}\n", child.id()));
+        assert!(child.wait().unwrap().success());
+        assert!(seen.insert(child.id()));
+    }
+}

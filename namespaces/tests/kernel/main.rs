@@ -1,0 +1,73 @@
+//! Tests against the real kernel: see the test kit for how they are run and what they may not leave behind.
+
+mod cgroup;
+mod crowd;
+mod errors;
+mod isolation;
+mod life;
+mod streams;
+mod support;
+
+use cofferdam_testkit::{Need, Test, run};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let test = Test::new;
+    let user = |name, run| Test::new(name, run).needs(&[Need::Userns]);
+    let root = |name, run| Test::new(name, run).needs(&[Need::Root]);
+    let v2 = |name, run| Test::new(name, run).needs(&[Need::CgroupV2Tree]);
+    run(&[
+        test("missing_program", errors::missing_program),
+        test("program_not_executable", errors::program_not_executable),
+        test("missing_working_directory", errors::missing_working_directory),
+        test("invalid_configuration", errors::invalid_configuration),
+        test("invalid_descriptors", errors::invalid_descriptors),
+        test("path_is_searched_as_execvp_does", errors::path_is_searched_as_execvp_does),
+        test("clone_refused", errors::clone_refused).needs(&[Need::OrdinaryUser]),
+        user("mount_point_missing", errors::mount_point_missing),
+        root("each_namespace_is_new_and_no_other", isolation::each_namespace_is_new_and_no_other),
+        user("each_namespace_is_new_in_a_user_namespace", isolation::each_namespace_is_new_in_a_user_namespace),
+        user("pid_1_sees_itself_alone", isolation::pid_1_sees_itself_alone),
+        user("hostname_is_set_inside_only", isolation::hostname_is_set_inside_only),
+        user("ids_are_mapped", isolation::ids_are_mapped),
+        user("mounts_do_not_propagate", isolation::mounts_do_not_propagate),
+        root("mounts_do_not_propagate_from_root", isolation::mounts_do_not_propagate_from_root),
+        user("network_is_empty", isolation::network_is_empty),
+        test("environment_is_what_was_asked_for", isolation::environment_is_what_was_asked_for),
+        test("working_directory_is_entered", isolation::working_directory_is_entered),
+        test("signals_are_reset", isolation::signals_are_reset),
+        test("pipes_carry_data_both_ways", streams::pipes_carry_data_both_ways),
+        test("null_swallows_and_gives_nothing", streams::null_swallows_and_gives_nothing),
+        test("a_descriptor_can_serve_two_streams", streams::a_descriptor_can_serve_two_streams),
+        test("streams_can_be_crossed", streams::streams_can_be_crossed),
+        test("no_other_descriptor_gets_in", streams::no_other_descriptor_gets_in),
+        test("status_is_kept", life::status_is_kept),
+        test("exit_codes_and_signals_are_told", life::exit_codes_and_signals_are_told),
+        test("waiting_can_be_bounded", life::waiting_can_be_bounded),
+        test("signals_after_the_end", life::signals_after_the_end),
+        test("status_taken_by_others", life::status_taken_by_others),
+        test("status_lost_to_ignored_sigchld", life::status_lost_to_ignored_sigchld),
+        test("drop_neither_kills_nor_reaps", life::drop_neither_kills_nor_reaps),
+        user("dies_with_the_spawning_thread", life::dies_with_the_spawning_thread),
+        test("outlives_the_spawning_thread", life::outlives_the_spawning_thread),
+        test("a_plan_can_be_used_again", life::a_plan_can_be_used_again),
+        test("born_in_v1_cgroups", cgroup::born_in_v1_cgroups).needs(&[
+            Need::Root,
+            Need::CgroupV1("cpu"),
+            Need::CgroupV1("pids"),
+        ]),
+        v2("born_in_a_v2_cgroup", cgroup::born_in_a_v2_cgroup),
+        v2("what_is_no_cgroup_is_refused", cgroup::what_is_no_cgroup_is_refused),
+        v2("a_cgroup_that_is_gone", cgroup::a_cgroup_that_is_gone),
+        test("no_room_for_another_process", cgroup::no_room_for_another_process).needs(&[Need::CgroupV2("pids")]),
+        test("an_oom_kill_spares_the_caller_v1", cgroup::an_oom_kill_spares_the_caller_v1)
+            .needs(&[Need::Root, Need::CgroupV1("memory")]),
+        test("an_oom_kill_spares_the_caller_v2", cgroup::an_oom_kill_spares_the_caller_v2)
+            .needs(&[Need::CgroupV2("memory")]),
+        test("two_thousand_from_eight_threads", crowd::two_thousand_from_eight_threads).needs(&[
+            Need::Memory(2 << 30),
+            Need::Userns,
+            Need::CgroupV2Tree,
+        ]),
+    ])
+}

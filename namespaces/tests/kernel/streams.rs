@@ -1,0 +1,85 @@
+//! Standard streams, and no other descriptor.
+
+use crate::support::{output_with, read, sh};
+use cofferdam_namespaces::{Fds, Sandbox, Stdio};
+use nix::unistd::{close, dup, dup2_stderr, dup2_stdin, dup2_stdout};
+use std::fs::{self, File};
+use std::io::{Read, Write, stderr, stdin, stdout};
+use std::os::fd::AsRawFd;
+
+pub(crate) fn pipes_carry_data_both_ways() {
+    let mut child =
+        sh("cat; echo error >&2").stdin(Stdio::Pipe).stdout(Stdio::Pipe).stderr(Stdio::Pipe).spawn().unwrap();
+    // More than a pipe holds, so that both sides have to run at once.
+    let data: Vec<u8> = (0..1 << 20).map(|i: u32| i.to_le_bytes()[1]).collect();
+    let mut stdin = child.stdin.take().unwrap();
+    let sent = data.clone();
+    let writer = std::thread::spawn(move || stdin.write_all(&sent));
+    let mut received = Vec::new();
+    child.stdout.take().unwrap().read_to_end(&mut received).unwrap();
+    writer.join().unwrap().unwrap();
+    assert!(received == data);
+    let mut error = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut error).unwrap();
+    assert_eq!(error, "error\n");
+    assert!(child.wait().unwrap().success());
+}
+
+pub(crate) fn null_swallows_and_gives_nothing() {
+    let script = "[ \"$(wc -c)\" = 0 ] && [ \"$(stat -L -c %t:%T /proc/self/fd/0 /proc/self/fd/2)\" = '1:3\n1:3' ]";
+    let child = sh(script).stdin(Stdio::Null).stdout(Stdio::Null).stderr(Stdio::Null).spawn().unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+/// One file for two streams, as a shell's `>log 2>&1`.
+pub(crate) fn a_descriptor_can_serve_two_streams() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    let sandbox = sh("echo out; echo err >&2").stdout(Stdio::fd("log")).stderr(Stdio::fd("log"));
+    let child = sandbox.spawn_with(Fds::new().bind("log", File::create(&path).unwrap())).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(fs::read_to_string(&path).unwrap(), "out\nerr\n");
+}
+
+/// Descriptors that have the numbers of streams, in each other's places.
+pub(crate) fn streams_can_be_crossed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    fs::write(path("in"), "text").unwrap();
+    // The host has closed its own streams, so that the kernel gives their numbers to what is opened next.
+    let saved = [dup(stdin()), dup(stdout()), dup(stderr())].map(Result::unwrap);
+    for stream in 0..3 {
+        close(stream).unwrap();
+    }
+    let out = File::create(path("out")).unwrap();
+    let err = File::create(path("err")).unwrap();
+    let input = File::open(path("in")).unwrap();
+    let numbers = [out.as_raw_fd(), err.as_raw_fd(), input.as_raw_fd()];
+    let sandbox = sh("cat; echo err >&2").stdin(Stdio::fd("in")).stdout(Stdio::fd("out")).stderr(Stdio::fd("err"));
+    let crossed = sandbox
+        .spawn_with(Fds::new().bind("in", input).bind("out", out).bind("err", err))
+        .and_then(|child| child.wait());
+    // Pipes made while the numbers of streams are free.
+    let piped = sh("echo through").stdout(Stdio::Pipe).spawn().map(|mut child| (read(&mut child), child.wait()));
+    dup2_stdin(&saved[0]).unwrap();
+    dup2_stdout(&saved[1]).unwrap();
+    dup2_stderr(&saved[2]).unwrap();
+    assert_eq!(numbers, [0, 1, 2], "the test's own premise");
+    assert!(crossed.unwrap().success());
+    assert_eq!(fs::read_to_string(path("out")).unwrap(), "text");
+    assert_eq!(fs::read_to_string(path("err")).unwrap(), "err\n");
+    let (text, status) = piped.unwrap();
+    assert_eq!(text, "through\n");
+    assert!(status.unwrap().success());
+}
+
+/// Exactly 0, 1 and 2, although the host has descriptors that somebody forgot to close on exec.
+pub(crate) fn no_other_descriptor_gets_in() {
+    let leaky = File::open("/etc/passwd").unwrap();
+    nix::fcntl::fcntl(&leaky, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
+    let far = nix::fcntl::fcntl(&leaky, nix::fcntl::FcntlArg::F_DUPFD(900)).unwrap();
+    let text = output_with(Sandbox::new("/bin/ls").arg("/proc/self/fd"), Fds::new());
+    close(far).unwrap();
+    // 3 is ls's own look at the folder.
+    assert_eq!(text, "0\n1\n2\n3\n");
+}

@@ -4,7 +4,6 @@ use crate::support::{output_with, sh};
 use cofferdam_namespaces::{ErrorKind, Fds, Namespaces, Sandbox, Step};
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::OwnedFd;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 
 /// A cgroup below the test's own (version 1) or beside it (version 2), removed when dropped.
@@ -158,35 +157,34 @@ pub(crate) fn no_room_for_another_process() {
     assert_eq!(error.object().map(Path::new), Some(group.0.as_path()));
 }
 
-/// Too little memory for a program, at least now and then: the kernel accounts in batches. The child shares this program's memory, but this program must not be killed along with it.
-fn starved(group: &Group, entry: impl Fn() -> Vec<OwnedFd>) {
-    let mut killed = 0;
-    for _ in 0..20 {
-        match Sandbox::new("/bin/sleep").arg("0").spawn_with(Fds::new().cgroup(entry())) {
-            Ok(child) => killed += i32::from(child.wait().unwrap().signal() == Some(libc::SIGKILL)),
+/// Too little memory, for the clone, for the program's arguments or for the program. The child shares this program's memory: this program must
+/// not be killed along with it. The limits are tried from almost nothing to almost enough.
+fn starved(group: &Group, limit_file: &str, kills_file: &str, entry: impl Fn() -> Vec<OwnedFd>) {
+    let hungry = sh("a=$(yes | head -c 4000000); b=$a$a; sleep 0").args(vec!["x".repeat(100_000); 8]);
+    for kib in (8..1024).step_by(64) {
+        fs::write(group.file(limit_file), (kib << 10).to_string()).unwrap();
+        match hungry.spawn_with(Fds::new().cgroup(entry())) {
+            Ok(child) => {
+                child.wait().unwrap();
+            }
             Err(error) => {
                 // E2BIG is how execve says that there is no memory for the arguments.
                 let expected = [libc::ENOMEM, libc::E2BIG].map(Some).contains(&error.raw_os_error());
                 assert!(expected || error.signal() == Some(libc::SIGKILL), "{error}");
-                killed += 1;
             }
         }
     }
-    assert!(killed > 0, "in {:?}", group.0);
+    let events = fs::read_to_string(group.file(kills_file)).unwrap();
+    let kills = events.lines().find_map(|line| line.strip_prefix("oom_kill ")).expect("is counted");
+    assert_ne!(kills, "0", "{events}");
 }
 
 pub(crate) fn an_oom_kill_spares_the_caller_v1() {
     let group = Group::v1("memory");
-    fs::write(group.file("memory.limit_in_bytes"), "8192").unwrap();
-    starved(&group, || vec![group.procs()]);
-    let control = fs::read_to_string(group.file("memory.oom_control")).unwrap();
-    assert!(!control.contains("oom_kill 0"), "{control}");
+    starved(&group, "memory.limit_in_bytes", "memory.oom_control", || vec![group.procs()]);
 }
 
 pub(crate) fn an_oom_kill_spares_the_caller_v2() {
     let group = Group::v2();
-    fs::write(group.file("memory.max"), "8192").unwrap();
-    starved(&group, || vec![group.directory()]);
-    let events = fs::read_to_string(group.file("memory.events")).unwrap();
-    assert!(!events.contains("oom_kill 0"), "{events}");
+    starved(&group, "memory.max", "memory.events", || vec![group.directory()]);
 }

@@ -281,8 +281,11 @@ fn enable(dir: &Path, controller: &str) -> Result<(), String> {
     write(&file, &format!("+{controller}"))
 }
 
+/// The error names the parent: it becomes part of what a runner takes for the test's name, which
+/// must not change from one run to the next.
 fn create(dir: &Path) -> Result<(), String> {
-    fs::create_dir(dir).map_err(|e| format!("cannot make cgroup {}: {e}", dir.display()))
+    let parent = dir.parent().unwrap_or(dir);
+    fs::create_dir(dir).map_err(|e| format!("cannot make a cgroup in {}: {e}", parent.display()))
 }
 
 fn write(file: &Path, text: &str) -> Result<(), String> {

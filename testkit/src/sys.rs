@@ -74,6 +74,20 @@ pub(crate) fn seccomp_listen(filter: &[libc::sock_filter]) -> io::Result<OwnedFd
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Tells the scheduler that sender and receiver take turns, which makes a notification several times
+/// faster. Kernels before 6.6 do not know the request and refuse it.
+pub(crate) fn seccomp_take_turns(listener: &OwnedFd) {
+    let sync_wake_up: u64 = 1; // SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP
+    // SAFETY: the request takes its argument as a number and touches no memory.
+    unsafe {
+        libc::ioctl(
+            listener.as_raw_fd(),
+            libc::SECCOMP_IOCTL_NOTIF_SET_FLAGS,
+            sync_wake_up,
+        )
+    };
+}
+
 /// A system call that waits for its answer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Notification {

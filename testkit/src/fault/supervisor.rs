@@ -138,6 +138,7 @@ impl Desk {
         let Some(listener) = lock(&self.shared.listener).take() else {
             return;
         };
+        sys::seccomp_take_turns(&listener);
         while wait(&listener) {
             // ENOENT: the caller was killed before its call was looked at.
             let Ok(call) = sys::seccomp_receive(&listener) else {

@@ -68,10 +68,7 @@ impl Hierarchy {
         let (mounts, own) = (read("/proc/self/mountinfo")?, read("/proc/self/cgroup")?);
         let mut found: Vec<Self> = Vec::new();
         for one in mounts.lines().filter_map(|mount| Self::parse(mount, &own)) {
-            if !found
-                .iter()
-                .any(|h| h.v2 == one.v2 && h.options == one.options)
-            {
+            if !found.iter().any(|h| h.v2 == one.v2 && h.options == one.options) {
                 found.push(one);
             }
         }
@@ -90,31 +87,18 @@ impl Hierarchy {
             "cgroup2" => true,
             _ => return None,
         };
-        let options: Vec<String> = rest
-            .rsplit(' ')
-            .next()?
-            .split(',')
-            .map(str::to_owned)
-            .collect();
+        let options: Vec<String> = rest.rsplit(' ').next()?.split(',').map(str::to_owned).collect();
         let own = cgroups.lines().find_map(|line| {
             let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
             let ours = if v2 {
                 controllers.is_empty()
             } else {
-                controllers
-                    .split(',')
-                    .all(|c| options.iter().any(|o| o == c))
-                    && !controllers.is_empty()
+                controllers.split(',').all(|c| options.iter().any(|o| o == c)) && !controllers.is_empty()
             };
             ours.then_some(path)
         })?;
         let own = top.join(Path::new(own).strip_prefix(root).ok()?);
-        Some(Self {
-            v2,
-            options,
-            top,
-            own,
-        })
+        Some(Self { v2, options, top, own })
     }
 
     fn has(&self, controller: &str) -> bool {
@@ -157,26 +141,13 @@ impl Groups {
             _ => return Ok(()),
         };
         let all = Hierarchy::mounted()?;
-        let fits = |h: &&Hierarchy| {
-            version.is_none_or(|v2| h.v2 == v2) && (controller.is_empty() || h.has(controller))
-        };
-        let one = all
-            .iter()
-            .find(fits)
-            .ok_or("no such hierarchy is mounted")?;
-        if one.v2 {
-            self.add_v2(one, controller)
-        } else {
-            self.add_v1(one)
-        }
+        let fits = |h: &&Hierarchy| version.is_none_or(|v2| h.v2 == v2) && (controller.is_empty() || h.has(controller));
+        let one = all.iter().find(fits).ok_or("no such hierarchy is mounted")?;
+        if one.v2 { self.add_v2(one, controller) } else { self.add_v1(one) }
     }
 
     fn add_v1(&mut self, hierarchy: &Hierarchy) -> Result<(), String> {
-        if self
-            .tops
-            .iter()
-            .any(|top| top.parent() == Some(&hierarchy.own))
-        {
+        if self.tops.iter().any(|top| top.parent() == Some(&hierarchy.own)) {
             return Ok(());
         }
         let top = hierarchy.own.join(fresh_name());
@@ -199,16 +170,10 @@ impl Groups {
             _ if is_root => hierarchy.own.as_path(),
             Some(parent) if parent.starts_with(&hierarchy.top) => parent,
             _ => {
-                return Err(
-                    "our own cgroup is the topmost that we can see, and has processes".into(),
-                );
+                return Err("our own cgroup is the topmost that we can see, and has processes".into());
             }
         };
-        let known = self
-            .tops
-            .iter()
-            .find(|top| top.parent() == Some(base))
-            .cloned();
+        let known = self.tops.iter().find(|top| top.parent() == Some(base)).cloned();
         let top = known.clone().unwrap_or_else(|| base.join(fresh_name()));
         if known.is_none() {
             enable(base, controller)?;
@@ -224,9 +189,7 @@ impl Groups {
 
     /// Moves this process into them.
     pub(crate) fn enter(&self) -> Result<(), String> {
-        self.homes
-            .iter()
-            .try_for_each(|home| write(&home.join("cgroup.procs"), "0"))
+        self.homes.iter().try_for_each(|home| write(&home.join("cgroup.procs"), "0"))
     }
 
     /// The cgroups that somebody else made inside.
@@ -281,8 +244,11 @@ fn enable(dir: &Path, controller: &str) -> Result<(), String> {
     write(&file, &format!("+{controller}"))
 }
 
+/// The error names the parent: it becomes part of what a runner takes for the test's name, which
+/// must not change from one run to the next.
 fn create(dir: &Path) -> Result<(), String> {
-    fs::create_dir(dir).map_err(|e| format!("cannot make cgroup {}: {e}", dir.display()))
+    let parent = dir.parent().unwrap_or(dir);
+    fs::create_dir(dir).map_err(|e| format!("cannot make a cgroup in {}: {e}", parent.display()))
 }
 
 fn write(file: &Path, text: &str) -> Result<(), String> {
@@ -300,8 +266,7 @@ mod tests {
 
     #[test]
     fn own_cgroup_is_found_through_the_mounts_root() {
-        let mount =
-            "36 35 0:30 /docker/a /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu,cpuacct";
+        let mount = "36 35 0:30 /docker/a /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu,cpuacct";
         let h = Hierarchy::parse(mount, "4:cpu,cpuacct:/docker/a/b\n0::/\n").unwrap();
         assert!(!h.v2 && h.has("cpuacct"));
         assert_eq!(h.own, Path::new("/sys/fs/cgroup/cpu/b"));

@@ -43,19 +43,8 @@ pub(crate) struct Order {
 impl Order {
     pub(crate) fn to_args(&self) -> [OsString; 6] {
         let [time, parent] = [self.time.as_millis().to_string(), Pid::this().to_string()];
-        let isolated = if self.isolated {
-            "namespaces"
-        } else {
-            "process"
-        };
-        [
-            FLAG.into(),
-            self.test.clone().into(),
-            self.dir.clone().into(),
-            time.into(),
-            isolated.into(),
-            parent.into(),
-        ]
+        let isolated = if self.isolated { "namespaces" } else { "process" };
+        [FLAG.into(), self.test.clone().into(), self.dir.clone().into(), time.into(), isolated.into(), parent.into()]
     }
 
     /// `None` if this process is not to be a guard.
@@ -110,36 +99,19 @@ pub(crate) fn run(order: &Order, tests: &[Test]) -> ExitCode {
         }
         Err(why) => say(Err(format!("testkit: {why}"))),
     }
-    for entry in fs::read_dir(order.dir.join("tmp"))
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
-        say(Err(format!(
-            "leaked: in TMPDIR, {}",
-            entry.file_name().display()
-        )));
+    for entry in fs::read_dir(order.dir.join("tmp")).into_iter().flatten().flatten() {
+        say(Err(format!("leaked: in TMPDIR, {}", entry.file_name().display())));
     }
-    if passed {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Starts the reaper and waits for its end, the end of the time, or a signal.
 fn watch(order: &Order, test: &Test, groups: &Groups) -> Result<(), String> {
     let say = |what: &'static str| move |e: Errno| format!("testkit: {what}: {e}");
     prctl::set_child_subreaper(true).map_err(say("cannot become a subreaper"))?;
-    let stops = SigSet::from_iter([
-        Signal::SIGTERM,
-        Signal::SIGINT,
-        Signal::SIGHUP,
-        Signal::SIGQUIT,
-    ]);
+    let stops = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT]);
     let mut usual = SigSet::empty();
-    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&stops), Some(&mut usual))
-        .map_err(say("cannot block signals"))?;
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&stops), Some(&mut usual)).map_err(say("cannot block signals"))?;
     let signals = SignalFd::new(&stops).map_err(say("cannot make a signalfd"))?;
     if order.isolated {
         unshare(CloneFlags::CLONE_NEWPID).map_err(say("cannot make a pid namespace"))?;
@@ -165,18 +137,12 @@ fn watch(order: &Order, test: &Test, groups: &Groups) -> Result<(), String> {
     if fds[0].any() == Some(true) {
         return match waitpid(reaper, None) {
             Ok(WaitStatus::Exited(_, inside::PASSED)) => Ok(()),
-            Ok(WaitStatus::Exited(_, inside::LEAKED)) => {
-                Err("the test passed, but left something behind".into())
-            }
+            Ok(WaitStatus::Exited(_, inside::LEAKED)) => Err("the test passed, but left something behind".into()),
             Ok(WaitStatus::Exited(..)) => Err("the test failed".into()),
             other => Err(format!("testkit: the test's reaper ended with {other:?}")),
         };
     }
-    let why = if ready == 0 {
-        format!("timed out after {:?}", order.time)
-    } else {
-        "was stopped by a signal".into()
-    };
+    let why = if ready == 0 { format!("timed out after {:?}", order.time) } else { "was stopped by a signal".into() };
     let running = process::descendants_of(reaper).join(", ");
     let _ = kill(reaper, Signal::SIGKILL);
     Err(format!("the test {why}, running: {running}"))
@@ -193,11 +159,7 @@ fn run_reaper(order: &Order, test: &Test, groups: &Groups, mask: &SigSet) -> Res
             let _ = prctl::set_pdeathsig(Signal::SIGKILL);
         }
         let ready = setsid().and(sigprocmask(SigmaskHow::SIG_SETMASK, Some(mask), None));
-        let code = if ready.is_ok() {
-            inside::run(test, groups, order.isolated)
-        } else {
-            inside::PANICKED
-        };
+        let code = if ready.is_ok() { inside::run(test, groups, order.isolated) } else { inside::PANICKED };
         std::process::exit(code);
     };
     let mut code = wait_for(child)?;
@@ -213,22 +175,10 @@ fn run_reaper(order: &Order, test: &Test, groups: &Groups, mask: &SigSet) -> Res
 fn own_namespaces() -> Result<(), Errno> {
     let nothing = None::<&str>;
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET)?;
-    mount(
-        nothing,
-        "/",
-        nothing,
-        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-        nothing,
-    )?;
+    mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("proc"), "/proc", Some("proc"), flags, nothing)?;
-    mount(
-        nothing,
-        "/",
-        nothing,
-        MsFlags::MS_REC | MsFlags::MS_SHARED,
-        nothing,
-    )
+    mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_SHARED, nothing)
 }
 
 /// The test's exit code; other children that end meanwhile are orphans, and nobody's any more.
@@ -251,19 +201,14 @@ fn orphans() -> Vec<String> {
     let until = Instant::now() + GRACE;
     let me = Pid::this();
     let ours = |p: &process::Seen| {
-        if me.as_raw() == 1 {
-            p.pid != me
-        } else {
-            p.parent == me
-        }
+        if me.as_raw() == 1 { p.pid != me } else { p.parent == me }
     };
     let mut alive = Vec::new();
     if !reap() && me.as_raw() != 1 {
         return alive;
     }
     for one in process::all().into_iter().filter(|p| ours(p) && !p.zombie) {
-        let ended = sys::pidfd_open(one.pid)
-            .is_ok_and(|fd| wait_readable(&fd, Some(until)).unwrap_or(true));
+        let ended = sys::pidfd_open(one.pid).is_ok_and(|fd| wait_readable(&fd, Some(until)).unwrap_or(true));
         if !ended && process::Seen::look(one.pid).is_some() {
             alive.push(format!("{} ({})", one.pid, one.name));
         }

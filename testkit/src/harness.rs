@@ -21,11 +21,7 @@ use crate::test::Test;
 #[must_use]
 #[track_caller]
 pub fn run(tests: &[Test]) -> ExitCode {
-    let package = Location::caller()
-        .file()
-        .split('/')
-        .next()
-        .unwrap_or_default();
+    let package = Location::caller().file().split('/').next().unwrap_or_default();
     match Places::committed() {
         Ok(places) => run_listed(&places, package, tests),
         Err(why) => refuse(&why),
@@ -50,25 +46,14 @@ pub fn run_listed(places: &Places, package: &str, tests: &[Test]) -> ExitCode {
     let isolated = probes.check(Need::Root).is_ok();
     let trials: Vec<Trial> = tests
         .iter()
-        .map(|test| Plan {
-            full_name: format!("{package}::{}", test.name),
-            place,
-            isolated,
-            show: args.nocapture,
-        })
+        .map(|test| Plan { full_name: format!("{package}::{}", test.name), place, isolated, show: args.nocapture })
         .zip(tests)
         .map(|(plan, test)| plan.trial(test, places, &mut probes))
         .collect();
     if !args.list && !args.ignored && !args.include_ignored {
-        for trial in trials
-            .iter()
-            .filter(|t| t.has_ignored_flag() && !args.is_filtered_out(t))
-        {
-            if let Err(why) = log(
-                place,
-                &format!("{package}::{}", trial.name()),
-                &format!("ignored: {}", trial.kind()),
-            ) {
+        for trial in trials.iter().filter(|t| t.has_ignored_flag() && !args.is_filtered_out(t)) {
+            if let Err(why) = log(place, &format!("{package}::{}", trial.name()), &format!("ignored: {}", trial.kind()))
+            {
                 return refuse(&why);
             }
         }
@@ -97,9 +82,7 @@ impl Probes {
 
     /// All unmet needs of a test in one line; `None` if all are met.
     fn unmet(&mut self, needs: &[Need]) -> Option<String> {
-        let unmet = needs
-            .iter()
-            .filter_map(|n| self.check(*n).err().map(|why| format!("{n}: {why}")));
+        let unmet = needs.iter().filter_map(|n| self.check(*n).err().map(|why| format!("{n}: {why}")));
         let unmet: Vec<String> = unmet.collect();
         (!unmet.is_empty()).then(|| format!("needs {}", unmet.join("; ").replace('\n', " ")))
     }
@@ -117,10 +100,7 @@ struct Plan {
 impl Plan {
     fn trial(self, test: &Test, places: &Places, probes: &mut Probes) -> Trial {
         let Some(listed) = places.of(&self.full_name) else {
-            let why = format!(
-                "{} is not in testkit/places.txt, which says where each test must run",
-                self.full_name
-            );
+            let why = format!("{} is not in testkit/places.txt, which says where each test must run", self.full_name);
             return Trial::test(test.name, move || Err(why.into()));
         };
         let required = self.place.is_some_and(|place| listed.contains(&place));
@@ -136,9 +116,7 @@ impl Plan {
             }
             Some(why) => {
                 let kind = why.clone();
-                Trial::test(test.name, move || self.record(Err(why.into())))
-                    .with_kind(kind)
-                    .with_ignored_flag(true)
+                Trial::test(test.name, move || self.record(Err(why.into()))).with_kind(kind).with_ignored_flag(true)
             }
         }
     }
@@ -148,11 +126,7 @@ impl Plan {
     }
 
     fn record(&self, result: Result<(), Failed>) -> Result<(), Failed> {
-        log(
-            self.place,
-            &self.full_name,
-            if result.is_ok() { "passed" } else { "failed" },
-        )?;
+        log(self.place, &self.full_name, if result.is_ok() { "passed" } else { "failed" })?;
         result
     }
 
@@ -164,34 +138,20 @@ impl Plan {
         let (temp, output) = (dir.path().join("tmp"), dir.path().join("output"));
         // Programs with other ids, in a test's sandbox, may have to go through them.
         let open = |path| fs::set_permissions(path, Permissions::from_mode(0o755));
-        let made = open(dir.path())
-            .and_then(|()| fs::create_dir(&temp))
-            .and_then(|()| open(&temp));
+        let made = open(dir.path()).and_then(|()| fs::create_dir(&temp)).and_then(|()| open(&temp));
         made.map_err(|e| say("cannot prepare a temporary folder", &e))?;
 
-        let order = Order {
-            test: name.to_owned(),
-            dir: dir.path().to_owned(),
-            time,
-            isolated: self.isolated,
-        };
+        let order = Order { test: name.to_owned(), dir: dir.path().to_owned(), time, isolated: self.isolated };
         let mut guard = Command::new("/proc/self/exe");
         guard.arg0(format!("guard of {name}"));
-        guard
-            .args(order.to_args())
-            .env("TMPDIR", &temp)
-            .stdin(Stdio::null());
+        guard.args(order.to_args()).env("TMPDIR", &temp).stdin(Stdio::null());
         if !self.show {
             let file = OpenOptions::new().append(true).create(true).open(&output);
             let file = file.map_err(|e| say("cannot make the output file", &e))?;
-            let again = file
-                .try_clone()
-                .map_err(|e| say("cannot share the output file", &e))?;
+            let again = file.try_clone().map_err(|e| say("cannot share the output file", &e))?;
             guard.stdout(file).stderr(again);
         }
-        let status = guard
-            .status()
-            .map_err(|e| say("cannot start the test's process", &e))?;
+        let status = guard.status().map_err(|e| say("cannot start the test's process", &e))?;
         if status.success() {
             return Ok(());
         }

@@ -5,6 +5,7 @@ use std::panic::catch_unwind;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 use crate::cgroup::Groups;
+use crate::fault;
 use crate::leak::Snapshot;
 use crate::process::Seen;
 use crate::test::Test;
@@ -28,6 +29,7 @@ pub(crate) fn run(test: &Test, groups: &Groups, isolated: bool) -> i32 {
         return PANICKED;
     }
     let mut leaks = children();
+    fault::settle();
     leaks.extend(Snapshot::take(isolated).differences_from(&before));
     for leak in &leaks {
         eprintln!("leaked: {leak}");
@@ -42,12 +44,8 @@ fn children() -> Vec<String> {
         match waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)) {
             Ok(WaitStatus::StillAlive) => {
                 let me = nix::unistd::Pid::this();
-                let running = crate::process::all()
-                    .into_iter()
-                    .filter(|p| p.parent == me && !p.zombie);
-                found.extend(running.map(|Seen { pid, name, .. }| {
-                    format!("child process {pid} ({name}) still runs")
-                }));
+                let running = crate::process::all().into_iter().filter(|p| p.parent == me && !p.zombie);
+                found.extend(running.map(|Seen { pid, name, .. }| format!("child process {pid} ({name}) still runs")));
                 return found;
             }
             Ok(status) => found.push(format!("child process was never waited for: {status:?}")),

@@ -34,6 +34,7 @@
 //!    ...). A leak fails the test and is named.
 
 mod cgroup;
+pub mod fault;
 mod guard;
 mod harness;
 mod inside;

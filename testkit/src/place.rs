@@ -30,13 +30,7 @@ pub enum Place {
 
 impl Place {
     /// All places.
-    pub const ALL: [Self; 5] = [
-        Self::Host,
-        Self::HostUser,
-        Self::VmRoot,
-        Self::VmUser,
-        Self::VmV1,
-    ];
+    pub const ALL: [Self; 5] = [Self::Host, Self::HostUser, Self::VmRoot, Self::VmUser, Self::VmV1];
 
     /// The place's name in `places.txt` and in `COFFERDAM_TEST_REQUIRE`.
     #[must_use]
@@ -58,10 +52,7 @@ impl Place {
         let Ok(value) = env::var(REQUIRE) else {
             return Ok(None);
         };
-        value
-            .parse()
-            .map(Some)
-            .map_err(|e| format!("{REQUIRE}: {e}"))
+        value.parse().map(Some).map_err(|e| format!("{REQUIRE}: {e}"))
     }
 }
 
@@ -110,18 +101,12 @@ impl Places {
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut tests = BTreeMap::new();
         for (number, line) in (1..).zip(text.lines()) {
-            let mut words = line
-                .split('#')
-                .next()
-                .unwrap_or_default()
-                .split_whitespace();
+            let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
             let Some(name) = words.next() else { continue };
             let places: Result<Vec<Place>, String> = words.map(str::parse).collect();
             let places = places.map_err(|e| format!("line {number}: {e}"))?;
             if !name.contains("::") || places.is_empty() {
-                return Err(format!(
-                    "line {number}: should read `package::test place ...`"
-                ));
+                return Err(format!("line {number}: should read `package::test place ...`"));
             }
             if tests.insert(name.to_owned(), places).is_some() {
                 return Err(format!("line {number}: {name} is listed twice"));
@@ -138,9 +123,7 @@ impl Places {
 
     /// All tests and their places.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[Place])> {
-        self.0
-            .iter()
-            .map(|(test, places)| (test.as_str(), places.as_slice()))
+        self.0.iter().map(|(test, places)| (test.as_str(), places.as_slice()))
     }
 }
 

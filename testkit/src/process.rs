@@ -21,8 +21,7 @@ pub(crate) fn in_child(f: impl FnOnce() -> Result<(), String>) -> Result<(), Str
     let say = |e: io::Error| format!("cannot try it in a child process: {e}");
     let (from_child, to_parent) = pipe2(OFlag::O_CLOEXEC).map_err(|e| say(e.into()))?;
     let Some(child) = sys::fork().map_err(say)? else {
-        let answer =
-            catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|_| Err("the probe panicked".into()));
+        let answer = catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|_| Err("the probe panicked".into()));
         let text = answer.err().unwrap_or_default();
         let sent = fs::File::from(to_parent).write_all(text.as_bytes());
         std::process::exit(i32::from(sent.is_err()));
@@ -35,9 +34,7 @@ pub(crate) fn in_child(f: impl FnOnce() -> Result<(), String>) -> Result<(), Str
     match (status, text.is_empty()) {
         (WaitStatus::Exited(_, 0), true) => Ok(()),
         (WaitStatus::Exited(_, 0), false) => Err(text),
-        (other, _) => Err(format!(
-            "the child process that tried it ended with {other:?}"
-        )),
+        (other, _) => Err(format!("the child process that tried it ended with {other:?}")),
     }
 }
 
@@ -59,26 +56,15 @@ impl Seen {
         let parent = Pid::from_raw(rest.next()?.parse().ok()?);
         let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let command = command.replace('\0', " ");
-        let name = if command.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{name}: {}", command.trim_end())
-        };
-        Some(Self {
-            pid,
-            name,
-            parent,
-            zombie,
-        })
+        let name = if command.is_empty() { name.to_owned() } else { format!("{name}: {}", command.trim_end()) };
+        Some(Self { pid, name, parent, zombie })
     }
 }
 
 /// All processes that `/proc` shows.
 pub(crate) fn all() -> Vec<Seen> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries
-        .filter_map(|e| Seen::look(Pid::from_raw(e.file_name().to_str()?.parse().ok()?)))
-        .collect()
+    entries.filter_map(|e| Seen::look(Pid::from_raw(e.file_name().to_str()?.parse().ok()?))).collect()
 }
 
 /// `pid (name)` of all that descend from a process, parents before their children.
@@ -109,10 +95,7 @@ pub(crate) fn reap() -> bool {
 /// subreaper), until there is none.
 pub(crate) fn kill_children() {
     while reap() {
-        for child in all()
-            .iter()
-            .filter(|p| p.parent == Pid::this() && !p.zombie)
-        {
+        for child in all().iter().filter(|p| p.parent == Pid::this() && !p.zombie) {
             if let Ok(fd) = sys::pidfd_open(child.pid) {
                 // An error means that it is gone already.
                 let _ = kill(child.pid, Signal::SIGKILL);

@@ -20,12 +20,7 @@ impl Test {
     /// A test that needs nothing. The name must be unique in its package.
     #[must_use]
     pub fn new(name: &'static str, run: fn()) -> Self {
-        Self {
-            name,
-            run,
-            needs: Vec::new(),
-            time: USUAL_TIME,
-        }
+        Self { name, run, needs: Vec::new(), time: USUAL_TIME }
     }
 
     /// Says what the test needs; see [`Need`].

@@ -1,9 +1,6 @@
 //! Tests that fail, leak, hang or cannot run, each in one way. `tests/harness.rs` runs them one by
 //! one and looks at what the harness makes of them.
-#![allow(
-    clippy::zombie_processes,
-    reason = "leaving processes behind is what some of these tests are for"
-)]
+#![allow(clippy::zombie_processes, reason = "leaving processes behind is what some of these tests are for")]
 
 use std::fs::{self, File};
 use std::mem;
@@ -47,13 +44,7 @@ fn leaks_zombie() {
 
 fn leaks_orphan() {
     let script = "setsid sleep 1000.75 >/dev/null 2>&1 &";
-    assert!(
-        Command::new("sh")
-            .args(["-c", script])
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert!(Command::new("sh").args(["-c", script]).status().unwrap().success());
 }
 
 fn leaks_file() {
@@ -61,7 +52,7 @@ fn leaks_file() {
 }
 
 fn leaks_cwd() {
-    std::env::set_current_dir("/").unwrap();
+    std::env::set_current_dir(std::env::temp_dir()).unwrap();
 }
 
 fn leaks_umask() {
@@ -88,41 +79,21 @@ fn leaks_oom_score_adj() {
 fn leaks_mount() {
     let dir = std::env::temp_dir().join("mounted");
     fs::create_dir(&dir).unwrap();
-    nix::mount::mount(
-        None::<&str>,
-        &dir,
-        Some("tmpfs"),
-        nix::mount::MsFlags::empty(),
-        None::<&str>,
-    )
-    .unwrap();
+    nix::mount::mount(None::<&str>, &dir, Some("tmpfs"), nix::mount::MsFlags::empty(), None::<&str>).unwrap();
 }
 
 fn leaks_link() {
-    assert!(
-        Command::new("ip")
-            .args(["link", "add", "forgotten0", "type", "veth"])
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert!(Command::new("ip").args(["link", "add", "forgotten0", "type", "veth"]).status().unwrap().success());
 }
 
 /// A cgroup where a library would make one: below our own on v1, beside our own on v2.
 fn leaks_cgroup() {
     let own = fs::read_to_string("/proc/self/cgroup").unwrap();
     let (v1, v2) = ("/sys/fs/cgroup/cpu", "/sys/fs/cgroup");
-    let line = own.lines().find(|l| {
-        l.split(':')
-            .nth(1)
-            .is_some_and(|c| c.split(',').any(|c| c == "cpu"))
-    });
+    let line = own.lines().find(|l| l.split(':').nth(1).is_some_and(|c| c.split(',').any(|c| c == "cpu")));
     let dir = match line {
         Some(v1_line) => format!("{v1}{}", v1_line.splitn(3, ':').nth(2).unwrap()),
-        None => format!(
-            "{v2}{}/..",
-            own.lines().find_map(|l| l.strip_prefix("0::")).unwrap()
-        ),
+        None => format!("{v2}{}/..", own.lines().find_map(|l| l.strip_prefix("0::")).unwrap()),
     };
     fs::create_dir(format!("{dir}/forgotten")).unwrap();
 }
@@ -132,10 +103,7 @@ fn is_alone() {
     assert!(std::process::id() < 10, "{}", std::process::id());
     assert!(!nix::unistd::getppid().to_string().is_empty());
     let dev = fs::read_to_string("/proc/self/net/dev").unwrap();
-    let links: Vec<&str> = dev
-        .lines()
-        .filter_map(|l| Some(l.split_once(':')?.0.trim()))
-        .collect();
+    let links: Vec<&str> = dev.lines().filter_map(|l| Some(l.split_once(':')?.0.trim())).collect();
     assert_eq!(links, ["lo"]);
 }
 
@@ -165,19 +133,10 @@ fn main() -> ExitCode {
         Test::new("unlisted", passes),
     ];
     let place = |name| {
-        if name == "must_run_on_the_host" {
-            "host"
-        } else {
-            "vm-v1"
-        }
+        if name == "must_run_on_the_host" { "host" } else { "vm-v1" }
     };
-    let listed = tests
-        .iter()
-        .map(Test::name)
-        .filter(|name| *name != "unlisted");
-    let list: Vec<String> = listed
-        .map(|name| format!("specimens::{name} {}", place(name)))
-        .collect();
+    let listed = tests.iter().map(Test::name).filter(|name| *name != "unlisted");
+    let list: Vec<String> = listed.map(|name| format!("specimens::{name} {}", place(name))).collect();
     let places = Places::parse(&list.join("\n")).expect("a list made of names");
     cofferdam_testkit::run_listed(&places, "specimens", &tests)
 }

@@ -1,0 +1,95 @@
+//! What a test can need of the machine.
+
+use std::fmt;
+use std::fs;
+
+use crate::cgroup::{Groups, Layout};
+use crate::probe;
+use crate::process::in_child;
+
+/// Something that not every machine or user has. [`check`](Need::check) tries it out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// User id 0 and the right to make mount, network and pid namespaces.
+    Root,
+    /// An ordinary user: not id 0, no capability.
+    OrdinaryUser,
+    /// The caller may make a user namespace and map itself in it.
+    Userns,
+    /// A cgroup with this controller can be made below our own (v1) or beside it (v2), whichever
+    /// version has the controller.
+    Cgroup(&'static str),
+    /// The same, and the controller is on v1.
+    CgroupV1(&'static str),
+    /// The same, and the controller is on v2.
+    CgroupV2(&'static str),
+    /// A cgroup v2 hierarchy is mounted, with or without controllers, and we may make cgroups.
+    CgroupV2Tree,
+    /// The machine's hierarchies are laid out like this.
+    CgroupLayout(Layout),
+    /// An overlay can be mounted: as root, or else in a user namespace.
+    Overlay,
+    /// A pair of veth links can be made: as root, or else in a user namespace.
+    Veth,
+    /// A vxlan link can be made: as root, or else in a user namespace.
+    Vxlan,
+    /// This program is there and executable, for example `/bin/busybox`.
+    Program(&'static str),
+    /// That many bytes of memory are available (`MemAvailable`).
+    Memory(u64),
+}
+
+impl Need {
+    /// Tries whether the need is met, without changing the machine: what is tried is tried in a
+    /// throw-away child process, or removed again. The calling process must have one thread.
+    ///
+    /// # Errors
+    /// Why it is not met, in words that follow "needs root: ".
+    pub fn check(self) -> Result<(), String> {
+        match self {
+            Self::Root => probe::root(),
+            Self::OrdinaryUser => probe::ordinary_user(),
+            Self::Userns => in_child(probe::userns),
+            Self::Overlay => in_child(probe::overlay),
+            Self::Veth => in_child(|| probe::link("veth")),
+            Self::Vxlan => in_child(|| probe::link("vxlan")),
+            Self::Program(path) => probe::program(path),
+            Self::Memory(bytes) => probe::memory(bytes),
+            Self::CgroupLayout(wanted) => match Layout::of_this_machine()? {
+                found if found == wanted => Ok(()),
+                found => Err(format!("this machine has {found}")),
+            },
+            Self::Cgroup(_) | Self::CgroupV1(_) | Self::CgroupV2(_) | Self::CgroupV2Tree => {
+                let groups = Groups::make(&[self])?;
+                let entered = in_child(|| groups.enter());
+                groups.remove().and(entered)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root => f.write_str("root"),
+            Self::OrdinaryUser => f.write_str("an ordinary user"),
+            Self::Userns => f.write_str("user namespaces"),
+            Self::Cgroup(c) => write!(f, "cgroup {c}"),
+            Self::CgroupV1(c) => write!(f, "cgroup v1 {c}"),
+            Self::CgroupV2(c) => write!(f, "cgroup v2 {c}"),
+            Self::CgroupV2Tree => f.write_str("cgroup v2"),
+            Self::CgroupLayout(layout) => layout.fmt(f),
+            Self::Overlay => f.write_str("overlay"),
+            Self::Veth => f.write_str("veth"),
+            Self::Vxlan => f.write_str("vxlan"),
+            Self::Program(path) => f.write_str(path),
+            Self::Memory(bytes) => write!(f, "{} MiB of memory", bytes >> 20),
+        }
+    }
+}
+
+/// Reads a file under `/proc` or `/sys`, with an error that names it.
+pub(crate) fn read(path: impl AsRef<std::path::Path>) -> Result<String, String> {
+    let path = path.as_ref();
+    fs::read_to_string(path).map_err(|e| format!("cannot read {}: {e}", path.display()))
+}

@@ -1,0 +1,188 @@
+//! Where the tests run, which test must run where, and the log of what did run.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fmt;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::str::FromStr;
+
+/// The environment variable that names the place, and so turns an unmet need of a test that is
+/// listed for that place into a failure.
+const REQUIRE: &str = "COFFERDAM_TEST_REQUIRE";
+/// The environment variable that names a file to which each test's outcome is appended.
+const LOG: &str = "COFFERDAM_TEST_LOG";
+
+/// A machine and a user that tests run on. CI visits all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// The developer's or CI's machine, as root.
+    Host,
+    /// The same machine, as an ordinary user.
+    HostUser,
+    /// The virtual machine with cgroup v2 only, as root.
+    VmRoot,
+    /// The same, as an ordinary user with a delegated cgroup, as systemd gives it to a session.
+    VmUser,
+    /// The virtual machine with cgroup v1 only, all controllers that its kernel has; as root.
+    VmV1,
+}
+
+impl Place {
+    /// All places.
+    pub const ALL: [Self; 5] = [
+        Self::Host,
+        Self::HostUser,
+        Self::VmRoot,
+        Self::VmUser,
+        Self::VmV1,
+    ];
+
+    /// The place's name in `places.txt` and in `COFFERDAM_TEST_REQUIRE`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::HostUser => "host-user",
+            Self::VmRoot => "vm-root",
+            Self::VmUser => "vm-user",
+            Self::VmV1 => "vm-v1",
+        }
+    }
+
+    /// The place that `COFFERDAM_TEST_REQUIRE` names, if it is set.
+    ///
+    /// # Errors
+    /// It names none.
+    pub fn required() -> Result<Option<Self>, String> {
+        let Ok(value) = env::var(REQUIRE) else {
+            return Ok(None);
+        };
+        value
+            .parse()
+            .map(Some)
+            .map_err(|e| format!("{REQUIRE}: {e}"))
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let all = Self::ALL.map(Self::name).join(", ");
+        let found = Self::ALL.into_iter().find(|p| p.name() == name);
+        found.ok_or_else(|| format!("no place is called {name:?}; there are {all}"))
+    }
+}
+
+/// By how much to multiply a time limit: 5 in the virtual machine, whose CPU is software, else 1.
+#[must_use]
+pub fn patience() -> u32 {
+    match Place::required() {
+        Ok(Some(Place::VmRoot | Place::VmUser | Place::VmV1)) => 5,
+        _ => 1,
+    }
+}
+
+/// The committed list: `package::test` and the places where it must run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Places(BTreeMap<String, Vec<Place>>);
+
+impl Places {
+    /// The list of this repository, `testkit/places.txt`.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn committed() -> Result<Self, String> {
+        Self::parse(include_str!("../places.txt")).map_err(|e| format!("testkit/places.txt: {e}"))
+    }
+
+    /// Reads a list: one test a line, `#` begins a comment, a test stands once and has a place.
+    ///
+    /// # Errors
+    /// What is wrong with which line.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut tests = BTreeMap::new();
+        for (number, line) in (1..).zip(text.lines()) {
+            let mut words = line
+                .split('#')
+                .next()
+                .unwrap_or_default()
+                .split_whitespace();
+            let Some(name) = words.next() else { continue };
+            let places: Result<Vec<Place>, String> = words.map(str::parse).collect();
+            let places = places.map_err(|e| format!("line {number}: {e}"))?;
+            if !name.contains("::") || places.is_empty() {
+                return Err(format!(
+                    "line {number}: should read `package::test place ...`"
+                ));
+            }
+            if tests.insert(name.to_owned(), places).is_some() {
+                return Err(format!("line {number}: {name} is listed twice"));
+            }
+        }
+        Ok(Self(tests))
+    }
+
+    /// Where this test must run; `None` if it is not listed.
+    #[must_use]
+    pub fn of(&self, test: &str) -> Option<&[Place]> {
+        self.0.get(test).map(Vec::as_slice)
+    }
+
+    /// All tests and their places.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[Place])> {
+        self.0
+            .iter()
+            .map(|(test, places)| (test.as_str(), places.as_slice()))
+    }
+}
+
+/// Appends `place, test, outcome` to the file that `COFFERDAM_TEST_LOG` names, if it is set.
+pub(crate) fn log(place: Option<Place>, test: &str, outcome: &str) -> Result<(), String> {
+    let Some(file) = env::var_os(LOG) else {
+        return Ok(());
+    };
+    let place = place.map_or("-", Place::name);
+    let line = format!("{place}\t{test}\t{}\n", outcome.replace(['\n', '\t'], " "));
+    // One write of a whole line with O_APPEND: test programs that run side by side share the file.
+    let opened = OpenOptions::new().append(true).create(true).open(&file);
+    let written = opened.and_then(|mut f| f.write_all(line.as_bytes()));
+    written.map_err(|e| format!("{LOG}: cannot append to {}: {e}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_names_tests_and_places() {
+        let list = Places::parse("# x\n\na::b host vm-v1 # why\n").unwrap();
+        assert_eq!(list.of("a::b"), Some(&[Place::Host, Place::VmV1][..]));
+        assert_eq!(list.of("a::c"), None);
+    }
+
+    #[test]
+    fn a_bad_line_is_named() {
+        for (text, says) in [
+            ("a::b", "line 1: should read"),
+            ("ab host", "line 1: should read"),
+            ("\na::b moon", "line 2: no place is called \"moon\""),
+            ("a::b host\na::b host", "line 2: a::b is listed twice"),
+        ] {
+            let error = Places::parse(text).unwrap_err();
+            assert!(error.starts_with(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_committed_list_is_readable() {
+        Places::committed().unwrap();
+    }
+}

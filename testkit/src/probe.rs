@@ -1,0 +1,139 @@
+//! How the needs are tried. Functions with a "child" in their words run in a throw-away process.
+
+use std::fs;
+use std::process::Command;
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{AccessFlags, Uid, access, getegid, geteuid};
+
+use crate::need::read;
+use crate::process::in_child;
+
+pub(crate) fn root() -> Result<(), String> {
+    if !geteuid().is_root() {
+        return Err(format!("the user id is {}", geteuid()));
+    }
+    in_child(|| new(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWPID))
+}
+
+pub(crate) fn ordinary_user() -> Result<(), String> {
+    if Uid::current().is_root() || geteuid().is_root() {
+        return Err("this is root".into());
+    }
+    let status = read("/proc/self/status")?;
+    let effective = status
+        .lines()
+        .find_map(|l| l.strip_prefix("CapEff:"))
+        .unwrap_or_default()
+        .trim();
+    if effective.trim_matches('0').is_empty() {
+        Ok(())
+    } else {
+        Err(format!("this user has capabilities: {effective}"))
+    }
+}
+
+/// Moves this child into a user namespace in which its ids are 0.
+pub(crate) fn userns() -> Result<(), String> {
+    let (uid, gid) = (geteuid(), getegid());
+    new(CloneFlags::CLONE_NEWUSER)?;
+    for (file, text) in [
+        ("setgroups", "deny".into()),
+        ("uid_map", format!("0 {uid} 1")),
+        ("gid_map", format!("0 {gid} 1")),
+    ] {
+        let path = format!("/proc/self/{file}");
+        fs::write(&path, text)
+            .map_err(|e| format!("cannot write {path} in a new user namespace: {e}"))?;
+    }
+    Ok(())
+}
+
+/// In a child: mounts an overlay in a mount namespace of its own.
+pub(crate) fn overlay() -> Result<(), String> {
+    in_own(CloneFlags::CLONE_NEWNS)?;
+    let nothing = None::<&str>;
+    mount(
+        nothing,
+        "/",
+        nothing,
+        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+        nothing,
+    )
+    .map_err(|e| format!("cannot make mounts private: {e}"))?;
+    mount(
+        Some("tmpfs"),
+        "/tmp",
+        Some("tmpfs"),
+        MsFlags::empty(),
+        nothing,
+    )
+    .map_err(|e| format!("cannot mount a tmpfs: {e}"))?;
+    for dir in ["/tmp/lower", "/tmp/upper", "/tmp/work", "/tmp/merged"] {
+        fs::create_dir(dir).map_err(|e| format!("cannot make {dir} in a fresh tmpfs: {e}"))?;
+    }
+    let options = Some("lowerdir=/tmp/lower,upperdir=/tmp/upper,workdir=/tmp/work");
+    mount(
+        Some("overlay"),
+        "/tmp/merged",
+        Some("overlay"),
+        MsFlags::empty(),
+        options,
+    )
+    .map_err(|e| format!("cannot mount an overlay: {e}"))
+}
+
+/// In a child: makes a link of this kind in a network namespace of its own, by ip(8).
+pub(crate) fn link(kind: &str) -> Result<(), String> {
+    in_own(CloneFlags::CLONE_NEWNET)?;
+    let more: &[&str] = if kind == "vxlan" {
+        &["id", "1", "dstport", "4789"]
+    } else {
+        &[]
+    };
+    let output = Command::new("ip")
+        .args(["link", "add", "cofferdam0", "type", kind])
+        .args(more)
+        .output();
+    let output = output.map_err(|e| format!("cannot run ip: {e}"))?;
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+    }
+}
+
+/// New namespaces for this child, with a user namespace around them unless it is root.
+fn in_own(flags: CloneFlags) -> Result<(), String> {
+    if !geteuid().is_root() {
+        userns()?;
+    }
+    new(flags)
+}
+
+fn new(flags: CloneFlags) -> Result<(), String> {
+    unshare(flags).map_err(|e| format!("unshare {flags:?}: {e}"))
+}
+
+pub(crate) fn program(path: &str) -> Result<(), String> {
+    access(path, AccessFlags::X_OK).map_err(|e| e.to_string())
+}
+
+pub(crate) fn memory(bytes: u64) -> Result<(), String> {
+    let meminfo = read("/proc/meminfo")?;
+    let line = meminfo
+        .lines()
+        .find_map(|l| l.strip_prefix("MemAvailable:"))
+        .unwrap_or_default();
+    let kib: u64 = line
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .map_err(|e| format!("MemAvailable:{line}: {e}"))?;
+    if kib << 10 >= bytes {
+        Ok(())
+    } else {
+        Err(format!("{} MiB are available", kib >> 10))
+    }
+}

@@ -1,1 +1,143 @@
-//! cgroups: first cut follows.
+//! Linux control groups, v1, v2 and hybrid, in one typed model over directory descriptors.
+//!
+//! ```no_run
+//! use cofferdam_cgroups::{Controllers, CpuQuota, Hierarchy, Limits};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let hierarchy = Hierarchy::detect()?;
+//! let cgroup = hierarchy
+//!     .create("build-42", Controllers::CPU | Controllers::PIDS)?
+//!     .into_guard();
+//! cgroup.apply(
+//!     &Limits::new()
+//!         .cpu_quota(CpuQuota::cores(0.2)?) // 20 % of one core
+//!         .pids(64),
+//! )?;
+//!
+//! let mut make = std::process::Command::new("make").spawn()?;
+//! cgroup.attach(make.id())?;
+//! make.wait()?;
+//!
+//! let cpu = cgroup.cpu_stats()?;
+//! println!("used {:?}, throttled for {:?}", cpu.usage, cpu.throttled);
+//! cgroup.close()?; // kills what is left and deletes the cgroup
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A process can also be *born* in a cgroup, which is safer (nothing runs outside it, not even for a moment) and
+//! on v2 much faster: [`Cgroup::entry`] gives the descriptors for that.
+//!
+//! # What it does not do
+//!
+//! - It does not start processes; `cofferdam-namespaces` does, or `std::process::Command` with [`Cgroup::attach`].
+//! - It does not mount or unmount anything, and never moves a process that the caller did not name: least of all
+//!   to the root, where it would escape its limits.
+//! - It does not talk to systemd. Below a unit that is not delegated (`Delegate=yes`), systemd is the only
+//!   writer; make cgroups elsewhere.
+//! - It writes no log, reads no environment variable, and has no global state.
+//! - Memory, io, cpuset and the other controllers are not there yet.
+//!
+//! # Terms
+//!
+//! - *Layout*: [`Layout::V2`], one unified tree; [`Layout::V1`], one tree per controller, or per group of
+//!   co-mounted ones; [`Layout::Hybrid`], v1 trees for the controllers and a unified one beside them.
+//! - *Cgroup*: one directory in a tree. On v1 and hybrid a [`Cgroup`] is one directory of the same name in every
+//!   tree that it needs, because that is what a user means by it.
+//! - *Own cgroup*: the one in which the calling thread is. [`Hierarchy::create`] makes new ones next to it (v2) or
+//!   below it (v1), so that a limit that holds the caller holds them too.
+//! - *No internal processes*: on v2 a cgroup has processes or children with controllers, not both. That is why on
+//!   v2 the new one is a sibling.
+//!
+//! # Choosing the place
+//!
+//! [`Hierarchy::own`] and [`Cgroup::child`] make cgroups at a place that the caller chose. In a container with
+//! cgroup v2 one's own cgroup is the root of what can be seen, and nothing can be made next to it. The way out is
+//! to move into a leaf first:
+//!
+//! ```no_run
+//! # use cofferdam_cgroups::{Controllers, Hierarchy};
+//! # fn main() -> Result<(), cofferdam_cgroups::Error> {
+//! let hierarchy = Hierarchy::detect()?;
+//! let leaf = hierarchy.own(Controllers::empty())?.child("self")?;
+//! let here = hierarchy.own(Controllers::CPU)?;
+//! leaf.attach(std::process::id())?; // and every other process that is in `here`
+//! let job = here.child("job")?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Kernels
+//!
+//! | what | since | before that |
+//! |---|---|---|
+//! | `openat2`, `pidfd_open` | 5.6, 5.3 | [`ErrorKind::Unsupported`] |
+//! | `CLONE_INTO_CGROUP` for the directory of [`Cgroup::entry`] | 5.7 | [`Cgroup::attach`] |
+//! | `cgroup.kill` | 5.14 | freeze, signal through pidfds, thaw |
+//! | v1 without a freezer | | signal through pidfds until nothing is left |
+//! | `pids.peak` | 6.1 | `None` |
+//!
+//! An attach on v1, or on v2 without `CLONE_INTO_CGROUP`, costs milliseconds per tree (the kernel waits for an RCU
+//! grace period), unless the tree is mounted with `favordynmods`.
+//!
+//! # Privileges
+//!
+//! Root (on v1: in the user namespace that owns the mount), or on v2 a *delegated* cgroup: the directory, its
+//! `cgroup.procs` and its `cgroup.subtree_control` belong to the user (`systemd-run --user --scope -p Delegate=yes`).
+//! Without either, [`Hierarchy::create`] fails with [`ErrorKind::PermissionDenied`] and the file that refused.
+//!
+//! # Threat model
+//!
+//! Names given by callers are plain file names, or refused before anything is touched. Every file is opened by
+//! `openat2` below a directory descriptor whose file system was verified once (magic and device), without following
+//! symbolic links or crossing mounts, so that neither a name nor a mount made later leads elsewhere. A process is
+//! signalled only through a pidfd that was checked to belong to the cgroup, never by a bare number. A cgroup that
+//! someone else deleted and made again under the same name is not deleted. The kernel's text is parsed without
+//! trust: it cannot cause a panic. Someone with write access to the same cgroups can always move processes out of
+//! them; that is the kernel's delegation model, not something that this crate can prevent.
+
+#![forbid(unsafe_code)]
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::exit
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        reason = "a test that fails panics"
+    )
+)]
+
+mod cgroup;
+mod controllers;
+mod delete;
+mod dir;
+mod error;
+mod guard;
+mod hierarchy;
+mod kill;
+mod layout;
+mod limits;
+mod member;
+mod mountinfo;
+mod policy;
+mod stats;
+mod text;
+
+pub use cgroup::Cgroup;
+pub use controllers::Controllers;
+pub use error::{Error, ErrorKind};
+pub use guard::Guard;
+pub use hierarchy::Hierarchy;
+pub use layout::Layout;
+pub use limits::{CpuLimits, CpuPeriod, CpuQuota, CpuWeight, Limits, Max};
+pub use stats::{CpuStats, PidsStats};

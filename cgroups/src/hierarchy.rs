@@ -1,0 +1,220 @@
+//! The trees of this machine, and one's own place in them.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::cgroup::Cgroup;
+use crate::controllers::{Controllers, Subsystems};
+use crate::dir::{self, Dir, buffer};
+use crate::error::{Error, ErrorKind, Op, Result};
+use crate::layout::{self, Layout, Mounted, Version};
+use crate::member::{Member, Tree};
+use crate::text;
+
+const MOUNTINFO: &str = "/proc/thread-self/mountinfo";
+const CGROUP: &str = "/proc/thread-self/cgroup";
+
+/// The cgroup trees that are mounted on this machine, and the calling thread's place in each. One descriptor per
+/// tree. Detect it once, and keep it.
+#[derive(Debug)]
+pub struct Hierarchy {
+    layout: Layout,
+    trees: Vec<Arc<Tree>>,
+    /// Trees that are mounted, but in which there is no place for us.
+    unusable: Vec<(Version, Subsystems, Error)>,
+}
+
+impl Hierarchy {
+    /// Looks at what is mounted: `cgroups(7)`. Reads `mountinfo` and `cgroup` of the calling thread in `/proc`, once.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NoCgroups`] if `/proc` or every cgroup file system is missing. That a single tree cannot be used
+    /// is an error only when it is needed.
+    pub fn detect() -> Result<Self> {
+        Self::from_proc(&dir::read_file(MOUNTINFO)?, &dir::read_file(CGROUP)?)
+    }
+
+    /// Like [`detect`](Self::detect), from texts that the caller has: those of another process or, edited, with some
+    /// mounts left out. The paths in it are still those of the calling thread's mount namespace.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NoCgroups`] if the texts name no cgroup file system.
+    pub fn from_proc(mountinfo: &[u8], cgroup: &[u8]) -> Result<Self> {
+        let (layout, mounted) = layout::find(mountinfo, cgroup)
+            .ok_or_else(|| Error::new(ErrorKind::NoCgroups, Op::Find, MOUNTINFO))?;
+        let mut hierarchy = Hierarchy {
+            layout,
+            trees: Vec::with_capacity(mounted.len()),
+            unusable: Vec::new(),
+        };
+        for found in mounted {
+            match open_tree(&found) {
+                Ok(tree) => hierarchy.trees.push(Arc::new(tree)),
+                Err(error) => hierarchy
+                    .unusable
+                    .push((found.version, found.subsystems, error)),
+            }
+        }
+        Ok(hierarchy)
+    }
+
+    /// v1, v2 or hybrid.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// The controllers that are mounted and visible. One's place in the tree may still lack some of them (v2).
+    #[must_use]
+    pub fn controllers(&self) -> Controllers {
+        let all: Subsystems = self.trees.iter().map(|tree| tree.subsystems).collect();
+        all.into()
+    }
+
+    /// Makes a new cgroup with these controllers: on v2 next to one's own (below it if it is the root of what can be
+    /// seen), on v1 below one's own, in the tree of each controller. In a hybrid layout the unified tree is joined too,
+    /// for `cgroup.kill`; on v1 the freezer, for the same purpose. On v2 the controllers are enabled in the cgroups
+    /// above it, where they are not.
+    ///
+    /// # Errors
+    /// Nothing is left behind. By [`kind`](Error::kind):
+    /// [`InvalidInput`](ErrorKind::InvalidInput), the name is not a plain file name;
+    /// [`AlreadyExists`](ErrorKind::AlreadyExists);
+    /// [`ControllerUnavailable`](ErrorKind::ControllerUnavailable), it is not mounted, or not handed down to this part
+    /// of the tree;
+    /// [`PermissionDenied`](ErrorKind::PermissionDenied), one needs root or a delegated cgroup;
+    /// [`Occupied`](ErrorKind::Occupied), controllers must be enabled in a cgroup that has processes, see
+    /// [choosing the place](crate#choosing-the-place);
+    /// [`Unsupported`](ErrorKind::Unsupported), the place is in a threaded subtree;
+    /// [`Gone`](ErrorKind::Gone), one's own cgroup was removed.
+    pub fn create(&self, name: impl AsRef<OsStr>, controllers: Controllers) -> Result<Cgroup> {
+        let name = name.as_ref();
+        dir::check_name(name)?;
+        let chosen = self.choose(controllers)?;
+        Cgroup::make(
+            chosen.into_iter().map(|(tree, subsystems)| {
+                let parent = self.place(&tree, subsystems);
+                (tree, parent, subsystems)
+            }),
+            name,
+        )
+    }
+
+    /// Opens the cgroup that [`create`](Self::create) made with the same name and controllers, by this process or by
+    /// another one at the same place.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Gone`] if there is none, in one of the trees at least; otherwise as for [`create`](Self::create).
+    pub fn open(&self, name: impl AsRef<OsStr>, controllers: Controllers) -> Result<Cgroup> {
+        let name = name.as_ref();
+        dir::check_name(name)?;
+        let members = self
+            .choose(controllers)?
+            .into_iter()
+            .map(|(tree, subsystems)| {
+                let relative = self.place(&tree, subsystems).join(name);
+                Member::open(&tree, relative, subsystems)
+            });
+        Ok(Cgroup::new(members.collect::<Result<_>>()?, false))
+    }
+
+    /// One's own cgroup, in the trees of these controllers: a place for children, or something to look at. It can be
+    /// neither killed nor deleted. Nothing is enabled by this; [`Cgroup::child`] does that.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn own(&self, controllers: Controllers) -> Result<Cgroup> {
+        let members = self
+            .choose(controllers)?
+            .into_iter()
+            .map(|(tree, subsystems)| Member::open(&tree, tree.own.clone(), subsystems));
+        Ok(Cgroup::new(members.collect::<Result<_>>()?, true))
+    }
+
+    /// Where a new cgroup goes.
+    fn place(&self, tree: &Tree, subsystems: Subsystems) -> PathBuf {
+        // A unified tree without controllers of ours (hybrid) has no rule against processes in the parent.
+        let needs_sibling = self.layout == Layout::V2 || !subsystems.is_empty();
+        match tree.version {
+            Version::V2 if needs_sibling => tree.own.parent().unwrap_or(Path::new("")).to_owned(),
+            _ => tree.own.clone(),
+        }
+    }
+
+    /// The trees that these controllers need, and what of them is where. The unified tree is the last.
+    fn choose(&self, controllers: Controllers) -> Result<Vec<(Arc<Tree>, Subsystems)>> {
+        let required = Subsystems::from(controllers);
+        let present: Subsystems = self.trees.iter().map(|tree| tree.subsystems).collect();
+        if let Some(missing) = (required - present).iter().next() {
+            return Err(self.missing(missing));
+        }
+        let mut wanted = required;
+        wanted.set(Subsystems::CPUACCT, required.contains(Subsystems::CPU));
+        wanted.set(Subsystems::FREEZER, self.layout == Layout::V1);
+        let mut chosen = Vec::with_capacity(self.trees.len());
+        for tree in &self.trees {
+            let here = tree.subsystems & wanted;
+            if tree.version == Version::V2 || !here.is_empty() {
+                chosen.push((Arc::clone(tree), here));
+            }
+        }
+        chosen.sort_by_key(|(tree, _)| tree.version == Version::V2);
+        // Without the unified tree a hybrid could not kill what it holds.
+        let unified = self
+            .unusable
+            .iter()
+            .find(|(version, ..)| *version == Version::V2);
+        if let Some((_, _, error)) = unified {
+            return Err(error.clone());
+        }
+        if chosen.is_empty() {
+            return Err(Error::new(ErrorKind::NoCgroups, Op::Find, MOUNTINFO));
+        }
+        Ok(chosen)
+    }
+
+    fn missing(&self, subsystem: Subsystems) -> Error {
+        let known = self
+            .unusable
+            .iter()
+            .find(|(_, held, _)| held.contains(subsystem));
+        if let Some((_, _, error)) = known {
+            return error.clone();
+        }
+        let name: String = subsystem.names().collect();
+        Error::new(ErrorKind::ControllerUnavailable, Op::Find, MOUNTINFO)
+            .with_value(name)
+            .with_note("neither mounted as v1, nor in cgroup.controllers of a v2 mount")
+    }
+}
+
+fn open_tree(found: &Mounted) -> Result<Tree> {
+    let mut first_error = None;
+    for view in &found.views {
+        let opened = Dir::mount(&view.point, found.version, found.device).and_then(|root| {
+            let mut tree = Tree {
+                version: found.version,
+                subsystems: found.subsystems,
+                root,
+                own: view.own.clone(),
+            };
+            if found.version == Version::V2 {
+                let mut buffer = buffer();
+                let names = tree.root.read("cgroup.controllers", &mut buffer)?;
+                // Which controllers there are; cpuset is of no concern on v2.
+                tree.subsystems = Subsystems::named(text::words(names)) - Subsystems::CPUSET;
+            }
+            Ok(tree)
+        });
+        match opened {
+            Ok(tree) => return Ok(tree),
+            Err(error) => first_error = first_error.or(Some(error)),
+        }
+    }
+    Err(first_error.unwrap_or_else(|| {
+        let own = found.own.clone().unwrap_or_else(|| CGROUP.into());
+        Error::new(ErrorKind::NoCgroups, Op::Find, own)
+            .with_note("one's own cgroup is not below any mount that can be seen")
+    }))
+}

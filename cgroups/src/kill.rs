@@ -1,0 +1,316 @@
+//! Killing everything in a cgroup and below it, and waiting until nothing is left.
+
+use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
+
+use crate::cgroup::Cgroup;
+use crate::controllers::Subsystems;
+use crate::dir::{Dir, buffer};
+use crate::error::{Error, ErrorKind, Op, Result};
+use crate::layout::Version;
+use crate::member::Member;
+use crate::text;
+
+/// Descriptors held at once while signalling.
+const BATCH: usize = 128;
+/// For how long one round waits for the freezer, or for killed processes to end, before it looks again.
+const ROUND: Duration = Duration::from_millis(50);
+/// Between two looks where the kernel gives no event (v1).
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
+impl Cgroup {
+    /// Kills every process in this cgroup and below it, forks in progress included, and waits until they have left,
+    /// at most for `timeout`. Nothing happens if it is empty or gone. Blocks.
+    ///
+    /// By `cgroup.kill` where there is one (v2 and hybrid, Linux 5.14). Otherwise the cgroup is frozen, each process
+    /// signalled through a pidfd, and thawed, until nothing is left.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TimedOut`]: some are left, for example in an uninterruptible wait;
+    /// [`ErrorKind::PermissionDenied`]; [`ErrorKind::InvalidInput`] for [`Hierarchy::own`](crate::Hierarchy::own), and
+    /// for a cgroup in which the caller itself was found. (`cgroup.kill` does not look: it kills the caller.)
+    pub fn kill(&self, timeout: Duration) -> Result<()> {
+        if self.is_own() {
+            return Err(self.refused(Op::Kill));
+        }
+        let deadline = Deadline::after(timeout);
+        for member in self.members() {
+            if member.version() == Version::V2 && kill_at_once(&member.dir)? {
+                wait_until_empty(member, deadline)?;
+            }
+        }
+        // What is in the v1 trees only, or in all of them if there is no cgroup.kill.
+        loop {
+            let pids = self.all_processes()?;
+            if pids.is_empty() {
+                return Ok(());
+            }
+            if deadline.has_passed() {
+                return Err(self.error(ErrorKind::TimedOut, Op::Kill));
+            }
+            let frozen = self.freeze(deadline);
+            let killed = self.signal(deadline);
+            // A cgroup that stays frozen would never end: thaw first, look at the errors then.
+            frozen.and(self.thaw())?;
+            wait_for(&killed?, deadline);
+        }
+    }
+
+    pub(crate) fn refused(&self, op: Op) -> Error {
+        self.error(ErrorKind::InvalidInput, op)
+            .with_note("the caller itself is in it")
+    }
+
+    fn error(&self, kind: ErrorKind, op: Op) -> Error {
+        let path = self.paths().last().unwrap_or(Path::new(""));
+        Error::new(kind, op, path)
+    }
+
+    /// Every process in and below, in any of the trees.
+    fn all_processes(&self) -> Result<BTreeSet<u32>> {
+        let mut pids = BTreeSet::new();
+        for member in self.members() {
+            processes_below(&member.dir, &mut pids)?;
+        }
+        Ok(pids)
+    }
+
+    /// Kills what is there now. Returns the processes that were signalled.
+    fn signal(&self, deadline: Deadline) -> Result<Vec<OwnedFd>> {
+        let pids: Vec<u32> = self.all_processes()?.into_iter().collect();
+        if pids.contains(&getpid().as_raw_nonzero().get().unsigned_abs()) {
+            return Err(self.refused(Op::Kill));
+        }
+        let mut last = Vec::new();
+        for batch in pids.chunks(BATCH) {
+            let mut open = Vec::with_capacity(batch.len());
+            for pid in batch {
+                if let Some(pidfd) = self.pidfd(*pid)? {
+                    open.push((*pid, pidfd));
+                }
+            }
+            // A number may have been given to a process elsewhere before the pidfd was opened. One that is listed
+            // now, with the pidfd open, is either ours or has ended, and then the signal goes nowhere.
+            let still = self.all_processes()?;
+            open.retain(|(pid, _)| still.contains(pid));
+            for (_, pidfd) in &open {
+                match pidfd_send_signal(pidfd, Signal::KILL) {
+                    Ok(()) | Err(Errno::SRCH) => {}
+                    Err(errno) => return Err(self.os(errno)),
+                }
+            }
+            last = open.into_iter().map(|(_, pidfd)| pidfd).collect();
+            if deadline.has_passed() {
+                break;
+            }
+        }
+        Ok(last)
+    }
+
+    fn pidfd(&self, pid: u32) -> Result<Option<OwnedFd>> {
+        let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+            return Ok(None);
+        };
+        match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => Ok(Some(pidfd)),
+            Err(Errno::SRCH) => Ok(None),
+            Err(errno) => Err(self.os(errno)),
+        }
+    }
+
+    fn os(&self, errno: Errno) -> Error {
+        Error::os(
+            errno,
+            Op::Kill,
+            self.paths().last().unwrap_or(Path::new("")),
+        )
+    }
+
+    /// The directories that can be frozen.
+    fn freezers(&self) -> impl Iterator<Item = &Member> {
+        self.members()
+            .iter()
+            .filter(|member| match member.version() {
+                Version::V1 => member.subsystems.contains(Subsystems::FREEZER),
+                Version::V2 => true,
+            })
+    }
+
+    /// Stops forking, where there is a freezer: for a while at most, and for a part at worst. What escapes is caught
+    /// in the next round.
+    fn freeze(&self, deadline: Deadline) -> Result<()> {
+        let until = deadline.at_most(ROUND);
+        for member in self.freezers() {
+            let (file, text) = freezer(member, true);
+            loop {
+                match gone_is_fine(member.dir.write(file, text)) {
+                    Ok(()) if is_frozen(member)? => break,
+                    // v1: processes that fork keep it in "FREEZING" until it is told again.
+                    Ok(()) if !until.has_passed() => std::thread::sleep(LOOK_AGAIN),
+                    result => break result?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn thaw(&self) -> Result<()> {
+        let mut result = Ok(());
+        for member in self.freezers() {
+            let (file, text) = freezer(member, false);
+            result = result.and(gone_is_fine(member.dir.write(file, text)));
+        }
+        result
+    }
+}
+
+/// Writes `cgroup.kill`. False if this kernel, or a threaded cgroup, does not have it.
+fn kill_at_once(dir: &Dir) -> Result<bool> {
+    match dir.write("cgroup.kill", "1") {
+        Ok(()) => Ok(true),
+        Err(error) if error.is_gone() || error.kind() == ErrorKind::Unsupported => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The file of a freezer, and what to write.
+fn freezer(member: &Member, on: bool) -> (&'static str, &'static str) {
+    match (member.version(), on) {
+        (Version::V1, true) => ("freezer.state", "FROZEN"),
+        (Version::V1, false) => ("freezer.state", "THAWED"),
+        (Version::V2, true) => ("cgroup.freeze", "1"),
+        (Version::V2, false) => ("cgroup.freeze", "0"),
+    }
+}
+
+/// Whether there is nothing more to wait for: also where the cgroup is gone.
+fn is_frozen(member: &Member) -> Result<bool> {
+    let mut buffer = buffer();
+    let frozen = match member.version() {
+        Version::V1 => (member.dir.read_if_there("freezer.state", &mut buffer))
+            .map(|text| text.is_none_or(|text| text == b"FROZEN\n")),
+        Version::V2 => (member.dir.read_if_there("cgroup.events", &mut buffer))
+            .map(|text| text.is_none_or(|text| text::field(text, "frozen") != Some(0))),
+    };
+    match frozen {
+        Err(error) if error.is_gone() => Ok(true),
+        frozen => frozen,
+    }
+}
+
+fn gone_is_fine(result: Result<()>) -> Result<()> {
+    match result {
+        Err(error) if error.is_gone() => Ok(()),
+        result => result,
+    }
+}
+
+/// Collects the processes of a cgroup and of everything below it. What is removed meanwhile is empty.
+fn processes_below(top: &Dir, pids: &mut BTreeSet<u32>) -> Result<()> {
+    // Paths, not descriptors: a cgroup can have more children than a process may have descriptors.
+    let mut to_visit = vec![PathBuf::new()];
+    while let Some(relative) = to_visit.pop() {
+        let visited = top.dir(&relative).and_then(|dir| {
+            pids.extend(text::pids(&dir.read_list("cgroup.procs")?));
+            to_visit.extend(dir.children()?.iter().map(|name| relative.join(name)));
+            Ok(())
+        });
+        gone_is_fine(visited)?;
+    }
+    Ok(())
+}
+
+/// Waits until no process is in or below: by the kernel's event on v2, by looking again on v1.
+pub(crate) fn wait_until_empty(member: &Member, deadline: Deadline) -> Result<()> {
+    let waited = match member.version() {
+        Version::V2 => wait_for_event(&member.dir, deadline),
+        Version::V1 => look_until_empty(&member.dir, deadline),
+    };
+    gone_is_fine(waited)
+}
+
+fn wait_for_event(dir: &Dir, deadline: Deadline) -> Result<()> {
+    const EVENTS: &str = "cgroup.events";
+    let events = dir.readable(EVENTS)?;
+    let failed = |errno| Error::os(errno, Op::Wait, dir.path());
+    loop {
+        let mut buffer = buffer();
+        // Reading also arms the event, so that no change is lost between this and the poll.
+        let n = rustix::io::pread(&events, &mut buffer[..], 0).map_err(failed)?;
+        if text::field(buffer.get(..n).unwrap_or_default(), "populated") != Some(1) {
+            return Ok(());
+        }
+        let mut watched = [PollFd::new(&events, PollFlags::PRI)];
+        match poll(&mut watched, Some(&deadline.remaining())) {
+            Ok(0) if deadline.has_passed() => {
+                return Err(Error::new(ErrorKind::TimedOut, Op::Wait, dir.path()));
+            }
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(failed(errno)),
+        }
+    }
+}
+
+fn look_until_empty(dir: &Dir, deadline: Deadline) -> Result<()> {
+    loop {
+        let mut pids = BTreeSet::new();
+        processes_below(dir, &mut pids)?;
+        if pids.is_empty() {
+            return Ok(());
+        }
+        if deadline.has_passed() {
+            return Err(Error::new(ErrorKind::TimedOut, Op::Wait, dir.path()));
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
+/// Waits for killed processes to end, for one round at most.
+fn wait_for(processes: &[OwnedFd], deadline: Deadline) {
+    let until = deadline.at_most(ROUND);
+    for pidfd in processes {
+        let mut watched = [PollFd::new(pidfd, PollFlags::IN)];
+        // Whatever comes of it, the next round looks at the cgroup itself.
+        let _ = poll(&mut watched, Some(&until.remaining()));
+    }
+}
+
+/// A point in time at which waiting ends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline(Option<Instant>);
+
+impl Deadline {
+    /// A time-out too long to be expressed never passes.
+    pub(crate) fn after(timeout: Duration) -> Self {
+        Deadline(Instant::now().checked_add(timeout))
+    }
+
+    fn at_most(self, timeout: Duration) -> Self {
+        let other = Self::after(timeout).0;
+        Deadline(match (self.0, other) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        })
+    }
+
+    pub(crate) fn has_passed(self) -> bool {
+        self.0.is_some_and(|at| Instant::now() >= at)
+    }
+
+    fn remaining(self) -> Timespec {
+        const LONG: Duration = Duration::from_secs(3600);
+        let left = self
+            .0
+            .map_or(LONG, |at| at.saturating_duration_since(Instant::now()));
+        Timespec {
+            tv_sec: i64::try_from(left.min(LONG).as_secs()).unwrap_or(0),
+            tv_nsec: i64::from(left.min(LONG).subsec_nanos()),
+        }
+    }
+}

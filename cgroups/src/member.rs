@@ -1,0 +1,251 @@
+//! A cgroup in one tree: making it, opening it, and enabling controllers above it.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use crate::controllers::Subsystems;
+use crate::dir::{Dir, buffer};
+use crate::error::{Error, ErrorKind, Op, Result};
+use crate::layout::Version;
+use crate::text;
+
+const SUBTREE_CONTROL: &str = "cgroup.subtree_control";
+/// Processes that are just leaving make the kernel say EBUSY for a moment: 1 + 2 + … + 32 ms.
+const BUSY_TRIES: u32 = 6;
+
+/// A mounted tree.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    pub(crate) version: Version,
+    pub(crate) subsystems: Subsystems,
+    pub(crate) root: Dir,
+    /// One's own cgroup, relative to the root.
+    pub(crate) own: PathBuf,
+}
+
+/// A cgroup's directory in one tree.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) tree: Arc<Tree>,
+    /// Relative to the tree's root.
+    pub(crate) relative: PathBuf,
+    pub(crate) dir: Dir,
+    /// Those of the caller's subsystems that are governed here.
+    pub(crate) subsystems: Subsystems,
+}
+
+impl Member {
+    /// Makes a new cgroup below `parent`. Fails if there is one of that name.
+    pub(crate) fn make(
+        tree: &Arc<Tree>,
+        parent: &Path,
+        name: &OsStr,
+        subsystems: Subsystems,
+    ) -> Result<Self> {
+        let parent_dir = match tree.version {
+            Version::V2 if !subsystems.is_empty() => enable_below(&tree.root, parent, subsystems)?,
+            _ => tree.root.dir(parent)?,
+        };
+        parent_dir.make(name).map_err(explain_creation)?;
+        let ready = parent_dir.dir(Path::new(name)).and_then(|dir| {
+            match tree.version {
+                Version::V1 if tree.subsystems.contains(Subsystems::CPUSET) => {
+                    inherit_cpuset(&parent_dir, &dir)?;
+                }
+                Version::V1 => {}
+                Version::V2 => must_be_domain(&dir)?,
+            }
+            Ok(dir)
+        });
+        match ready {
+            Ok(dir) => Ok(Member {
+                tree: Arc::clone(tree),
+                relative: parent.join(name),
+                dir,
+                subsystems,
+            }),
+            Err(error) => {
+                // Made just now and empty. If it cannot be removed, the first error is the one that tells more.
+                let _ = parent_dir.remove(name);
+                Err(error)
+            }
+        }
+    }
+
+    /// Opens a cgroup that exists.
+    pub(crate) fn open(
+        tree: &Arc<Tree>,
+        relative: PathBuf,
+        subsystems: Subsystems,
+    ) -> Result<Self> {
+        let dir = tree.root.dir(&relative)?;
+        Ok(Member {
+            tree: Arc::clone(tree),
+            relative,
+            dir,
+            subsystems,
+        })
+    }
+
+    pub(crate) fn version(&self) -> Version {
+        self.tree.version
+    }
+}
+
+fn explain_creation(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::PermissionDenied => error
+            .with_note("root is needed, or on v2 a cgroup delegated to this user (Delegate=yes)"),
+        _ if error.errno() == Some(Errno::AGAIN) => {
+            error.with_note("cgroup.max.descendants or cgroup.max.depth of a cgroup above")
+        }
+        _ => error,
+    }
+}
+
+/// Below a threaded cgroup the kernel makes new ones "domain invalid": no process can enter them.
+fn must_be_domain(dir: &Dir) -> Result<()> {
+    let mut buffer = buffer();
+    match dir.read_if_there("cgroup.type", &mut buffer)? {
+        None | Some(b"domain\n") => Ok(()),
+        Some(_) => Err(Error::new(ErrorKind::Unsupported, Op::Create, dir.path())
+            .with_note("the cgroup above is threaded, so that no process could enter this one")),
+    }
+}
+
+/// Where cpuset is co-mounted, a new cgroup has no CPUs and no memory nodes, and nothing can enter it.
+fn inherit_cpuset(parent: &Dir, child: &Dir) -> Result<()> {
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let mut buffer = buffer();
+        let value = parent.read(file, &mut buffer)?.trim_ascii();
+        let value = std::str::from_utf8(value).map_err(|_| parent.malformed(file))?;
+        // An empty write would be refused; and what the kernel may have copied itself (clone_children) is the same.
+        if !value.is_empty() {
+            child.write(file, value)?;
+        }
+    }
+    Ok(())
+}
+
+/// Enables controllers for the children of `parent`, and for that in as many cgroups above it as needed. Where they
+/// are enabled already nothing is written, so that no right to write there is needed. Returns the parent.
+fn enable_below(root: &Dir, parent: &Path, wanted: Subsystems) -> Result<Dir> {
+    let mut to_enable = Vec::new();
+    let mut parent_dir = None;
+    for above in parent.ancestors() {
+        let dir = root.dir(above)?;
+        let mut buffer = buffer();
+        let enabled = dir.read(SUBTREE_CONTROL, &mut buffer)?;
+        let missing = wanted - Subsystems::named(text::words(enabled));
+        if missing.is_empty() {
+            parent_dir.get_or_insert(dir);
+            break;
+        }
+        if parent_dir.is_none() {
+            to_enable.push((None, missing));
+            parent_dir = Some(dir);
+        } else {
+            to_enable.push((Some(dir), missing));
+        }
+    }
+    // A path has at least itself as an ancestor.
+    let parent_dir = match parent_dir {
+        Some(dir) => dir,
+        None => root.dir(parent)?,
+    };
+    for (dir, missing) in to_enable.iter().rev() {
+        enable(dir.as_ref().unwrap_or(&parent_dir), *missing)?;
+    }
+    Ok(parent_dir)
+}
+
+/// Enables controllers for the children of one cgroup, which must have no processes of its own: otherwise the kernel
+/// refuses, or, for controllers that can be threaded (cpu and pids can), turns it into a "domain threaded" one,
+/// whose children no process can enter.
+fn enable(dir: &Dir, missing: Subsystems) -> Result<()> {
+    let mut buffer = buffer();
+    // Only the true root has no type, and it is free of this rule.
+    let is_root = match dir.read_if_there("cgroup.type", &mut buffer)? {
+        None => true,
+        Some(b"domain\n") => false,
+        Some(_) => {
+            return Err(unusable(
+                dir,
+                missing,
+                ErrorKind::Unsupported,
+                "it is threaded",
+            ));
+        }
+    };
+    if !is_root
+        && !dir
+            .read("cgroup.procs", &mut buffer)
+            .map_or_else(too_long, |t| Ok(t.is_empty()))?
+    {
+        return Err(occupied(dir, missing));
+    }
+    if write_control(dir, &missing.signed('+')).is_err() {
+        // All or nothing is the kernel's way. One by one shows which it is, and enables what can be.
+        for one in missing.iter() {
+            write_control(dir, &one.signed('+')).map_err(|error| explain(dir, one, error))?;
+        }
+    }
+    if !is_root && dir.read_if_there("cgroup.type", &mut buffer)? != Some(b"domain\n") {
+        // A process came in between the look and the write.
+        write_control(dir, &missing.signed('-'))?;
+        return Err(occupied(dir, missing));
+    }
+    Ok(())
+}
+
+/// A list that does not fit the buffer is not empty.
+fn too_long(error: Error) -> Result<bool> {
+    match error.kind() {
+        ErrorKind::Malformed => Ok(false),
+        _ => Err(error),
+    }
+}
+
+fn write_control(dir: &Dir, text: &str) -> Result<()> {
+    let mut pause = Duration::from_millis(1);
+    for _ in 1..BUSY_TRIES {
+        match dir.write(SUBTREE_CONTROL, text) {
+            Err(error) if error.errno() == Some(Errno::BUSY) => std::thread::sleep(pause),
+            result => return result,
+        }
+        pause *= 2;
+    }
+    dir.write(SUBTREE_CONTROL, text)
+}
+
+fn unusable(dir: &Dir, missing: Subsystems, kind: ErrorKind, note: &'static str) -> Error {
+    Error::new(kind, Op::Enable, dir.path())
+        .with_value(missing.signed('+'))
+        .with_note(note)
+}
+
+fn occupied(dir: &Dir, missing: Subsystems) -> Error {
+    let note = "move them into a child of it first, which has no controllers asked for";
+    unusable(dir, missing, ErrorKind::Occupied, note)
+}
+
+/// What the kernel's answer means for the one who wanted a controller.
+fn explain(dir: &Dir, one: Subsystems, error: Error) -> Error {
+    match error.errno() {
+        Some(Errno::NOENT) if dir.is_alive() => error
+            .with_kind(ErrorKind::ControllerUnavailable)
+            .with_note("it is not in cgroup.controllers"),
+        Some(Errno::BUSY) => error.with_kind(ErrorKind::Occupied),
+        Some(Errno::INVAL) if one == Subsystems::CPU => {
+            error.with_note("real-time processes outside of the root keep the cpu controller off")
+        }
+        Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => error.with_note(
+            "the controller is not enabled here, and enabling it needs root or delegation",
+        ),
+        _ => error,
+    }
+}

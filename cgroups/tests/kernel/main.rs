@@ -1,0 +1,3 @@
+//! Tests on the real kernel.
+
+fn main() {}

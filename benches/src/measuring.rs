@@ -60,7 +60,7 @@ pub fn measure(contenders: &[Contender], threads: usize, effort: Effort) -> Resu
         }
         round += 1;
     }
-    Ok(samples.into_iter().map(summary).collect())
+    Ok(samples.iter().map(|samples| summary(samples)).collect())
 }
 
 fn run(runners: &mut [Runner]) -> Result<Sample> {
@@ -95,7 +95,7 @@ fn in_a_row(runner: &mut Runner, together: &Barrier) -> Result<(Instant, Instant
     Ok((start, Instant::now(), returned))
 }
 
-fn summary(samples: Vec<Sample>) -> Times {
+fn summary(samples: &[Sample]) -> Times {
     let whole = quantiles(samples.iter().map(|s| s.whole).collect());
     let returned = quantiles(samples.iter().map(|s| s.returned).collect());
     Times {

@@ -152,8 +152,8 @@ fn row(outcome: &Outcome, peers: &[&str]) -> Vec<String> {
         cells.push(cell(times.map(|t| Micros(t.median.returned))));
     }
     cells.push(cell(outcome.ours_over_floor().map(|ratio| format!("{ratio:.2}"))));
-    let calls = |role| outcome.of(role).and_then(|entry| entry.calls.as_ref()).map(total);
-    cells.push(format!("{}/{}", cell(calls(Role::Cofferdam)), cell(calls(Role::Floor))));
+    let count = |role| outcome.of(role).and_then(|entry| entry.calls.as_ref()).map(total);
+    cells.push(format!("{}/{}", cell(count(Role::Cofferdam)), cell(count(Role::Floor))));
     for name in peers {
         let entry = outcome.peers().find(|entry| entry.name == *name);
         cells.push(cell(entry.map(|entry| Micros(entry.times.median.whole))));

@@ -1,6 +1,7 @@
 //! The floor of a spawn: the system calls of `cofferdam_namespaces::Plan::spawn` and `Child::wait`, one after the other.
 #![allow(unsafe_code, reason = "clone3 with CLONE_VM, and what runs in the child: by hand is the point")]
-#![allow(clippy::cast_sign_loss, reason = "as C passes numbers to the kernel")]
+#![allow(clippy::cast_sign_loss, clippy::cast_lossless, reason = "as C passes numbers to the kernel")]
+#![allow(clippy::many_single_char_names, reason = "the arguments of a system call have no better names here")]
 
 use std::arch::asm;
 use std::ffi::{CStr, CString, c_char};

@@ -3,6 +3,8 @@
 //! All contenders start the same tiny program ([`probe`]), whose output says where it ran. Time to the
 //! call's return is taken too: std and we return when the program has started.
 
+#[cfg(feature = "peers")]
+mod bundle;
 mod heap;
 mod ours;
 #[cfg(feature = "peers")]

@@ -3,15 +3,13 @@
 //! Each is given the options that make it do the least that has the effect; where it cannot do less than it does
 //! (a container engine needs a root file system and changes into it), it does more than ours.
 
+use super::bundle::{Bundle, container_id};
 use super::{HOSTNAME, Program, Shape, Variant, Way, check, own_hostname};
 use crate::Result;
 use crate::area::{Contender, Role, Sample};
 use crate::floor::fork;
 use nix::unistd::{getegid, geteuid};
-use serde_json::json;
-use std::fs;
 use std::io::Read;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -96,16 +94,13 @@ fn programs(program: &Program, bundle: &Bundle) -> Result<Vec<Contender>> {
             command
         }));
     }
-    for (engine, options) in [("runc", &[][..]), ("crun", &["--cgroup-manager=disabled"][..])] {
+    for (engine, options) in [("runc", &[][..]), ("crun", &["--cgroup-manager=disabled"][..]), ("youki", &[][..])] {
         if found(engine) {
-            let folder = bundle.folder.path().to_owned();
-            contenders.push(contender(engine, inside(), folder, move |folder, nth| {
+            let state = bundle.state();
+            contenders.push(contender(engine, inside(), bundle.path(), move |bundle, nth| {
                 let mut command = Command::new(engine);
-                command.arg("--root").arg(folder.join("state")).args(options);
-                command
-                    .args(["run", "--bundle"])
-                    .arg(folder)
-                    .arg(format!("cofferdam-bench-{}-{nth}", std::process::id()));
+                command.arg("--root").arg(&state).args(options);
+                command.args(["run", "--bundle"]).arg(bundle).arg(container_id(nth));
                 command
             }));
         }
@@ -154,37 +149,4 @@ fn run(mut command: Command, expect: &Expect) -> Result<Sample> {
 fn found(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
-}
-
-/// The least that a container engine accepts: a root file system with the program in it, and a configuration.
-#[derive(Debug)]
-pub(super) struct Bundle {
-    folder: tempfile::TempDir,
-}
-
-impl Bundle {
-    fn make(program: &Program) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("cofferdam-bundle-").tempdir()?;
-        let root = folder.path().join("rootfs");
-        for inside in ["proc", "dev"] {
-            fs::DirBuilder::new().recursive(true).mode(0o755).create(root.join(inside))?;
-        }
-        fs::copy(program.path(), root.join("probe"))?;
-        let map = |id: u32| json!([{"containerID": 0, "hostID": id, "size": 1}]);
-        let namespaces = ["user", "pid", "mount", "uts", "ipc", "network"].map(|kind| json!({"type": kind}));
-        let config = json!({
-            "ociVersion": "1.0.2",
-            "process": {"user": {"uid": 0, "gid": 0}, "args": ["/probe"], "cwd": "/"},
-            "root": {"path": "rootfs"},
-            "hostname": HOSTNAME.to_string_lossy(),
-            "mounts": [{"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "nodev", "noexec"]}],
-            "linux": {
-                "namespaces": namespaces,
-                "uidMappings": map(geteuid().as_raw()),
-                "gidMappings": map(getegid().as_raw()),
-            },
-        });
-        fs::write(folder.path().join("config.json"), serde_json::to_vec(&config)?)?;
-        Ok(Bundle { folder })
-    }
 }

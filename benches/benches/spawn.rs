@@ -3,12 +3,13 @@
 
 use cofferdam_benches::spawn::{Heap, Program, Shape, Way, cofferdam, floor};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use std::time::Duration;
 
 fn against_heap(c: &mut Criterion) {
     let program = Program::write().expect("a folder for the program");
     for (name, shape) in [("plain", Shape::Plain), ("namespaces", Shape::Namespaces)] {
         let mut group = c.benchmark_group(format!("spawn/{name}"));
-        group.sample_size(31);
+        group.sample_size(31).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
         for gib in [0, 1, 4, 8] {
             let heap = match Heap::touch(gib) {
                 Ok(heap) => heap,

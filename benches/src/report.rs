@@ -130,17 +130,28 @@ pub fn table(outcomes: &[Outcome]) -> String {
     rows[0].extend(peers.iter().map(|name| (*name).to_owned()));
     rows[0].push("best peer/ours".to_owned());
     rows.extend(outcomes.iter().map(|outcome| row(outcome, &peers)));
-    let mut text = aligned(&rows);
+    let mut text = aligned(&rows) + "\nSystem calls, ours and the floor's:\n";
+    let mut said: Vec<String> = Vec::new();
     for outcome in outcomes {
-        let calls = |role| outcome.of(role).and_then(|entry| entry.calls.as_ref());
-        if let (Some(ours), Some(floor)) = (calls(Role::Cofferdam), calls(Role::Floor)) {
-            let differ = |words, extra: String| if extra.is_empty() { extra } else { format!("; {words} {extra}") };
-            let _ = write!(text, "\n{}: {} and {} system calls", outcome.case, total(ours), total(floor));
-            text += &differ("ours alone:", more(ours, floor));
-            text += &differ("the floor's alone:", more(floor, ours));
+        if let Some(words) = difference(outcome).filter(|words| !said.contains(words)) {
+            let _ = writeln!(text, "- {}: {words}", outcome.case);
+            said.push(words);
         }
     }
     text
+}
+
+/// How the system calls of ours and of the floor differ.
+fn difference(outcome: &Outcome) -> Option<String> {
+    let calls = |role| outcome.of(role).and_then(|entry| entry.calls.as_ref());
+    let (ours, floor) = (calls(Role::Cofferdam)?, calls(Role::Floor)?);
+    let mut words = format!("{} and {}", total(ours), total(floor));
+    for (whose, extra) in [("ours alone", more(ours, floor)), ("the floor's alone", more(floor, ours))] {
+        if !extra.is_empty() {
+            let _ = write!(words, "; {whose}: {extra}");
+        }
+    }
+    Some(words)
 }
 
 fn row(outcome: &Outcome, peers: &[&str]) -> Vec<String> {
@@ -250,11 +261,12 @@ mod tests {
         let alone = Outcome { entries: outcome().entries.into_iter().take(2).collect(), ..outcome() };
         let text = table(&[outcome(), alone]);
         let rows: Vec<&str> = text.lines().collect();
-        assert!(rows[0].ends_with("| slow    | fast   | best peer/ours |") || rows[0].contains("slow"), "{text}");
-        assert!(rows[2].contains("| 110 µs | 110 µs |"), "{text}");
+        assert!(rows[0].ends_with("| calls |    slow |   fast | best peer/ours |"), "{text}");
+        assert!(rows[2].contains(" 110 µs | 110 µs |"), "{text}");
         assert!(rows[2].contains("22.0 ms"), "{text}");
-        assert!(rows[3].ends_with("- |"), "{text}");
-        assert!(text.ends_with("plain: 2 and 1 system calls; ours alone: poll ×1"), "{text}");
+        assert!(rows[3].ends_with("|       - |      - |              - |"), "{text}");
+        assert!(text.ends_with("\n- plain: 2 and 1; ours alone: poll ×1\n"), "{text}");
+        assert_eq!(text.matches("poll").count(), 1, "said once: {text}");
         let widths: Vec<usize> = rows[..4].iter().map(|row| row.chars().count()).collect();
         assert!(widths.iter().all(|width| *width == widths[0]), "{text}");
     }

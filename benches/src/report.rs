@@ -67,6 +67,8 @@ struct Line<'a> {
     ours_over_floor: Option<f64>,
     best_peer_over_ours: Option<f64>,
     syscalls: Counts,
+    cofferdam_best_us: Option<f64>,
+    floor_best_us: Option<f64>,
     cofferdam_p95_us: Option<f64>,
     floor_p95_us: Option<f64>,
     peers_p95: BTreeMap<&'a str, f64>,
@@ -107,6 +109,8 @@ fn line(outcome: &Outcome) -> Line<'_> {
         ours_over_floor: outcome.ours_over_floor().map(rounded),
         best_peer_over_ours: outcome.best_peer_over_ours().map(rounded),
         syscalls: Counts { cofferdam: calls(ours), floor: calls(floor) },
+        cofferdam_best_us: time(ours, |t| t.best.whole),
+        floor_best_us: time(floor, |t| t.best.whole),
         cofferdam_p95_us: time(ours, |t| t.p95.whole),
         floor_p95_us: time(floor, |t| t.p95.whole),
         peers_p95: peers(|t| t.p95.whole),
@@ -232,7 +236,7 @@ mod tests {
         let took = Duration::from_micros(micros);
         let sample = Sample { whole: took, returned: took / 2 };
         let calls = (role != Role::Peer).then(|| calls.iter().copied().collect());
-        Entry { name: name.into(), role, times: Times { median: sample, p95: sample, rounds: 31 }, calls }
+        Entry { name: name.into(), role, times: Times { median: sample, p95: sample, best: sample, rounds: 31 }, calls }
     }
 
     fn outcome() -> Outcome {

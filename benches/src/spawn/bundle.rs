@@ -27,7 +27,7 @@ impl Bundle {
         let namespaces = ["user", "pid", "mount", "uts", "ipc", "network"].map(|kind| json!({"type": kind}));
         let config = json!({
             "ociVersion": "1.0.2",
-            // youki wants a PATH.
+            // An engine may look the program up.
             "process": {"user": {"uid": 0, "gid": 0}, "args": ["/probe"], "cwd": "/", "env": ["PATH=/"]},
             "root": {"path": "rootfs"},
             "hostname": HOSTNAME.to_string_lossy(),

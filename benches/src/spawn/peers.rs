@@ -94,7 +94,7 @@ fn programs(program: &Program, bundle: &Bundle) -> Result<Vec<Contender>> {
             command
         }));
     }
-    for (engine, options) in [("runc", &[][..]), ("crun", &["--cgroup-manager=disabled"][..]), ("youki", &[][..])] {
+    for (engine, options) in [("runc", &[][..]), ("crun", &["--cgroup-manager=disabled"][..])] {
         if found(engine) {
             let state = bundle.state();
             contenders.push(contender(engine, inside(), bundle.path(), move |bundle, nth| {

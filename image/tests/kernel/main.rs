@@ -1,0 +1,2 @@
+//! Tests against the real kernel.
+fn main() {}

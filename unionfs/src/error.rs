@@ -27,11 +27,13 @@ pub enum ErrorKind {
     PermissionDenied,
     /// The kernel or the file system lacks what is needed (`ENOSYS`, `EOPNOTSUPP`, `ENODEV`; an overlay without `lowerdir+`).
     Unsupported,
-    /// The directory is in use by another mount (`EBUSY`), or layers overlap (`ELOOP`).
+    /// In use by another mount (`EBUSY`).
     Busy,
+    /// One layer lies in another one, or upper and work are not side by side (`ELOOP` of the mount).
+    Overlapping,
     /// A limit is reached: descriptors, memory, mounts, space (`EMFILE`, `ENFILE`, `ENOMEM`, `ENOSPC`, `EDQUOT`).
     LimitReached,
-    /// The layer was in use with `volatile` and not cleanly unmounted since: what it holds may be incomplete.
+    /// The writable layer has been mounted with `volatile`: after a crash it may be incomplete.
     Volatile,
     /// Anything else; [`Error::raw_os_error`] and [`Error::kernel_message`] say what.
     Os,
@@ -108,7 +110,17 @@ impl Error {
     }
 
     pub(crate) fn os(operation: Operation, call: &'static str, errno: Errno) -> Self {
-        Self::new(kind_of(errno), operation, Some(call), Cause::Errno(errno))
+        Self::new(kind_of(operation, errno), operation, Some(call), Cause::Errno(errno))
+    }
+
+    /// What is found out after a system call has failed for a reason that its errno does not tell.
+    pub(crate) fn explained(kind: ErrorKind, operation: Operation, words: &'static str) -> Self {
+        Self::new(kind, operation, None, Cause::Words(words))
+    }
+
+    pub(crate) fn with_kernel_message(mut self, message: Option<String>) -> Self {
+        self.0.kernel = message;
+        self
     }
 
     pub(crate) fn about(mut self, object: impl Into<OsString>) -> Self {
@@ -169,13 +181,14 @@ impl From<Error> for io::Error {
     }
 }
 
-fn kind_of(errno: Errno) -> ErrorKind {
+fn kind_of(operation: Operation, errno: Errno) -> ErrorKind {
     match errno {
+        Errno::LOOP if operation == Operation::Mount => ErrorKind::Overlapping,
         Errno::NOENT | Errno::NOTDIR => ErrorKind::NotFound,
         Errno::EXIST => ErrorKind::AlreadyExists,
         Errno::PERM | Errno::ACCESS | Errno::ROFS => ErrorKind::PermissionDenied,
         Errno::NOSYS | Errno::OPNOTSUPP | Errno::NODEV => ErrorKind::Unsupported,
-        Errno::BUSY | Errno::LOOP => ErrorKind::Busy,
+        Errno::BUSY => ErrorKind::Busy,
         Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOSPC | Errno::DQUOT => ErrorKind::LimitReached,
         _ => ErrorKind::Os,
     }

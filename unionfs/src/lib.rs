@@ -1,11 +1,11 @@
 //! Union file systems on Linux: layers stacked into a detached overlay mount, with errors that say what the kernel said.
 //!
-//! ```ignore
-//! use cofferdam_unionfs::{Form, Overlay, WritableLayer};
+//! ```no_run
+//! use cofferdam_unionfs::{Overlay, WritableLayer};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let scratch = std::fs::File::open("/var/lib/build/42")?;
-//! let writable = WritableLayer::create(&scratch, Form::Trusted)?;
+//! let writable = WritableLayer::create(&scratch)?;
 //!
 //! let root = Overlay::new()
 //!     .lower("/var/lib/layers/tools") // topmost first
@@ -90,10 +90,26 @@
 )]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may fail"))]
 
+mod attach;
+mod context;
 mod error;
+mod layer;
+mod mount;
 mod name;
+mod options;
+mod overlay;
+mod remove;
+mod stack;
+#[allow(unsafe_code, reason = "mount_setattr(2) has no safe wrapper among our dependencies")]
+mod sys;
 mod whiteout;
+mod writable;
 
+pub use attach::attach;
 pub use error::{Error, ErrorKind, Operation};
+pub use layer::Layer;
 pub use name::WhiteoutName;
+pub use options::{RedirectDir, Xino};
+pub use overlay::{MAX_LOWERS, Overlay};
 pub use whiteout::{Form, is_opaque, is_overlay_xattr, is_whiteout, make_opaque, make_whiteout, make_xattr_whiteout};
+pub use writable::{AfterVolatile, WritableLayer};

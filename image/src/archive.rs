@@ -66,15 +66,16 @@ impl<R: Read> Archive<R> {
                 b'K' if extended.link.is_none() => extended.link = Some(self.long_name(header.size)?),
                 b'g' if extended == Extended::default() => {
                     let records = self.records(header.size)?;
+                    if records.place_entries() {
+                        return Err(understood_differently());
+                    }
                     self.global.update(records);
                     // All global headers together are bounded as one.
                     if self.global.length() > self.limits.pax_bytes {
                         return Err(Error::limit(Operation::Unpack, "bytes of PAX headers", self.limits.pax_bytes));
                     }
                 }
-                b'x' | b'L' | b'K' | b'g' => {
-                    return Err(malformed("has extended headers that tar readers understand differently"));
-                }
+                b'x' | b'L' | b'K' | b'g' => return Err(understood_differently()),
                 b'S' => return Err(sparse()),
                 _ => return self.entry(header, extended).map(Some),
             }
@@ -101,7 +102,7 @@ impl<R: Read> Archive<R> {
     fn entry(&mut self, header: Header, extended: Extended) -> Result<Entry, Error> {
         let mixed = extended.local.is_some() && (extended.name.is_some() || extended.link.is_some());
         if mixed {
-            return Err(malformed("has extended headers that tar readers understand differently"));
+            return Err(understood_differently());
         }
         let mut entry = header.into_entry()?;
         entry.name = extended.name.unwrap_or(entry.name);
@@ -217,6 +218,10 @@ impl Entry {
 
 fn malformed(words: &'static str) -> Error {
     Error::new(ErrorKind::Malformed, Operation::Unpack, words).about("archive")
+}
+
+fn understood_differently() -> Error {
+    malformed("has extended headers that tar readers understand differently")
 }
 
 fn sparse() -> Error {

@@ -27,6 +27,11 @@ impl Records {
         self.0.extend(later.0);
     }
 
+    /// Whether they say what or where an entry is. As global records, some readers heed them, some in part, some not at all.
+    pub(super) fn place_entries(&self) -> bool {
+        [&b"path"[..], b"linkpath", b"size"].into_iter().any(|key| self.0.contains_key(key))
+    }
+
     /// What all records take, roughly as in the archive.
     pub(super) fn length(&self) -> u64 {
         self.0.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum()

@@ -131,6 +131,8 @@ fn bad_headers() -> Vec<Refused> {
     let pax = |records: &[(&str, &[u8])]| Tar::default().pax(b'x', records).entry("f=1");
     vec![
         ("an attribute without a name", xattr("SCHILY.xattr."), ErrorKind::Malformed),
+        ("a size for all", Tar::default().pax(b'g', &[("size", b"1")]).entry("f=1"), ErrorKind::Malformed),
+        ("a name for all", Tar::default().pax(b'g', &[("path", b"x")]).entry("f=1"), ErrorKind::Malformed),
         ("an unknown type", Tar::default().raw(b'Z', "x", "", b""), ErrorKind::Unsupported),
         ("an old sparse file", Tar::default().raw(b'S', "x", "", b""), ErrorKind::Unsupported),
         ("a sparse file", pax(&[("GNU.sparse.major", b"1")]), ErrorKind::Unsupported),

@@ -165,3 +165,16 @@ impl Overlay {
         mount::mount(self)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn can_be_used_from_any_thread() {
+        fn check<T: Send + Sync + 'static>() {}
+        check::<Overlay>();
+        check::<WritableLayer>();
+        check::<Error>();
+    }
+}

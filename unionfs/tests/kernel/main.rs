@@ -39,6 +39,7 @@ in_both_forms! {
     merged::opaque_directories_of_ours_hide,
     merged::opaque_directories_of_the_kernel_are_seen,
     merged::an_opaque_root_cuts_the_stack,
+    merged::a_hostile_layer_points_to_nothing,
     many::any_number_of_lowers,
     many::mount_2_loses_lowers,
     many::five_hundred_and_one,

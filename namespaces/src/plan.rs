@@ -47,7 +47,7 @@ impl Plan {
     /// # use cofferdam_namespaces::{Fds, Sandbox};
     /// let plan = Sandbox::new("/bin/true").working_directory("/tmp").prepare(Fds::new())?;
     /// let calls: Vec<String> = plan.explain().map(|call| call.to_string()).collect();
-    /// assert!(calls.contains(&"change into the working directory: chdir(/tmp)".to_owned()));
+    /// assert!(calls.contains(&"change into the working directory: fchdir(/tmp)".to_owned()));
     /// # Ok::<(), cofferdam_namespaces::Error>(())
     /// ```
     pub fn explain(&self) -> impl ExactSizeIterator<Item = Call<'_>> {

@@ -30,6 +30,8 @@ pub(crate) enum Then {
     Go,
     /// As `Go`, and the result is kept.
     Keep(Slot),
+    /// As `Go`, but this error is as good as success.
+    Unless(i32),
     /// Must be zero: anything else is this error.
     Zero(i32),
     /// One of several programs to start: when it is not there, the next call is tried.
@@ -79,18 +81,24 @@ calls! {
     close_range = SYS_close_range,
     dup3 = SYS_dup3,
     execve = SYS_execve,
+    fchdir = SYS_fchdir,
     fsconfig = SYS_fsconfig,
     fsmount = SYS_fsmount,
     fsopen = SYS_fsopen,
+    mkdirat = SYS_mkdirat,
     mount = SYS_mount,
     move_mount = SYS_move_mount,
+    open_tree = SYS_open_tree,
     openat = SYS_openat,
     openat2 = SYS_openat2,
+    pivot_root = SYS_pivot_root,
     ppoll = SYS_ppoll,
     prctl = SYS_prctl,
     rt_sigaction = SYS_rt_sigaction,
     rt_sigprocmask = SYS_rt_sigprocmask,
     sethostname = SYS_sethostname,
+    symlinkat = SYS_symlinkat,
+    umount2 = SYS_umount2,
     unshare = SYS_unshare,
     write = SYS_write,
 }

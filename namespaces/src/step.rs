@@ -62,8 +62,12 @@ steps! {
     IdMap child "map ids",
     /// Making all mounts private, so that none propagates to the host.
     Propagation child "make mounts private",
+    /// Attaching the new root.
+    Root child "attach the root",
     /// Mounting.
     Mount child "mount",
+    /// Changing to the new root and letting the host's go.
+    Pivot child "change the root",
     /// Setting the host name.
     Hostname child "set the host name",
     /// Putting the standard streams in place.

@@ -58,6 +58,7 @@ extern "C" fn child(frame: *const Frame<'_>) -> ! {
                 }
                 0
             }
+            Then::Unless(expected) if errno == expected => 0,
             Then::Zero(otherwise) if errno == 0 && result != 0 => otherwise,
             // As execvp(3): go on looking, but remember that there was one that may not be started.
             Then::TryNext if errno == libc::EACCES => {

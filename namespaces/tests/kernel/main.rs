@@ -6,6 +6,7 @@ mod errors;
 mod faults;
 mod isolation;
 mod life;
+mod roots;
 mod streams;
 mod support;
 
@@ -13,7 +14,7 @@ use cofferdam_testkit::{Need, Test, run};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    run(&[errors(), isolation(), streams(), life(), cgroups(), faults()].concat())
+    run(&[errors(), isolation(), roots(), streams(), life(), cgroups(), faults()].concat())
 }
 
 /// Needs nothing.
@@ -27,6 +28,10 @@ fn user(name: &'static str, run: fn()) -> Test {
 
 fn root(name: &'static str, run: fn()) -> Test {
     test(name, run).needs(&[Need::Root])
+}
+
+fn rooted(name: &'static str, run: fn()) -> Test {
+    test(name, run).needs(&[Need::Root, Need::Program("/bin/busybox")])
 }
 
 fn v2(name: &'static str, run: fn()) -> Test {
@@ -63,6 +68,18 @@ fn isolation() -> Vec<Test> {
         test("environment_is_what_was_asked_for", isolation::environment_is_what_was_asked_for),
         test("working_directory_is_entered", isolation::working_directory_is_entered),
         test("signals_are_reset", isolation::signals_are_reset),
+    ]
+}
+
+fn roots() -> Vec<Test> {
+    vec![
+        rooted("the_root_is_all_there_is", roots::the_root_is_all_there_is),
+        rooted("it_is_pid_1_of_its_own_proc", roots::it_is_pid_1_of_its_own_proc),
+        rooted("devices_work", roots::devices_work),
+        rooted("mounts_inside_do_not_propagate", roots::mounts_inside_do_not_propagate),
+        rooted("links_out_of_the_root_stay_inside", roots::links_out_of_the_root_stay_inside),
+        rooted("no_working_directory_outside", roots::no_working_directory_outside),
+        rooted("roots_that_cannot_be", roots::roots_that_cannot_be),
     ]
 }
 

@@ -10,8 +10,9 @@ use std::time::Duration;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use crate::guard::{self, Order};
+use crate::log::log;
 use crate::need::Need;
-use crate::place::{Place, Places, log, patience};
+use crate::place::{Place, Places, patience};
 use crate::test::Test;
 
 /// Runs the tests as the command line asks, which is that of every Rust test program: the whole

@@ -96,13 +96,12 @@ impl Probes {
         answer
     }
 
-    /// All unmet needs of a test in one line; `None` if all are met.
+    /// The first unmet need of a test; `None` if all are met.
     fn unmet(&mut self, needs: &[Need]) -> Option<String> {
-        let unmet = needs
+        let mut unmet = needs
             .iter()
-            .filter_map(|n| self.check(*n).err().map(|why| format!("{n}: {why}")));
-        let unmet: Vec<String> = unmet.collect();
-        (!unmet.is_empty()).then(|| format!("needs {}", unmet.join("; ").replace('\n', " ")))
+            .filter_map(|n| self.check(*n).err().map(|why| format!("needs {n}: {why}")));
+        Some(unmet.next()?.replace('\n', " "))
     }
 }
 

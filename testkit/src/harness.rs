@@ -174,6 +174,7 @@ impl Plan {
             dir: dir.path().to_owned(),
             time,
             isolated: self.isolated,
+            parent: nix::unistd::Pid::this(),
         };
         let mut guard = Command::new("/proc/self/exe");
         guard.arg0(format!("guard of {name}"));

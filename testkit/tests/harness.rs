@@ -79,6 +79,8 @@ fn a_harness_that_is_killed_leaves_nothing() {
         let mut harness = Command::new(env!("CARGO_BIN_EXE_specimens"))
             .args(["--exact", test, "--nocapture"])
             .env("TMPDIR", dir.path())
+            .env_remove("COFFERDAM_TEST_REQUIRE")
+            .env_remove("COFFERDAM_TEST_LOG")
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();

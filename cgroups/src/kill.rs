@@ -63,8 +63,7 @@ impl Cgroup {
     }
 
     pub(crate) fn refused(&self, op: Op) -> Error {
-        self.error(ErrorKind::InvalidInput, op)
-            .with_note("the caller itself is in it")
+        self.error(ErrorKind::InvalidInput, op).with_note("the caller itself is in it")
     }
 
     fn error(&self, kind: ErrorKind, op: Op) -> Error {
@@ -125,21 +124,15 @@ impl Cgroup {
     }
 
     fn os(&self, errno: Errno) -> Error {
-        Error::os(
-            errno,
-            Op::Kill,
-            self.paths().last().unwrap_or(Path::new("")),
-        )
+        Error::os(errno, Op::Kill, self.paths().last().unwrap_or(Path::new("")))
     }
 
     /// The directories that can be frozen.
     fn freezers(&self) -> impl Iterator<Item = &Member> {
-        self.members()
-            .iter()
-            .filter(|member| match member.version() {
-                Version::V1 => member.subsystems.contains(Subsystems::FREEZER),
-                Version::V2 => true,
-            })
+        self.members().iter().filter(|member| match member.version() {
+            Version::V1 => member.subsystems.contains(Subsystems::FREEZER),
+            Version::V2 => true,
+        })
     }
 
     /// Stops forking, where there is a freezer: for a while at most, and for a part at worst. What escapes is caught
@@ -305,9 +298,7 @@ impl Deadline {
 
     fn remaining(self) -> Timespec {
         const LONG: Duration = Duration::from_secs(3600);
-        let left = self
-            .0
-            .map_or(LONG, |at| at.saturating_duration_since(Instant::now()));
+        let left = self.0.map_or(LONG, |at| at.saturating_duration_since(Instant::now()));
         Timespec {
             tv_sec: i64::try_from(left.min(LONG).as_secs()).unwrap_or(0),
             tv_nsec: i64::from(left.min(LONG).subsec_nanos()),

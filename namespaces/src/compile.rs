@@ -4,7 +4,7 @@ use crate::bind::{CgroupEntry, Names, STREAM_NAMES, Streams};
 use crate::plan::{Parts, Plan};
 use crate::program::{Arg, Program, Slot, Sys, Then};
 use crate::sys::SIGNAL_SET_SIZE;
-use crate::{Error, Fds, IdMap, Namespaces, Root, Sandbox, Step, mounts, start, sys};
+use crate::{Error, Fds, IdMap, Namespaces, Root, Sandbox, Step, gate, mounts, start, sys};
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -57,6 +57,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
     if let Some(path) = &sandbox.working_directory {
         change_directory(&mut program, path)?;
     }
+    hold(&mut program);
     reset_signals(&mut program)?;
     start::compile(&mut program, sandbox)?;
 
@@ -66,6 +67,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
         namespaces: at_clone,
         cgroup: cgroup.directory,
         pipes: streams.pipes,
+        die_with_parent: sandbox.die_with_parent,
         held: held
             .into_iter()
             .chain(streams.null)
@@ -111,7 +113,7 @@ fn die_with_parent(program: &mut Program, parent: BorrowedFd<'_>) {
     let poll = program.words([fd | u64::from(libc::POLLIN.cast_unsigned()) << 32]);
     let at_once = program.words([0, 0]);
     let args = [poll.into(), 1_u64.into(), at_once.into(), 0_u64.into(), 0_u64.into()];
-    program.call_then(Step::ParentDeath, "", Sys::ppoll, args, Then::Zero(libc::ESRCH));
+    program.call_then(Step::ParentDeath, "", Sys::ppoll, args, Then::Exactly(0, libc::ESRCH));
 }
 
 /// From here on nothing survives the start of the program but what is put in place afterwards.
@@ -154,6 +156,20 @@ fn connect(program: &mut Program, sources: &[Option<Arg>; 3]) {
             program.call(Step::Stdio, name, Sys::dup3, [*source, (stream as u64).into(), 0_u64.into()]);
         }
     }
+}
+
+/// Closes what it has of the host, so that no pipe of others stays open because of it, says that it is ready, and waits. The end of the file,
+/// when the caller is gone, is no release.
+fn hold(program: &mut Program) {
+    let (gate, none): (Arg, Arg) = (gate::GATE.into(), 0_u64.into());
+    for [first, last] in gate::OTHERS {
+        program.call(Step::Hold, "", Sys::close_range, [first.into(), last.into(), none]);
+    }
+    let text = program.string(c"r".to_owned());
+    let tell = [gate, text.into(), 1_u64.into(), libc::MSG_NOSIGNAL.into(), none, none];
+    program.call_then(Step::Hold, "", Sys::sendto, tell, Then::Exactly(1, libc::EPIPE));
+    let wait = [gate, none, none, libc::MSG_TRUNC.into(), none, none];
+    program.call_then(Step::Hold, "", Sys::recvfrom, wait, Then::Exactly(1, libc::ECANCELED));
 }
 
 /// The clone has reset all handlers, but what the caller ignores stays ignored; Rust's runtime ignores SIGPIPE.

@@ -33,6 +33,7 @@
 //! | [`Sandbox`] | what is wanted: plain data, no descriptors, nothing checked yet |
 //! | [`Fds`] | the descriptors that the sandbox names, and the cgroup to be born in |
 //! | [`Plan`] | both together, checked and turned into a list of system calls; spawns any number of times, from any thread |
+//! | [`Held`] | a child that is ready, and waits for its release before its program starts |
 //! | [`Child`] | a running process: a pidfd that can be polled, waited for and signalled |
 //!
 //! Everything that needs memory is done when the [`Plan`] is made. A spawn is then one `clone3(2)` with `CLONE_VM`: the child
@@ -130,7 +131,10 @@ mod child;
 mod compile;
 mod error;
 mod fds;
+mod gate;
+mod held;
 mod mounts;
+mod namespace;
 mod plan;
 mod program;
 mod sandbox;
@@ -141,6 +145,7 @@ mod sys;
 pub use child::Child;
 pub use error::{Error, ErrorKind};
 pub use fds::Fds;
+pub use held::Held;
 pub use plan::Plan;
 pub use program::Call;
 pub use sandbox::{IdMap, Mount, Namespaces, Root, Sandbox, Stdio};

@@ -74,10 +74,14 @@ steps! {
     Stdio child "connect the standard streams",
     /// Changing into the working directory.
     WorkingDirectory child "change into the working directory",
+    /// Waiting for [`Held::release`](crate::Held::release), if the child is held.
+    Hold child "wait for the release",
     /// Signals as a new program expects them: nothing blocked, SIGPIPE not ignored.
     Signals child "reset signals",
     /// Starting the program.
     Exec child "start the program",
+    /// Opening one of its namespaces.
+    Namespace caller "open a namespace",
     /// Waiting for the process.
     Wait caller "wait",
     /// Sending it a signal.

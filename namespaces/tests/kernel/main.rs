@@ -4,6 +4,7 @@ mod cgroup;
 mod crowd;
 mod errors;
 mod faults;
+mod hold;
 mod isolation;
 mod life;
 mod roots;
@@ -14,7 +15,7 @@ use cofferdam_testkit::{Need, Test, run};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    run(&[errors(), isolation(), roots(), streams(), life(), cgroups(), faults()].concat())
+    run(&[errors(), isolation(), roots(), streams(), life(), hold(), cgroups(), faults()].concat())
 }
 
 /// Needs nothing.
@@ -110,6 +111,20 @@ fn life() -> Vec<Test> {
             Need::Userns,
             Need::CgroupV2Tree,
         ]),
+    ]
+}
+
+fn hold() -> Vec<Test> {
+    vec![
+        user("namespaces_before_the_program", hold::namespaces_before_the_program),
+        root("filled_from_outside", hold::filled_from_outside),
+        test("dropped_without_release", hold::dropped_without_release),
+        test("keeps_no_pipe_of_others_open", hold::keeps_no_pipe_of_others_open),
+        test("errors_come_when_they_happen", hold::errors_come_when_they_happen),
+        user("every_call_of_a_held_child_can_fail", hold::every_call_of_a_held_child_can_fail),
+        test("outlives_the_holding_thread_and_not_the_process", hold::outlives_the_holding_thread_and_not_the_process),
+        test("ends_with_the_caller", hold::ends_with_the_caller),
+        user("many_at_once", hold::many_at_once),
     ]
 }
 

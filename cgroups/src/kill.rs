@@ -119,7 +119,8 @@ impl Cgroup {
         };
         match pidfd_open(pid, PidfdFlags::empty()) {
             Ok(pidfd) => Ok(Some(pidfd)),
-            Err(Errno::SRCH) => Ok(None),
+            // Gone, or (EINVAL, since 6.9 ENOENT) a thread that is not the first of its process.
+            Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => Ok(None),
             Err(errno) => Err(self.os(errno)),
         }
     }
@@ -211,13 +212,22 @@ fn gone_is_fine(result: Result<()>) -> Result<()> {
     }
 }
 
+/// The list of processes; in a threaded cgroup, which has none, that of threads. Their processes are listed in the
+/// cgroup above them that is the domain.
+fn members(dir: &Dir) -> Result<Vec<u8>> {
+    match dir.read_list("cgroup.procs") {
+        Err(error) if error.errno() == Some(Errno::OPNOTSUPP) => dir.read_list("cgroup.threads"),
+        list => list,
+    }
+}
+
 /// Collects the processes of a cgroup and of everything below it. What is removed meanwhile is empty.
 fn processes_below(top: &Dir, pids: &mut BTreeSet<u32>) -> Result<()> {
     // Paths, not descriptors: a cgroup can have more children than a process may have descriptors.
     let mut to_visit = vec![PathBuf::new()];
     while let Some(relative) = to_visit.pop() {
         let visited = top.dir(&relative).and_then(|dir| {
-            pids.extend(text::pids(&dir.read_list("cgroup.procs")?));
+            pids.extend(text::pids(&members(&dir)?));
             to_visit.extend(dir.children()?.iter().map(|name| relative.join(name)));
             Ok(())
         });

@@ -12,7 +12,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_si
 use crate::cgroup::Cgroup;
 use crate::controllers::Subsystems;
 use crate::dir::{Dir, buffer};
-use crate::error::{Error, ErrorKind, Op, Result};
+use crate::error::{Error, ErrorKind, Op, Result, gone_is_fine};
 use crate::layout::Version;
 use crate::member::Member;
 use crate::text;
@@ -161,11 +161,13 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Also what had been frozen below before: on v1 a frozen process does not even die.
     fn thaw(&self) -> Result<()> {
         let mut result = Ok(());
         for member in self.freezers() {
             let (file, text) = freezer(member, false);
-            result = result.and(gone_is_fine(member.dir.write(file, text)));
+            let thawed = for_each_below(&member.dir, |dir| dir.write(file, text));
+            result = result.and(thawed);
         }
         result
     }
@@ -205,13 +207,6 @@ fn is_frozen(member: &Member) -> Result<bool> {
     }
 }
 
-fn gone_is_fine(result: Result<()>) -> Result<()> {
-    match result {
-        Err(error) if error.is_gone() => Ok(()),
-        result => result,
-    }
-}
-
 /// The list of processes; in a threaded cgroup, which has none, that of threads. Their processes are listed in the
 /// cgroup above them that is the domain.
 fn members(dir: &Dir) -> Result<Vec<u8>> {
@@ -221,13 +216,21 @@ fn members(dir: &Dir) -> Result<Vec<u8>> {
     }
 }
 
-/// Collects the processes of a cgroup and of everything below it. What is removed meanwhile is empty.
+/// Collects the processes of a cgroup and of everything below it.
 fn processes_below(top: &Dir, pids: &mut BTreeSet<u32>) -> Result<()> {
+    for_each_below(top, |dir| {
+        pids.extend(text::pids(&members(dir)?));
+        Ok(())
+    })
+}
+
+/// Visits a cgroup and everything below it. What is removed meanwhile is passed over.
+fn for_each_below(top: &Dir, mut visit: impl FnMut(&Dir) -> Result<()>) -> Result<()> {
     // Paths, not descriptors: a cgroup can have more children than a process may have descriptors.
     let mut to_visit = vec![PathBuf::new()];
     while let Some(relative) = to_visit.pop() {
         let visited = top.dir(&relative).and_then(|dir| {
-            pids.extend(text::pids(&members(&dir)?));
+            visit(&dir)?;
             to_visit.extend(dir.children()?.iter().map(|name| relative.join(name)));
             Ok(())
         });

@@ -374,6 +374,25 @@ pub(crate) fn kill_ends_a_fork_bomb(hierarchy: &Hierarchy) {
     assert!(is_gone(&paths));
 }
 
+pub(crate) fn kill_ends_what_was_frozen(hierarchy: &Hierarchy) {
+    let job = hierarchy.create("job", BOTH).unwrap().into_guard();
+    let child = job.child("child").unwrap();
+    let mut process = Waiting::in_cgroup(&child, "exec sleep 60");
+    let mut frozen = 0;
+    for path in child.paths() {
+        for (file, text) in [("freezer.state", "FROZEN"), ("cgroup.freeze", "1")] {
+            if path.join(file).exists() {
+                fs::write(path.join(file), text).unwrap();
+                frozen += 1;
+            }
+        }
+    }
+    assert_eq!(frozen, 1);
+    job.kill(LONG).unwrap();
+    until("it has ended", || process.has_ended());
+    job.close().unwrap();
+}
+
 pub(crate) fn kill_reaches_what_is_below(hierarchy: &Hierarchy) {
     let job = hierarchy.create("job", BOTH).unwrap().into_guard();
     let child = job.child("a").unwrap().child("b").unwrap();

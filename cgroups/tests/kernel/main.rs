@@ -73,6 +73,7 @@ fn conformance_list() -> Vec<Test> {
         busy_loops_are_held_to_the_quota,
         pids_limit_stops_forks,
         kill_ends_a_fork_bomb,
+        kill_ends_what_was_frozen,
         kill_reaches_what_is_below,
         kill_of_an_empty_cgroup_does_nothing,
         populated_is_not_deleted,
@@ -85,7 +86,7 @@ fn conformance_list() -> Vec<Test> {
     ]
 }
 
-fn v2_list() -> [Test; 5] {
+fn v2_list() -> [Test; 7] {
     let v2 = |name, run| Test::new(name, run).needs(&[Need::CgroupV2("cpu")]);
     [
         v2(
@@ -105,6 +106,10 @@ fn v2_list() -> [Test; 5] {
             v2::no_cgroup_is_made_that_nothing_can_enter,
         )
         .needs(&[Need::CgroupV2Tree]),
+        Test::new("kill_without_cgroup_kill", v2::kill_without_cgroup_kill)
+            .needs(&[Need::CgroupV2Tree]),
+        Test::new("without_rights_it_says_so", v2::without_rights_it_says_so)
+            .needs(&[Need::OrdinaryUser, Need::CgroupLayout(Layout::Hybrid)]),
         Test::new(
             "hybrid_joins_the_unified_tree",
             v2::hybrid_joins_the_unified_tree,

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use cofferdam_cgroups::{Cgroup, Controllers, ErrorKind, Layout, Limits};
 
-use crate::support::{BOTH, Waiting, detect, directories, kind, paths};
+use crate::support::{BOTH, LONG, Waiting, detect, directories, kind, paths, until};
 
 /// The directory in the unified tree, which is the last one.
 fn unified(cgroup: &Cgroup) -> &Path {
@@ -92,6 +92,39 @@ pub(crate) fn no_cgroup_is_made_that_nothing_can_enter() {
         .collect::<Vec<_>>();
     assert_eq!(before, after);
     job.close().unwrap();
+}
+
+/// `cgroup.kill` refuses in a threaded cgroup, so that this takes the way by freezer and pidfds.
+pub(crate) fn kill_without_cgroup_kill() {
+    let hierarchy = detect();
+    let job = hierarchy
+        .create("job", Controllers::empty())
+        .unwrap()
+        .into_guard();
+    let threaded = job.child("threaded").unwrap();
+    fs::write(unified(&threaded).join("cgroup.type"), "threaded").unwrap();
+    let mut processes = [(); 3].map(|()| Waiting::in_cgroup(&job, "exec sleep 60"));
+    for process in &processes {
+        threaded.attach(process.pid()).unwrap();
+    }
+    let refused = fs::write(unified(&threaded).join("cgroup.kill"), "1").unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(95));
+    threaded.kill(LONG).unwrap();
+    for process in &mut processes {
+        until("it has ended", || process.has_ended());
+    }
+    assert_eq!(read(unified(&threaded), "cgroup.freeze").trim(), "0");
+    job.close().unwrap();
+}
+
+/// On a machine where root owns all cgroups.
+pub(crate) fn without_rights_it_says_so() {
+    let error = detect().create("job", BOTH).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+    assert_eq!(error.operation(), "create cgroup");
+    assert!(error.path().ends_with("job"), "{error}");
+    assert_eq!(error.raw_os_error(), Some(13));
+    assert!(error.to_string().contains("Delegate=yes"), "{error}");
 }
 
 pub(crate) fn hybrid_joins_the_unified_tree() {

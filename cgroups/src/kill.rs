@@ -40,24 +40,27 @@ impl Cgroup {
             return Err(self.refused(Op::Kill));
         }
         let deadline = Deadline::after(timeout);
+        // What is in the v1 trees only, or in all of them if there is no cgroup.kill.
+        let mut rest = Vec::with_capacity(self.members().len());
         for member in self.members() {
             if member.version() == Version::V2 && kill_at_once(&member.dir)? {
                 wait_until_empty(member, deadline)?;
+            } else {
+                rest.push(member);
             }
         }
-        // What is in the v1 trees only, or in all of them if there is no cgroup.kill.
         loop {
-            let pids = self.all_processes()?;
+            let pids = all_processes(&rest)?;
             if pids.is_empty() {
                 return Ok(());
             }
             if deadline.has_passed() {
                 return Err(self.error(ErrorKind::TimedOut, Op::Kill));
             }
-            let frozen = self.freeze(deadline);
-            let killed = self.signal(deadline);
+            let frozen = freeze(&rest, deadline);
+            let killed = self.signal(&rest, deadline);
             // A cgroup that stays frozen would never end: thaw first, look at the errors then.
-            frozen.and(self.thaw())?;
+            frozen.and(thaw(&rest))?;
             wait_for(&killed?, deadline);
         }
     }
@@ -72,18 +75,9 @@ impl Cgroup {
         Error::new(kind, op, path)
     }
 
-    /// Every process in and below, in any of the trees.
-    fn all_processes(&self) -> Result<BTreeSet<u32>> {
-        let mut pids = BTreeSet::new();
-        for member in self.members() {
-            processes_below(&member.dir, &mut pids)?;
-        }
-        Ok(pids)
-    }
-
     /// Kills what is there now. Returns the processes that were signalled.
-    fn signal(&self, deadline: Deadline) -> Result<Vec<OwnedFd>> {
-        let pids: Vec<u32> = self.all_processes()?.into_iter().collect();
+    fn signal(&self, rest: &[&Member], deadline: Deadline) -> Result<Vec<OwnedFd>> {
+        let pids: Vec<u32> = all_processes(rest)?.into_iter().collect();
         if pids.contains(&getpid().as_raw_nonzero().get().unsigned_abs()) {
             return Err(self.refused(Op::Kill));
         }
@@ -97,7 +91,7 @@ impl Cgroup {
             }
             // A number may have been given to a process elsewhere before the pidfd was opened. One that is listed
             // now, with the pidfd open, is either ours or has ended, and then the signal goes nowhere.
-            let still = self.all_processes()?;
+            let still = all_processes(rest)?;
             open.retain(|(pid, _)| still.contains(pid));
             for (_, pidfd) in &open {
                 match pidfd_send_signal(pidfd, Signal::KILL) {
@@ -132,45 +126,53 @@ impl Cgroup {
             self.paths().last().unwrap_or(Path::new("")),
         )
     }
+}
 
-    /// The directories that can be frozen.
-    fn freezers(&self) -> impl Iterator<Item = &Member> {
-        self.members()
-            .iter()
-            .filter(|member| match member.version() {
-                Version::V1 => member.subsystems.contains(Subsystems::FREEZER),
-                Version::V2 => true,
-            })
+/// Every process in and below, in any of the trees.
+fn all_processes(members: &[&Member]) -> Result<BTreeSet<u32>> {
+    let mut pids = BTreeSet::new();
+    for member in members {
+        processes_below(&member.dir, &mut pids)?;
     }
+    Ok(pids)
+}
 
-    /// Stops forking, where there is a freezer: for a while at most, and for a part at worst. What escapes is caught
-    /// in the next round.
-    fn freeze(&self, deadline: Deadline) -> Result<()> {
-        let until = deadline.at_most(ROUND);
-        for member in self.freezers() {
-            let (file, text) = freezer(member, true);
-            loop {
-                match gone_is_fine(member.dir.write(file, text)) {
-                    Ok(()) if is_frozen(member)? => break,
-                    // v1: processes that fork keep it in "FREEZING" until it is told again.
-                    Ok(()) if !until.has_passed() => std::thread::sleep(LOOK_AGAIN),
-                    result => break result?,
-                }
+/// The directories that can be frozen.
+fn freezers<'a>(members: &'a [&'a Member]) -> impl Iterator<Item = &'a Member> {
+    let can = |member: &&Member| match member.version() {
+        Version::V1 => member.subsystems.contains(Subsystems::FREEZER),
+        Version::V2 => true,
+    };
+    members.iter().copied().filter(can)
+}
+
+/// Stops forking, where there is a freezer: for a while at most, and for a part at worst. What escapes is caught in
+/// the next round.
+fn freeze(members: &[&Member], deadline: Deadline) -> Result<()> {
+    let until = deadline.at_most(ROUND);
+    for member in freezers(members) {
+        let (file, text) = freezer(member, true);
+        loop {
+            match gone_is_fine(member.dir.write(file, text)) {
+                Ok(()) if is_frozen(member)? => break,
+                // v1: processes that fork keep it in "FREEZING" until it is told again.
+                Ok(()) if !until.has_passed() => std::thread::sleep(LOOK_AGAIN),
+                result => break result?,
             }
         }
-        Ok(())
     }
+    Ok(())
+}
 
-    /// Also what had been frozen below before: on v1 a frozen process does not even die.
-    fn thaw(&self) -> Result<()> {
-        let mut result = Ok(());
-        for member in self.freezers() {
-            let (file, text) = freezer(member, false);
-            let thawed = for_each_below(&member.dir, |dir| dir.write(file, text));
-            result = result.and(thawed);
-        }
-        result
+/// Also what had been frozen below before: on v1 a frozen process does not even die.
+fn thaw(members: &[&Member]) -> Result<()> {
+    let mut result = Ok(());
+    for member in freezers(members) {
+        let (file, text) = freezer(member, false);
+        let thawed = for_each_below(&member.dir, |dir| dir.write(file, text));
+        result = result.and(thawed);
     }
+    result
 }
 
 /// Writes `cgroup.kill`. False if this kernel, or a threaded cgroup, does not have it.
@@ -209,7 +211,7 @@ fn is_frozen(member: &Member) -> Result<bool> {
 
 /// The list of processes; in a threaded cgroup, which has none, that of threads. Their processes are listed in the
 /// cgroup above them that is the domain.
-fn members(dir: &Dir) -> Result<Vec<u8>> {
+fn listed(dir: &Dir) -> Result<Vec<u8>> {
     match dir.read_list("cgroup.procs") {
         Err(error) if error.errno() == Some(Errno::OPNOTSUPP) => dir.read_list("cgroup.threads"),
         list => list,
@@ -219,7 +221,7 @@ fn members(dir: &Dir) -> Result<Vec<u8>> {
 /// Collects the processes of a cgroup and of everything below it.
 fn processes_below(top: &Dir, pids: &mut BTreeSet<u32>) -> Result<()> {
     for_each_below(top, |dir| {
-        pids.extend(text::pids(&members(dir)?));
+        pids.extend(text::pids(&listed(dir)?));
         Ok(())
     })
 }

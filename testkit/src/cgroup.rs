@@ -8,6 +8,7 @@
 
 use std::fmt;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -239,6 +240,17 @@ impl Groups {
         found
     }
 
+    /// Thaws what is frozen in them: on v1 a frozen process cannot be killed.
+    pub(crate) fn thaw(&self) {
+        for dir in self.tops.iter().cloned().chain(self.others()) {
+            // Only the freezer's hierarchy has the file.
+            let state = fs::OpenOptions::new()
+                .write(true)
+                .open(dir.join("freezer.state"));
+            let _ = state.and_then(|mut file| file.write_all(b"THAWED"));
+        }
+    }
+
     /// Removes them and whatever was made inside. No process may be left.
     pub(crate) fn remove(&self) -> Result<(), String> {
         let mut dirs = Vec::new();
@@ -281,8 +293,11 @@ fn enable(dir: &Path, controller: &str) -> Result<(), String> {
     write(&file, &format!("+{controller}"))
 }
 
+/// The error names the parent: it becomes part of what a runner takes for the test's name, which
+/// must not change from one run to the next.
 fn create(dir: &Path) -> Result<(), String> {
-    fs::create_dir(dir).map_err(|e| format!("cannot make cgroup {}: {e}", dir.display()))
+    let parent = dir.parent().unwrap_or(dir);
+    fs::create_dir(dir).map_err(|e| format!("cannot make a cgroup in {}: {e}", parent.display()))
 }
 
 fn write(file: &Path, text: &str) -> Result<(), String> {

@@ -5,6 +5,7 @@ use std::panic::catch_unwind;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 use crate::cgroup::Groups;
+use crate::fault;
 use crate::leak::Snapshot;
 use crate::process::Seen;
 use crate::test::Test;
@@ -28,6 +29,7 @@ pub(crate) fn run(test: &Test, groups: &Groups, isolated: bool) -> i32 {
         return PANICKED;
     }
     let mut leaks = children();
+    fault::settle();
     leaks.extend(Snapshot::take(isolated).differences_from(&before));
     for leak in &leaks {
         eprintln!("leaked: {leak}");

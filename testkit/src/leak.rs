@@ -125,12 +125,23 @@ fn links() -> BTreeSet<String> {
         .collect()
 }
 
+/// A set of signals without 32 and 33, which glibc keeps for itself and sets up with the first thread.
+fn without_libc(set: &str) -> String {
+    let ours = |bits: u64| format!("{:016x}", bits & !(0b11 << 31));
+    u64::from_str_radix(set, 16).map_or_else(|_| set.to_owned(), ours)
+}
+
 fn state() -> BTreeMap<String, String> {
     let mut state = BTreeMap::new();
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     for (name, value) in status.lines().filter_map(|l| l.split_once(':')) {
         if STATUS.contains(&name) {
-            state.insert(name.to_owned(), value.trim().to_owned());
+            let value = if name.starts_with("Sig") {
+                without_libc(value.trim())
+            } else {
+                value.trim().to_owned()
+            };
+            state.insert(name.to_owned(), value);
         }
     }
     for file in ["oom_score_adj", "cgroup", "limits", "timens_offsets"] {

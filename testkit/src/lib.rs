@@ -34,10 +34,12 @@
 //!    ...). A leak fails the test and is named.
 
 mod cgroup;
+pub mod fault;
 mod guard;
 mod harness;
 mod inside;
 mod leak;
+mod log;
 mod need;
 mod place;
 mod probe;
@@ -47,6 +49,7 @@ mod test;
 
 pub use cgroup::Layout;
 pub use harness::{run, run_listed};
+pub use log::Ran;
 pub use need::Need;
 pub use place::{Place, Places, patience};
 pub use test::Test;

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use crate::cgroup::Cgroup;
 use crate::dir::Dir;
-use crate::error::{Error, ErrorKind, Op, Result};
+use crate::error::{Error, ErrorKind, Op, Result, gone_is_fine};
 use crate::kill::{Deadline, wait_until_empty};
 use crate::member::Member;
 
@@ -103,12 +103,5 @@ fn remove(top: &Dir, relative: &Path, deadline: Deadline) -> Result<()> {
             }
             result => return gone_is_fine(result),
         }
-    }
-}
-
-fn gone_is_fine(result: Result<()>) -> Result<()> {
-    match result {
-        Err(error) if error.is_gone() => Ok(()),
-        result => result,
     }
 }

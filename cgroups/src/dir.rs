@@ -113,15 +113,7 @@ impl Dir {
     /// Reads a file of any length: a list.
     pub(crate) fn read_list(&self, file: &str) -> Result<Vec<u8>> {
         let fd = self.open(Path::new(file), OFlags::RDONLY)?;
-        let (mut text, mut part) = (Vec::new(), buffer());
-        loop {
-            let n = retry_on_intr(|| rustix::io::read(&fd, &mut part[..]))
-                .map_err(|errno| Error::os(errno, Op::Read, self.path.join(file)))?;
-            match part.get(..n) {
-                Some(read) if !read.is_empty() => text.extend_from_slice(read),
-                _ => return Ok(text),
-            }
-        }
+        read_to_end(&fd).map_err(|errno| Error::os(errno, Op::Read, self.path.join(file)))
     }
 
     /// Writes a text in one go: three system calls.
@@ -221,12 +213,23 @@ impl Dir {
     }
 }
 
+fn read_to_end(fd: &OwnedFd) -> std::result::Result<Vec<u8>, Errno> {
+    let (mut text, mut part) = (Vec::new(), buffer());
+    loop {
+        let n = retry_on_intr(|| rustix::io::read(fd, &mut part[..]))?;
+        match part.get(..n) {
+            Some(read) if !read.is_empty() => text.extend_from_slice(read),
+            _ => return Ok(text),
+        }
+    }
+}
+
 /// A file outside of the cgroup file systems: `/proc/…`.
 pub(crate) fn read_file(path: &str) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|error| {
-        let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-        Error::os(errno, Op::Read, path).with_kind(ErrorKind::NoCgroups)
-    })
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty()))
+        .and_then(|fd| read_to_end(&fd))
+        .map_err(|errno| Error::os(errno, Op::Read, path).with_kind(ErrorKind::NoCgroups))
 }
 
 /// A name that stands for an entry of a directory, and for nothing else.

@@ -211,6 +211,14 @@ impl Error {
     }
 }
 
+/// For what would have removed, killed or thawed the cgroup anyway.
+pub(crate) fn gone_is_fine(result: Result<()>) -> Result<()> {
+    match result {
+        Err(error) if error.is_gone() => Ok(()),
+        result => result,
+    }
+}
+
 impl fmt::Display for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.op.text())?;

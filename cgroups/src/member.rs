@@ -155,17 +155,20 @@ fn enable(dir: &Dir, missing: Subsystems) -> Result<()> {
         None => true,
         Some(b"domain\n") => false,
         Some(_) => {
-            return Err(unusable(dir, missing, ErrorKind::Unsupported, "it is threaded"));
+            return Err(refused(dir, missing, ErrorKind::Unsupported, "it is threaded"));
         }
     };
-    if !is_root && !dir.read("cgroup.procs", &mut buffer).map_or_else(too_long, |t| Ok(t.is_empty()))? {
+    if !is_root && !dir.read_list("cgroup.procs")?.is_empty() {
         return Err(occupied(dir, missing));
     }
-    if write_control(dir, &missing.signed('+')).is_err() {
+    match write_control(dir, &missing.signed('+')) {
         // All or nothing is the kernel's way. One by one shows which it is, and enables what can be.
-        for one in missing.iter() {
-            write_control(dir, &one.signed('+')).map_err(|error| explain(dir, one, error))?;
+        Err(_) if missing.iter().nth(1).is_some() => {
+            for one in missing.iter() {
+                write_control(dir, &one.signed('+')).map_err(|error| explain(dir, one, error))?;
+            }
         }
+        result => result.map_err(|error| explain(dir, missing, error))?,
     }
     if !is_root && dir.read_if_there("cgroup.type", &mut buffer)? != Some(b"domain\n") {
         // A process came in between the look and the write.
@@ -173,14 +176,6 @@ fn enable(dir: &Dir, missing: Subsystems) -> Result<()> {
         return Err(occupied(dir, missing));
     }
     Ok(())
-}
-
-/// A list that does not fit the buffer is not empty.
-fn too_long(error: Error) -> Result<bool> {
-    match error.kind() {
-        ErrorKind::Malformed => Ok(false),
-        _ => Err(error),
-    }
 }
 
 fn write_control(dir: &Dir, text: &str) -> Result<()> {
@@ -195,13 +190,13 @@ fn write_control(dir: &Dir, text: &str) -> Result<()> {
     dir.write(SUBTREE_CONTROL, text)
 }
 
-fn unusable(dir: &Dir, missing: Subsystems, kind: ErrorKind, note: &'static str) -> Error {
+fn refused(dir: &Dir, missing: Subsystems, kind: ErrorKind, note: &'static str) -> Error {
     Error::new(kind, Op::Enable, dir.path()).with_value(missing.signed('+')).with_note(note)
 }
 
 fn occupied(dir: &Dir, missing: Subsystems) -> Error {
-    let note = "move them into a child of it first, which has no controllers asked for";
-    unusable(dir, missing, ErrorKind::Occupied, note)
+    let note = "they must move first, for example into a child that was made without controllers";
+    refused(dir, missing, ErrorKind::Occupied, note)
 }
 
 /// What the kernel's answer means for the one who wanted a controller.

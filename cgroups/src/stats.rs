@@ -34,7 +34,8 @@ pub struct PidsStats {
     pub max: Max<u64>,
     /// The most that there have been. `None` before Linux 6.1.
     pub peak: Option<u64>,
-    /// How often a fork was refused: `max` in `pids.events`. `None` where the kernel does not tell.
+    /// How often the limit was hit: `max` in `pids.events`. On v1, and on v2 before Linux 6.11, how often a fork in this
+    /// cgroup was refused, whichever limit it was. `None` where the kernel does not tell.
     pub events_max: Option<u64>,
 }
 

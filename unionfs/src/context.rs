@@ -26,7 +26,7 @@ enum HandOver {
 pub(crate) struct Context {
     fd: OwnedFd,
     by: HandOver,
-    /// Whether the kernel has taken a layer, and so what it takes is known.
+    /// Whether the kernel has taken a descriptor, and so will take others.
     settled: bool,
 }
 
@@ -62,11 +62,8 @@ impl Context {
         }
         let link = format!("{THREAD_FDS}/{}", layer.fd.as_raw_fd());
         match fsconfig_set_string(&self.fd, key, link) {
-            Err(Errno::INVAL) if !self.settled && !knows_lowerdir_plus() => Err(too_old()),
-            result => {
-                self.settled = true;
-                result.map_err(|e| self.failed("fsconfig", e).about(&layer.name))
-            }
+            Err(Errno::INVAL) if !knows_lowerdir_plus() => Err(too_old()),
+            result => result.map_err(|e| self.failed("fsconfig", e).about(&layer.name)),
         }
     }
 

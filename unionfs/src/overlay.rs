@@ -154,7 +154,7 @@ impl Overlay {
     /// Mounts it, attached nowhere. What is returned is an `O_PATH` descriptor of the root, closed at `execve(2)`.
     ///
     /// When it is closed and nobody uses the mount otherwise, the mount is gone. Blocks while directories are opened and the
-    /// kernel looks at them: a fraction of a millisecond for a few lowers, about two for 500.
+    /// kernel looks at them: a fraction of a millisecond for a few lowers, some milliseconds for 500.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) without a lower, with more than [`MAX_LOWERS`], with options that exclude each other, or

@@ -1,0 +1,2 @@
+//! Tests on the real kernel.
+fn main() {}

@@ -42,8 +42,9 @@ impl Report {
         !self.has_effect || self.deviation().abs() <= tolerance
     }
 
+    /// In points; never "-0".
     fn deviation(&self) -> f64 {
-        self.limited_percent - self.expected_percent
+        rounded(self.limited_percent - self.expected_percent) + 0.0
     }
 
     pub(crate) fn write_json(&self, out: &mut impl Write) -> Result<(), Stop> {

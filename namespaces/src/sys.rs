@@ -9,7 +9,7 @@ use crate::program::{Arg, Op, SLOTS, Then};
 use std::arch::asm;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::{NonNull, null_mut};
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::Relaxed};
 
@@ -18,6 +18,8 @@ use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::Relaxed};
 pub(crate) struct Frame<'a> {
     ops: &'a [Op],
     slots: [i64; SLOTS],
+    /// Whether the calls that hold the child are made too.
+    held: bool,
     /// Index of the system call that the child is in.
     at: AtomicUsize,
     /// Its errno, once it has failed.
@@ -25,8 +27,8 @@ pub(crate) struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    pub(crate) fn new(ops: &'a [Op], slots: [i64; SLOTS]) -> Self {
-        Frame { ops, slots, at: AtomicUsize::new(0), errno: AtomicI32::new(0) }
+    pub(crate) fn new(ops: &'a [Op], slots: [i64; SLOTS], held: bool) -> Self {
+        Frame { ops, slots, held, at: AtomicUsize::new(0), errno: AtomicI32::new(0) }
     }
 
     /// The system call that the child came to last, and its errno if it failed.
@@ -43,6 +45,9 @@ extern "C" fn child(frame: *const Frame<'_>) -> ! {
     let mut slots = frame.slots;
     let mut denied = false;
     for (at, op) in frame.ops.iter().enumerate() {
+        if op.held && !frame.held {
+            continue;
+        }
         frame.at.store(at, Relaxed);
         let [a, b, c, d, e, f] = op.args.map(|arg| match arg {
             Arg::Value(value) => value,
@@ -58,7 +63,8 @@ extern "C" fn child(frame: *const Frame<'_>) -> ! {
                 }
                 0
             }
-            Then::Zero(otherwise) if errno == 0 && result != 0 => otherwise,
+            Then::Unless(expected) if errno == expected => 0,
+            Then::Exactly(wanted, otherwise) if errno == 0 && result != wanted => otherwise,
             // As execvp(3): go on looking, but remember that there was one that may not be started.
             Then::TryNext if errno == libc::EACCES => {
                 denied = true;
@@ -101,7 +107,8 @@ struct CloneArgs {
 }
 
 /// In the caller's memory, which is suspended meanwhile; with a pidfd; without the caller's signal handlers.
-const SHARED: u64 = (libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD) as u64 | CLONE_CLEAR_SIGHAND;
+const SHARED: u64 =
+    (libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::CLONE_PARENT_SETTID) as u64 | CLONE_CLEAR_SIGHAND;
 // libc's constants of these two are too narrow.
 const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
 const CLONE_INTO_CGROUP: u64 = 1 << 33;
@@ -113,7 +120,31 @@ pub(crate) struct Born {
     pub(crate) pidfd: OwnedFd,
 }
 
-/// Clones with `flags` and returns when the child has started its program or ended; `frame` tells which.
+/// Where the kernel notes the pid and the pidfd of the child, before the child makes its first step.
+#[derive(Debug)]
+pub(crate) struct Birth {
+    pid: AtomicI32,
+    pidfd: AtomicI32,
+}
+
+impl Birth {
+    pub(crate) fn new() -> Self {
+        Birth { pid: AtomicI32::new(0), pidfd: AtomicI32::new(-1) }
+    }
+
+    /// The child, for the first who asks after it was born.
+    pub(crate) fn take(&self) -> Option<Born> {
+        let pidfd = self.pidfd.swap(-1, Relaxed);
+        if pidfd < 0 {
+            return None;
+        }
+        // SAFETY: the kernel has opened this descriptor, CLOEXEC, and put it here, from where it is taken once.
+        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+        Some(Born { pid: self.pid.load(Relaxed).cast_unsigned(), pidfd })
+    }
+}
+
+/// Clones with `flags` and returns when the child has started its program or ended; `frame` tells which, `birth` who it is.
 ///
 /// The child has no exit signal until it starts a program, so that a failed one neither raises SIGCHLD nor meets a foreign `waitpid(-1)`.
 pub(crate) fn clone_and_run(
@@ -121,26 +152,22 @@ pub(crate) fn clone_and_run(
     cgroup: Option<BorrowedFd<'_>>,
     stack: &mut Stack,
     frame: &Frame<'_>,
-) -> Result<Born, i32> {
-    let mut pidfd: RawFd = -1;
+    birth: &Birth,
+) -> Result<(), i32> {
     let into = if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 };
     let args = CloneArgs {
         flags: flags | into | SHARED,
-        pidfd: (&raw mut pidfd).expose_provenance() as u64,
+        pidfd: birth.pidfd.as_ptr().expose_provenance() as u64,
+        parent_tid: birth.pid.as_ptr().expose_provenance() as u64,
         stack: stack.bottom() as u64,
         stack_size: Stack::SIZE as u64,
         cgroup: cgroup.map_or(0, |fd| u64::from(fd.as_raw_fd().cast_unsigned())),
         ..CloneArgs::default()
     };
-    // SAFETY: CLONE_VFORK suspends this thread until the child has left this memory, so that `args`, `frame`, `pidfd` and the stack,
+    // SAFETY: CLONE_VFORK suspends this thread until the child has left this memory, so that `args`, `frame`, `birth` and the stack,
     // which nobody else uses, outlive it; `child` never returns and keeps to the rules of this file.
     let result = unsafe { clone3(&raw const args, std::ptr::from_ref(frame)) };
-    if result < 0 {
-        return Err(errno_of(result));
-    }
-    // SAFETY: the kernel has just opened this descriptor for us, CLOEXEC.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    Ok(Born { pid: u32::try_from(result).unwrap_or(0), pidfd })
+    if result < 0 { Err(errno_of(result)) } else { Ok(()) }
 }
 
 /// clone3(2) that calls [`child`] on the new stack in the child, and returns in the caller.

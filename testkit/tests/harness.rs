@@ -100,7 +100,7 @@ fn a_leak_is_named() {
     // Its arguments may not be there yet: spawn returns a moment before.
     fails_saying("leaks_child", &["child process", "(sleep", ") still runs"]);
     fails_saying("leaks_zombie", &["was never waited for: Exited"]);
-    fails_saying("leaks_orphan", &["process", "(sleep", ") still runs"]);
+    fails_saying("leaks_orphan", &["leaked: process", ") still runs"]);
     fails_saying("leaks_file", &["in TMPDIR, forgotten"]);
     assert_eq!(running("sleep\u{0}1000.5") + running("sleep\u{0}1000.75"), 0);
 }

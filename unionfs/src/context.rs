@@ -26,7 +26,7 @@ enum HandOver {
 pub(crate) struct Context {
     fd: OwnedFd,
     by: HandOver,
-    /// Whether the kernel has taken a layer, and so what it takes is known.
+    /// Whether the kernel has taken a descriptor, and so will take others.
     settled: bool,
 }
 
@@ -47,9 +47,9 @@ impl Context {
     pub(crate) fn add(&mut self, key: &'static str, layer: &OpenLayer) -> Result<(), Error> {
         if self.by == HandOver::Descriptor {
             match fsconfig_set_fd(&self.fd, key, layer.as_fd()) {
-                // A kernel that does not know descriptors here; or one that does not like this directory, which it
-                // will say again.
-                Err(Errno::INVAL | Errno::BADF) if !self.settled => {
+                // A kernel that does not know descriptors here (EOPNOTSUPP before Linux 6.5, EINVAL before 6.13); or one
+                // that does not like this directory, which it will say again.
+                Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::BADF) if !self.settled => {
                     self.messages();
                     check_proc()?;
                     self.by = HandOver::Link;
@@ -62,11 +62,8 @@ impl Context {
         }
         let link = format!("{THREAD_FDS}/{}", layer.fd.as_raw_fd());
         match fsconfig_set_string(&self.fd, key, link) {
-            Err(Errno::INVAL) if !self.settled && !knows_lowerdir_plus() => Err(too_old()),
-            result => {
-                self.settled = true;
-                result.map_err(|e| self.failed("fsconfig", e).about(&layer.name))
-            }
+            Err(Errno::INVAL) if !knows_lowerdir_plus() => Err(too_old()),
+            result => result.map_err(|e| self.failed("fsconfig", e).about(&layer.name)),
         }
     }
 
@@ -109,13 +106,16 @@ fn messages(context: BorrowedFd<'_>) -> Option<String> {
     (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
+/// Links are of use only in a real `/proc`.
 fn check_proc() -> Result<(), Error> {
-    let fail = |e| Error::os(Operation::Mount, "statfs", e).about(THREAD_FDS);
-    if statfs(THREAD_FDS).map_err(fail)?.f_type == PROC_SUPER_MAGIC {
-        return Ok(());
+    match statfs(THREAD_FDS) {
+        Ok(stat) if stat.f_type == PROC_SUPER_MAGIC => Ok(()),
+        Ok(_) | Err(Errno::NOENT) => {
+            let words = "there is no proc file system, which this kernel needs to take layers";
+            Err(Error::explained(ErrorKind::Unsupported, Operation::Mount, words).about(THREAD_FDS))
+        }
+        Err(e) => Err(Error::os(Operation::Mount, "statfs", e).about(THREAD_FDS)),
     }
-    let words = "is not of a proc file system, which this kernel needs to take layers";
-    Err(Error::explained(ErrorKind::Unsupported, Operation::Mount, words).about(THREAD_FDS))
 }
 
 /// Whether lowers can be added one by one: only asked when something has failed.

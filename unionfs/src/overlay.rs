@@ -154,7 +154,7 @@ impl Overlay {
     /// Mounts it, attached nowhere. What is returned is an `O_PATH` descriptor of the root, closed at `execve(2)`.
     ///
     /// When it is closed and nobody uses the mount otherwise, the mount is gone. Blocks while directories are opened and the
-    /// kernel looks at them: a fraction of a millisecond for a few lowers, about two for 500.
+    /// kernel looks at them: a fraction of a millisecond for a few lowers, some milliseconds for 500.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) without a lower, with more than [`MAX_LOWERS`], with options that exclude each other, or
@@ -163,5 +163,18 @@ impl Overlay {
     /// with the layer or option that it was about and [the kernel's words](Error::kernel_message). Nothing is left mounted.
     pub fn mount(&self) -> Result<OwnedFd, Error> {
         mount::mount(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn can_be_used_from_any_thread() {
+        fn check<T: Send + Sync + 'static>() {}
+        check::<Overlay>();
+        check::<WritableLayer>();
+        check::<Error>();
     }
 }

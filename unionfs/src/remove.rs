@@ -147,3 +147,41 @@ fn open(dir: BorrowedFd<'_>, name: &OsStr, how: OFlags) -> Result<OwnedFd, Errno
     let flags = how | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat2(dir, name, flags, Mode::empty(), ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+    use std::fs::{self, File};
+
+    #[test]
+    fn a_directory_that_was_moved_does_not_lead_elsewhere() {
+        let temp = tempfile::tempdir().unwrap();
+        for dir in ["tree/inner", "outside"] {
+            fs::create_dir_all(temp.path().join(dir)).unwrap();
+        }
+        let top = File::open(temp.path()).unwrap();
+        let mut walk = Walk { operation: Operation::RemoveWritable, levels: Vec::new() };
+        let tree = walk.enter(top.as_fd(), OsStr::new("tree")).unwrap();
+        let inner = walk.enter(tree.as_fd(), OsStr::new("inner")).unwrap();
+        walk.levels.pop();
+        let parent = walk.levels.last().unwrap().identity;
+        assert!(walk.leave(&inner, parent).is_ok());
+        fs::rename(temp.path().join("tree/inner"), temp.path().join("outside/inner")).unwrap();
+        let error = walk.leave(&inner, parent).unwrap_err();
+        assert_eq!((error.kind(), error.object()), (ErrorKind::Os, Some(OsStr::new("tree/.."))));
+    }
+
+    #[test]
+    fn any_entry_can_be_the_top_and_none_is_fine() {
+        let temp = tempfile::tempdir().unwrap();
+        let top = File::open(temp.path()).unwrap();
+        fs::write(temp.path().join("file"), "").unwrap();
+        fs::create_dir_all(temp.path().join("dir/inner")).unwrap();
+        std::os::unix::fs::symlink(".", temp.path().join("link")).unwrap();
+        for name in ["link", "file", "dir", "nothing"] {
+            remove_tree(top.as_fd(), OsStr::new(name), Operation::RemoveWritable).unwrap();
+        }
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0);
+    }
+}

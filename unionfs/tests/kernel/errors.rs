@@ -81,7 +81,9 @@ pub(crate) fn an_old_kernel_is_told_as_such() {
     let lowers = [place.layer("a", &[("x", "")]), place.layer("b", &[])];
     let (writable, _) = place.writable();
     let one = Overlay::new().lower(&lowers[0]);
-    for overlay in [place.overlay(&lowers), one.clone().writable(&writable)] {
+    // More than this kernel has room for in its options: it says so earlier.
+    let many: Vec<_> = (0..200).map(|i| place.layer(&format!("many/{i}"), &[])).collect();
+    for overlay in [place.overlay(&lowers), one.clone().writable(&writable), place.overlay(&many)] {
         let error = overlay.mount().expect_err("this kernel is too old");
         assert_eq!((error.kind(), error.object()), (ErrorKind::Unsupported, Some(OsStr::new("lowerdir+"))), "{error}");
         assert!(error.to_string().contains("Linux 6.8"), "{error}");

@@ -1,9 +1,11 @@
 //! What if the n-th system call fails? A typed error, and nothing is left.
 
-use crate::support::{Place, list, mounted, open, open_fds};
-use cofferdam_testkit::fault::{Action, Fault, Watch, Who};
+use crate::support::{Merged, Place, list, mounted, open, open_fds};
+use cofferdam_testkit::fault::{Action, Call, Fault, Watch, Who};
 use cofferdam_unionfs::{Error, ErrorKind, Form, Operation, Overlay, WritableLayer};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use rustix::fs::{FileType, Mode, mknodat};
+use std::fs;
 
 /// All that the operations of this crate call, except `close`: a call that is not made would leave a descriptor.
 const WATCHED: &[i64] = &[
@@ -43,7 +45,7 @@ fn walk<T: Send>(f: impl Fn() -> Result<T, Error> + Sync, check: impl Fn(&str, R
         check(hit.name(), result);
         assert_eq!(open_fds(), fds, "descriptors after {hit} failed");
     }
-    calls.iter().map(cofferdam_testkit::fault::Call::name).collect()
+    calls.iter().map(Call::name).collect()
 }
 
 fn typed<T>(name: &str, result: Result<T, Error>) -> Error {
@@ -106,4 +108,57 @@ pub(crate) fn every_call_of_a_writable_layer(form: Form) {
     for call in ["mkdirat", "openat2", "fchown", "fchmod", "unlinkat", "getdents64", "lseek", "fstat"] {
         assert!(calls.contains(&call), "{call} is not among {calls:?}");
     }
+}
+
+/// Whether a call of `fsconfig(2)` is `FSCONFIG_SET_FD`. An int is the lower half of its register.
+fn is_set_fd(call: &Call) -> bool {
+    call.args[1] & u64::from(u32::MAX) == 5
+}
+
+/// Runs `f`, whose `nth` layer is handed over to a kernel that, so it says, takes layers only as strings.
+fn without_layer_descriptors<T: Send>(
+    f: impl Fn() -> Result<T, Error> + Sync,
+    nth: usize,
+    errno: i32,
+) -> Result<T, Error> {
+    let watch = Watch::only(&[libc::SYS_fsconfig]);
+    let (calls, _) = watch.record(|| f().map(drop));
+    let mut layers = calls.iter().enumerate().filter(|(_, call)| is_set_fd(call)).map(|(i, _)| i).skip(nth);
+    let nth = layers.next().unwrap_or_else(|| panic!("no layer is handed over as a descriptor: {calls:?}"));
+    let (calls, result) = watch.inject(Fault { who: Who::Parent, nth, action: Action::Errno(errno) }, &f);
+    assert!(!calls.iter().skip(nth + 1).any(is_set_fd), "{calls:?}");
+    result
+}
+
+pub(crate) fn layers_as_links(form: Form) {
+    let place = Place::new(form);
+    let lowers = ["a", "b:,\\", "c"].map(|name| place.layer(name, &[(&name[..1], "")]));
+    let (writable, upper) = place.writable();
+    let overlay = place.overlay(&lowers).writable(&writable);
+    for errno in [libc::EINVAL, libc::EOPNOTSUPP, libc::EBADF] {
+        let merged = without_layer_descriptors(|| overlay.mount(), 0, errno);
+        let merged = Merged(merged.unwrap_or_else(|e| panic!("{e}")));
+        fs::write(merged.path("new"), "").expect("is written");
+        assert_eq!(merged.list(""), ["a", "b", "c", "new"]);
+    }
+    assert_eq!(list(upper), ["new"]);
+
+    // Links in something that is not /proc are no links. The first mount is for the test kit, which has to look into /proc once.
+    let without_proc = || {
+        drop(overlay.mount()?);
+        let nothing = None::<&str>;
+        mount(Some("tmpfs"), "/proc", Some("tmpfs"), MsFlags::empty(), nothing).expect("is mounted");
+        let result = overlay.mount();
+        umount2("/proc", MntFlags::empty()).expect("is unmounted");
+        result
+    };
+    // One that this kernel refuses by itself is not followed by others.
+    let (calls, _) = Watch::only(&[libc::SYS_fsconfig]).record(|| overlay.mount().map(drop));
+    let of_the_first = calls.iter().filter(|c| is_set_fd(c)).count();
+    let error = without_layer_descriptors(without_proc, of_the_first, libc::EINVAL).expect_err("there is no /proc");
+    assert_eq!(
+        (error.kind(), error.object()),
+        (ErrorKind::Unsupported, Some("/proc/thread-self/fd".as_ref())),
+        "{error}"
+    );
 }

@@ -1,7 +1,10 @@
 //! What a union shows, and what it writes where.
 
 use crate::support::{Place, list, mounted, open, raw_overlay};
-use cofferdam_unionfs::{Form, is_opaque, is_whiteout, make_opaque, make_whiteout, make_xattr_whiteout};
+use cofferdam_unionfs::{
+    Form, RedirectDir, is_opaque, is_overlay_xattr, is_whiteout, make_opaque, make_whiteout, make_xattr_whiteout,
+};
+use rustix::fs::{XattrFlags, setxattr};
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::Path;
@@ -125,4 +128,29 @@ pub(crate) fn an_opaque_root_cuts_the_stack(form: Form) {
     assert_eq!(mounted(&place.overlay(&layers[1..])).list(""), ["b", "dir"]);
     let (writable, _) = place.writable();
     assert_eq!(mounted(&place.overlay(&layers).writable(&writable)).list(""), ["a", "b", "dir"]);
+}
+
+/// What a layer says in its attributes about files elsewhere is not believed, unless the caller asks for it.
+pub(crate) fn a_hostile_layer_points_to_nothing(form: Form) {
+    let place = Place::new(form);
+    let bottom = place.layer("bottom", &[("secret/file", "secret")]);
+    let top = place.layer("top", &[("dir/", ""), ("file", "")]);
+    let set = |path: &str, name: &str, value: &str| {
+        let prefix = if form == Form::User { "user" } else { "trusted" };
+        let name = format!("{prefix}.overlay.{name}");
+        assert!(is_overlay_xattr(&name));
+        setxattr(top.join(path), name, value.as_bytes(), XattrFlags::empty()).expect("is set");
+    };
+    set("dir", "redirect", "/secret");
+    set("file", "redirect", "/secret/file");
+    set("file", "metacopy", "");
+    let overlay = place.overlay(&[&top, &bottom]);
+    let merged = mounted(&overlay);
+    assert!(fs::read_to_string(merged.path("dir/file")).is_err());
+    assert_ne!(fs::read_to_string(merged.path("file")).ok().as_deref(), Some("secret"));
+    if form == Form::Trusted {
+        // With the defence off:
+        let merged = mounted(&overlay.redirect_dir(RedirectDir::Follow).metacopy(true));
+        assert_eq!((merged.read("dir/file"), merged.read("file")), ("secret".into(), "secret".into()));
+    }
 }

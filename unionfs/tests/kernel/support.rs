@@ -47,6 +47,13 @@ pub(crate) fn open_fds() -> usize {
     links.flatten().filter(|to| to.is_absolute() || to.ends_with("anon_inode:[fscontext]")).count()
 }
 
+/// Whether this kernel is Linux 6.8 or newer.
+pub(crate) fn takes_lowers_one_by_one() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("is read");
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) >= (Some(6), Some(8))
+}
+
 pub(crate) fn mount_table() -> String {
     fs::read_to_string("/proc/self/mountinfo").expect("is read")
 }

@@ -1,6 +1,7 @@
 //! The writable layer: making, finding, removing it.
 
 use crate::support::{Place, list, mounted, open};
+use cofferdam_testkit::fault::{Action, Fault, Watch, Who};
 use cofferdam_unionfs::{AfterVolatile, ErrorKind, Form, Operation, WritableLayer};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, umask};
@@ -101,9 +102,15 @@ pub(crate) fn removal_is_not_led_astray(form: Form) {
     mount(Some(&outside), &upper.join("dir/mounted"), nothing, MsFlags::MS_BIND, nothing).expect("is mounted");
 
     let error = WritableLayer::remove(open(dir)).expect_err("something is mounted there");
+    // As if it had been mounted right after the walk found a directory there that is not empty.
+    let watch = Watch::only(&[libc::SYS_unlinkat]);
+    let (calls, _) = watch.record(|| WritableLayer::remove(open(dir)));
+    let fault = Fault { who: Who::Parent, nth: calls.len() - 1, action: Action::Errno(libc::ENOTEMPTY) };
+    let (_, late) = watch.inject(fault, || WritableLayer::remove(open(dir)));
     umount2(&upper.join("dir/mounted"), MntFlags::empty()).expect("is unmounted");
     assert_eq!((error.kind(), error.raw_os_error()), (ErrorKind::Busy, Some(libc::EBUSY)), "{error}");
     assert_eq!(error.object(), Some("upper/dir/mounted".as_ref()));
+    assert_eq!(late.expect_err("something is mounted there").raw_os_error(), Some(libc::EXDEV));
     assert_eq!(
         (list(&outside), list(outside.join("dir"))),
         (vec!["dir".into(), "precious".into()], vec!["precious".into()])

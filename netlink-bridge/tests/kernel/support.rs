@@ -24,7 +24,7 @@ pub(crate) fn network() -> (Host, Network) {
     (host, network)
 }
 
-/// A container with the addresses 10.88.0.N and fd00:88::N.
+/// A container with the addresses 10.88.0.N and `fd00:88::N`.
 pub(crate) fn container(network: &Network, number: u8) -> (NetNs, Endpoint) {
     let netns = NetNs::new().expect("a namespace");
     let endpoint = network.attach(&netns, &addresses(number)).expect("is attached");

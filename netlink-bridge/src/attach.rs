@@ -31,7 +31,7 @@ fn create(network: &Network, netns: &NetNs, endpoint: &Endpoint) -> Result<Ends,
         port_mac: endpoint.port_mac(),
         bridge: network.index(),
         group: network.spec().group(),
-        mtu: network.spec().its_mtu(),
+        mtu: network.spec().mtu,
         netns: netns.as_fd(),
         interface: endpoint.interface(),
         mac: endpoint.mac(),
@@ -60,7 +60,7 @@ fn explain(network: &Network, endpoint: &Endpoint, error: Error, name_is_free: b
     match error.raw_os_error() {
         Some(libc::EEXIST) if name_is_free => error.about(endpoint.interface()),
         Some(libc::EINVAL | libc::ENODEV) if matches!(network.exists(), Ok(false)) => {
-            error.with_kind(ErrorKind::NotFound).about(network.spec().name())
+            error.with_kind(ErrorKind::NotFound).about(&network.spec().name)
         }
         _ => error,
     }

@@ -188,7 +188,7 @@ impl Endpoint {
         [for_port, for_rest]: [u64; 2],
     ) -> Result<Self, Error> {
         let id = spec.id.clone().unwrap_or_else(|| name::id(for_rest));
-        let owner = spec.owner.as_deref().unwrap_or(network.its_owner());
+        let owner = spec.owner.as_deref().unwrap_or(&network.owner);
         name::check_tag("id", &id)?;
         name::check_tag("owner", owner)?;
         name::check_link("interface", &spec.interface)?;
@@ -209,7 +209,7 @@ impl Endpoint {
             port: name::port(&id),
             id,
             owner: owner.into(),
-            network: network.name().into(),
+            network: network.name.clone(),
             port_mac,
             interface: spec.interface.clone(),
             mac,

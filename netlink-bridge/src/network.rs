@@ -13,11 +13,11 @@ const USUAL_MTU: u32 = 1500;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub struct NetworkSpec {
-    name: String,
-    owner: String,
+    pub(crate) name: String,
+    pub(crate) owner: String,
     subnets: Vec<Subnet>,
     gateways: Vec<IpAddr>,
-    mtu: u32,
+    pub(crate) mtu: u32,
 }
 
 impl NetworkSpec {
@@ -60,18 +60,6 @@ impl NetworkSpec {
     pub fn mtu(mut self, mtu: u32) -> Self {
         self.mtu = mtu;
         self
-    }
-
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
-    pub(crate) fn its_owner(&self) -> &str {
-        &self.owner
-    }
-
-    pub(crate) fn its_mtu(&self) -> u32 {
-        self.mtu
     }
 
     /// The subnet that an address is in.
@@ -160,8 +148,8 @@ impl Network {
     pub fn create(host: &Host, spec: &NetworkSpec) -> Result<Self, Error> {
         spec.check()?;
         let mut batch = Batch::new();
-        batch.create_bridge(spec.name(), spec.mac(), spec.group());
-        batch.find_link(Operation::CreateBridge, spec.name());
+        batch.create_bridge(&spec.name, spec.mac(), spec.group());
+        batch.find_link(Operation::CreateBridge, &spec.name);
         let answers = host.session().run(batch).map_err(|error| undo(host, spec, error))?;
         let (created, link) = answers.done_and_link();
         let is_new = match created {
@@ -182,7 +170,7 @@ impl Network {
     pub fn open(host: &Host, spec: &NetworkSpec) -> Result<Self, Error> {
         spec.check()?;
         let mut batch = Batch::new();
-        batch.find_link(Operation::OpenBridge, spec.name());
+        batch.find_link(Operation::OpenBridge, &spec.name);
         let link = host.session().run(batch)?.link()?;
         Network::found(host, spec, link, Operation::OpenBridge)
     }
@@ -203,8 +191,8 @@ impl Network {
     /// # Errors
     /// [`InUse`](ErrorKind::InUse) while it has ports; [`Foreign`](ErrorKind::Foreign) if somebody has given it another owner's tag.
     pub fn delete(&self) -> Result<(), Error> {
-        let about = (Operation::DeleteBridge, self.spec.name());
-        let failed = |kind, words| Error::words(kind, Operation::DeleteBridge, words).about(self.spec.name());
+        let about = (Operation::DeleteBridge, self.spec.name.as_str());
+        let failed = |kind, words| Error::words(kind, Operation::DeleteBridge, words).about(&self.spec.name);
         let mut batch = Batch::new();
         batch.get_link(about, self.index);
         let Some(link) = self.host.session().run(batch)?.link()? else {
@@ -238,12 +226,12 @@ impl Network {
     /// Whether the bridge is there.
     pub(crate) fn exists(&self) -> Result<bool, Error> {
         let mut batch = Batch::new();
-        batch.get_link((Operation::OpenBridge, self.spec.name()), self.index);
+        batch.get_link((Operation::OpenBridge, &self.spec.name), self.index);
         Ok(self.host.session().run(batch)?.link()?.is_some())
     }
 
     fn found(host: &Host, spec: &NetworkSpec, link: Option<Link>, operation: Operation) -> Result<Self, Error> {
-        let failed = |kind, words| Error::words(kind, operation, words).about(spec.name());
+        let failed = |kind, words| Error::words(kind, operation, words).about(&spec.name);
         let link = link.ok_or_else(|| failed(ErrorKind::NotFound, "there is no such link"))?;
         if !spec.is(&link) {
             return Err(failed(ErrorKind::Foreign, "the name belongs to a link that is no bridge of this owner"));
@@ -254,7 +242,7 @@ impl Network {
     /// Tags the bridge, brings it up and gives it its addresses.
     fn set_up(&self) -> Result<(), Error> {
         let mut batch = Batch::new();
-        let about = (Operation::SetUpBridge, self.spec.name());
+        let about = (Operation::SetUpBridge, self.spec.name.as_str());
         // Only an MTU that is set after creation stays when the last port leaves.
         batch.tag_and_up(about, self.index, &self.spec.alias(), Some(self.spec.mtu));
         for subnet in &self.spec.subnets {
@@ -266,14 +254,14 @@ impl Network {
 
     fn remove(&self) -> Result<(), Error> {
         let mut batch = Batch::new();
-        batch.delete_link((Operation::DeleteBridge, self.spec.name()), self.index);
+        batch.delete_link((Operation::DeleteBridge, &self.spec.name), self.index);
         self.host.session().run(batch)?.gone()
     }
 
     fn undo(&self, error: Error) -> Error {
         match self.remove() {
             Ok(()) => error,
-            Err(_) => error.leaving(self.spec.name()),
+            Err(_) => error.leaving(&self.spec.name),
         }
     }
 }
@@ -281,13 +269,13 @@ impl Network {
 /// Undoes a creation that may or may not have happened: what has the name and the MAC address, but no tag yet, is what was made.
 fn undo(host: &Host, spec: &NetworkSpec, error: Error) -> Error {
     let mut batch = Batch::new();
-    batch.find_link(Operation::CreateBridge, spec.name());
+    batch.find_link(Operation::CreateBridge, &spec.name);
     match host.session().run(batch).and_then(crate::netlink::Answers::link) {
         Ok(Some(link)) if spec.is(&link) && link.alias.is_none() => {
             Network { host: host.clone(), spec: spec.clone(), index: link.index }.undo(error)
         }
         Ok(_) => error,
-        Err(_) => error.leaving(spec.name()),
+        Err(_) => error.leaving(&spec.name),
     }
 }
 

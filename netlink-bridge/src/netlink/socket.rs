@@ -138,7 +138,7 @@ impl<'a> Desk<'a> {
             let (Some(sent), Some(answer)) = (self.sent.get(place), self.answers.get_mut(place)) else {
                 continue;
             };
-            self.interrupted |= message.flags & NLM_F_DUMP_INTR != 0;
+            self.interrupted |= sent.dump && message.flags & NLM_F_DUMP_INTR != 0;
             let verdict = match message.kind {
                 NOOP => continue,
                 ERROR => Verdict::parse(message.flags, message.payload, true)?,
@@ -245,5 +245,77 @@ fn about_first(batch: &Batch, error: impl FnOnce(Operation) -> Error) -> Error {
     match first {
         Some(sent) => error.about(&sent.object),
         None => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn two_messages() -> Batch {
+        let mut batch = Batch::new();
+        batch.loopback_up();
+        batch.find_link(Operation::OpenBridge, "br0");
+        batch
+    }
+
+    /// An acknowledgement as the kernel sends it.
+    fn verdict(sequence: u32, errno: u32) -> Vec<u8> {
+        let words = [36, 2 | 0x100 << 16, sequence, 77, 0u32.wrapping_sub(errno), 32, 19, sequence, 77];
+        words.iter().flat_map(|word: &u32| word.to_ne_bytes()).collect()
+    }
+
+    #[test]
+    fn every_message_wants_its_own_verdict() {
+        let batch = two_messages();
+        let mut desk = Desk::new(u32::MAX, batch.sent());
+        // Of an earlier batch, or of a later one: nobody waits for it.
+        for sequence in [u32::MAX - 1, 1, 1000] {
+            desk.take(&verdict(sequence, 0)).unwrap();
+        }
+        assert_eq!(desk.open, 2);
+        desk.take(&verdict(0, 17)).unwrap();
+        assert_eq!(desk.open, 1);
+        assert_eq!(desk.take(&verdict(0, 0)), Err(Malformed), "a second verdict on the same message");
+        desk.take(&verdict(u32::MAX, 0)).unwrap();
+        assert_eq!(desk.open, 0);
+        let error = Answers(desk.answers).all().unwrap_err();
+        assert_eq!(error.to_string(), "find the bridge: RTM_GETLINK(\"br0\"): File exists (os error 17)");
+    }
+
+    #[test]
+    fn an_end_of_a_list_that_nobody_asked_for() {
+        let batch = two_messages();
+        let mut done = verdict(5, 0);
+        done[4] = 3;
+        assert_eq!(Desk::new(5, batch.sent()).take(&done), Err(Malformed));
+    }
+
+    proptest! {
+        #[test]
+        fn any_datagrams(datagrams in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..120), 0..6)) {
+            let batch = two_messages();
+            let mut desk = Desk::new(0, batch.sent());
+            for datagram in datagrams {
+                let _ = desk.take(&datagram);
+            }
+            prop_assert!(desk.open <= 2);
+        }
+
+        /// The kernel's own, with damage.
+        #[test]
+        fn damaged_datagrams(damage in prop::collection::vec((0usize..72, any::<u8>()), 0..4), length in 0usize..=72) {
+            let batch = two_messages();
+            let mut datagram = [verdict(1, 0), verdict(2, 19)].concat();
+            for (at, value) in damage {
+                datagram[at] = value;
+            }
+            datagram.truncate(length);
+            let mut desk = Desk::new(1, batch.sent());
+            let _ = desk.take(&datagram);
+            let given = desk.answers.iter().filter(|answer| answer.verdict.is_some()).count();
+            prop_assert_eq!(desk.open, 2 - given);
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::support::{addresses, clean_up, container, links, network, spec, within};
 use cofferdam_netlink_bridge::{ErrorKind, Host, NetNs, Network};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use std::os::fd::AsFd;
 use std::process::Command;
 
@@ -51,6 +52,22 @@ pub(crate) fn created_twice_deleted_twice() {
     clean_up(&host, &third, &[]);
 }
 
+/// All at once, each with a socket of its own: one makes the bridge, and all have it.
+pub(crate) fn created_by_eight_threads() {
+    for _ in 0..8 {
+        std::thread::scope(|scope| {
+            let create = || Network::create(&Host::current().unwrap(), &spec());
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(create)).collect();
+            for thread in threads {
+                thread.join().unwrap().unwrap();
+            }
+        });
+        assert_eq!(links(), ["br-test", "lo"]);
+        let host = Host::current().unwrap();
+        clean_up(&host, &Network::open(&host, &spec()).unwrap(), &[]);
+    }
+}
+
 /// By pid, by pidfd, by path, by descriptor: it is the same namespace.
 pub(crate) fn every_way_to_a_namespace() {
     let made = NetNs::new().unwrap();
@@ -63,8 +80,10 @@ pub(crate) fn every_way_to_a_namespace() {
     same(&NetNs::from_path(format!("/proc/{}/ns/net", sleeper.id())).unwrap());
     same(&NetNs::from_fd(made.as_fd().try_clone_to_owned().unwrap()).unwrap());
     sleeper.kill().unwrap();
-    // Dead, but not waited for: its namespace is gone.
-    let status = sleeper.wait().unwrap();
-    assert!(!status.success());
+    let pid = nix::unistd::Pid::from_raw(sleeper.id().try_into().unwrap());
+    // Dead, but not taken away: there is a process, and it has no namespace any more.
+    waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
+    assert_eq!(NetNs::from_pid(sleeper.id()).unwrap_err().kind(), ErrorKind::NotFound);
+    sleeper.wait().unwrap();
     assert_eq!(NetNs::from_pid(sleeper.id()).unwrap_err().kind(), ErrorKind::NotFound);
 }

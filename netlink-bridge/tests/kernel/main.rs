@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         root("detached_twice", life::detached_twice),
         root("detached_after_the_namespace", life::detached_after_the_namespace),
         root("created_twice_deleted_twice", life::created_twice_deleted_twice),
+        root("created_by_eight_threads", life::created_by_eight_threads),
         root("every_way_to_a_namespace", life::every_way_to_a_namespace),
         root("a_name_that_is_taken", errors::a_name_that_is_taken),
         root("no_namespace", errors::no_namespace),

@@ -19,8 +19,14 @@ impl Group {
 
     pub(crate) fn v2() -> Self {
         let (mount, path) = own_group(|kind, _, _| kind == "cgroup2");
-        let own = mount.join(path);
-        Self::make(own.parent().expect("the test is in a leaf"))
+        let parent = path.parent().expect("the test is in a leaf");
+        Self::make(&mount.join(parent))
+    }
+
+    /// In the hierarchy that has the pids controller.
+    pub(crate) fn any() -> Self {
+        let v1 = fs::read_to_string("/proc/self/cgroup").unwrap().contains(":pids:");
+        if v1 { Self::v1("pids") } else { Self::v2() }
     }
 
     fn make(parent: &Path) -> Self {
@@ -37,7 +43,7 @@ impl Group {
         self.0.join(name)
     }
 
-    fn procs(&self) -> OwnedFd {
+    pub(crate) fn procs(&self) -> OwnedFd {
         OpenOptions::new().write(true).open(self.file("cgroup.procs")).unwrap().into()
     }
 

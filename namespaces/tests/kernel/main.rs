@@ -3,20 +3,51 @@
 mod cgroup;
 mod crowd;
 mod errors;
+mod faults;
+mod hold;
 mod isolation;
 mod life;
+mod roots;
+mod scopes;
 mod streams;
 mod support;
 
 use cofferdam_testkit::{Need, Test, run};
 use std::process::ExitCode;
 
+const BUSYBOX: &str = "/bin/busybox";
+
 fn main() -> ExitCode {
-    let test = Test::new;
-    let user = |name, run| Test::new(name, run).needs(&[Need::Userns]);
-    let root = |name, run| Test::new(name, run).needs(&[Need::Root]);
-    let v2 = |name, run| Test::new(name, run).needs(&[Need::CgroupV2Tree]);
-    run(&[
+    run(&[errors(), isolation(), roots(), streams(), life(), hold(), scopes(), cgroups(), faults()].concat())
+}
+
+/// Needs nothing.
+fn test(name: &'static str, run: fn()) -> Test {
+    Test::new(name, run)
+}
+
+fn user(name: &'static str, run: fn()) -> Test {
+    test(name, run).needs(&[Need::Userns])
+}
+
+fn root(name: &'static str, run: fn()) -> Test {
+    test(name, run).needs(&[Need::Root])
+}
+
+fn rooted(name: &'static str, run: fn()) -> Test {
+    test(name, run).needs(&[Need::Root, Need::Program(BUSYBOX)])
+}
+
+fn v2(name: &'static str, run: fn()) -> Test {
+    test(name, run).needs(&[Need::CgroupV2Tree])
+}
+
+fn group(name: &'static str, run: fn()) -> Test {
+    test(name, run).needs(&[Need::Userns, Need::Cgroup("pids")])
+}
+
+fn errors() -> Vec<Test> {
+    vec![
         test("missing_program", errors::missing_program),
         test("program_not_executable", errors::program_not_executable),
         test("missing_working_directory", errors::missing_working_directory),
@@ -25,6 +56,11 @@ fn main() -> ExitCode {
         test("path_is_searched_as_execvp_does", errors::path_is_searched_as_execvp_does),
         test("clone_refused", errors::clone_refused).needs(&[Need::OrdinaryUser]),
         user("mount_point_missing", errors::mount_point_missing),
+    ]
+}
+
+fn isolation() -> Vec<Test> {
+    vec![
         root("each_namespace_is_new_and_no_other", isolation::each_namespace_is_new_and_no_other),
         user("each_namespace_is_new_in_a_user_namespace", isolation::each_namespace_is_new_in_a_user_namespace),
         user("pid_1_sees_itself_alone", isolation::pid_1_sees_itself_alone),
@@ -36,11 +72,33 @@ fn main() -> ExitCode {
         test("environment_is_what_was_asked_for", isolation::environment_is_what_was_asked_for),
         test("working_directory_is_entered", isolation::working_directory_is_entered),
         test("signals_are_reset", isolation::signals_are_reset),
+    ]
+}
+
+fn roots() -> Vec<Test> {
+    vec![
+        rooted("the_root_is_all_there_is", roots::the_root_is_all_there_is),
+        rooted("it_is_pid_1_of_its_own_proc", roots::it_is_pid_1_of_its_own_proc),
+        rooted("devices_work", roots::devices_work),
+        rooted("mounts_inside_do_not_propagate", roots::mounts_inside_do_not_propagate),
+        rooted("links_out_of_the_root_stay_inside", roots::links_out_of_the_root_stay_inside),
+        rooted("no_working_directory_outside", roots::no_working_directory_outside),
+        rooted("roots_that_cannot_be", roots::roots_that_cannot_be),
+    ]
+}
+
+fn streams() -> Vec<Test> {
+    vec![
         test("pipes_carry_data_both_ways", streams::pipes_carry_data_both_ways),
         test("null_swallows_and_gives_nothing", streams::null_swallows_and_gives_nothing),
         test("a_descriptor_can_serve_two_streams", streams::a_descriptor_can_serve_two_streams),
         test("streams_can_be_crossed", streams::streams_can_be_crossed),
         test("no_other_descriptor_gets_in", streams::no_other_descriptor_gets_in),
+    ]
+}
+
+fn life() -> Vec<Test> {
+    vec![
         test("status_is_kept", life::status_is_kept),
         test("exit_codes_and_signals_are_told", life::exit_codes_and_signals_are_told),
         test("waiting_can_be_bounded", life::waiting_can_be_bounded),
@@ -51,6 +109,43 @@ fn main() -> ExitCode {
         user("dies_with_the_spawning_thread", life::dies_with_the_spawning_thread),
         test("outlives_the_spawning_thread", life::outlives_the_spawning_thread),
         test("a_plan_can_be_used_again", life::a_plan_can_be_used_again),
+        test("two_thousand_from_eight_threads", crowd::two_thousand_from_eight_threads).needs(&[
+            Need::Memory(2 << 30),
+            Need::Userns,
+            Need::CgroupV2Tree,
+        ]),
+    ]
+}
+
+fn hold() -> Vec<Test> {
+    vec![
+        user("namespaces_before_the_program", hold::namespaces_before_the_program),
+        root("filled_from_outside", hold::filled_from_outside),
+        test("dropped_without_release", hold::dropped_without_release),
+        test("keeps_no_pipe_of_others_open", hold::keeps_no_pipe_of_others_open),
+        test("errors_come_when_they_happen", hold::errors_come_when_they_happen),
+        user("every_call_of_a_held_child_can_fail", hold::every_call_of_a_held_child_can_fail),
+        test("outlives_the_holding_thread_and_not_the_process", hold::outlives_the_holding_thread_and_not_the_process),
+        test("ends_with_the_caller", hold::ends_with_the_caller),
+        user("many_at_once", hold::many_at_once),
+    ]
+}
+
+fn scopes() -> Vec<Test> {
+    vec![
+        user("root_inside_and_nobody_new_outside", scopes::root_inside_and_nobody_new_outside),
+        user("what_is_made_inside_is_there_outside", scopes::what_is_made_inside_is_there_outside),
+        user("mounts_stay_in_the_scope", scopes::mounts_stay_in_the_scope),
+        user("a_root_for_an_ordinary_user", scopes::a_root_for_an_ordinary_user).needs(&[Need::Program(BUSYBOX)]),
+        user("other_namespaces_beside_it", scopes::other_namespaces_beside_it),
+        user("a_panic_goes_on_outside", scopes::a_panic_goes_on_outside),
+        user("its_process_can_be_killed", scopes::its_process_can_be_killed),
+        user("among_busy_threads", scopes::among_busy_threads),
+    ]
+}
+
+fn cgroups() -> Vec<Test> {
+    vec![
         test("born_in_v1_cgroups", cgroup::born_in_v1_cgroups).needs(&[
             Need::Root,
             Need::CgroupV1("cpu"),
@@ -64,10 +159,15 @@ fn main() -> ExitCode {
             .needs(&[Need::Root, Need::CgroupV1("memory")]),
         test("an_oom_kill_spares_the_caller_v2", cgroup::an_oom_kill_spares_the_caller_v2)
             .needs(&[Need::CgroupV2("memory")]),
-        test("two_thousand_from_eight_threads", crowd::two_thousand_from_eight_threads).needs(&[
-            Need::Memory(2 << 30),
-            Need::Userns,
-            Need::CgroupV2Tree,
-        ]),
-    ])
+    ]
+}
+
+fn faults() -> Vec<Test> {
+    vec![
+        group("explained_is_what_happens", faults::explained_is_what_happens),
+        group("every_call_of_the_child_can_fail", faults::every_call_of_the_child_can_fail),
+        group("the_child_can_be_killed_at_every_call", faults::the_child_can_be_killed_at_every_call),
+        group("every_call_of_the_caller_can_fail", faults::every_call_of_the_caller_can_fail),
+        test("a_parent_that_is_dead_already", faults::a_parent_that_is_dead_already),
+    ]
 }

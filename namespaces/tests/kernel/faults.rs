@@ -1,0 +1,201 @@
+//! Every system call of a spawn fails in turn, and the error says which it was.
+//!
+//! The cases come from the plan's own list: a step that is added to it is walked without being named here, and one
+//! that no sandbox of this file takes fails the test.
+
+use crate::cgroup::Group;
+use crate::roots::Busybox;
+use cofferdam_namespaces::{Child, Error, ErrorKind, Fds, IdMap, Mount, Namespaces, Plan, Root, Sandbox, Stdio, Step};
+use cofferdam_testkit::fault::{self, Action, Fault, Who, inject, record};
+use nix::errno::Errno;
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use std::collections::BTreeSet;
+use std::os::unix::process::ExitStatusExt;
+
+/// Takes every step that this user can take: only root has a detached mount for a root.
+fn everything(group: &Group, root: &Busybox) -> Plan {
+    let fds = Fds::new().bind("log", std::fs::File::open("/dev/null").unwrap()).cgroup([group.procs()]);
+    if nix::unistd::geteuid().is_root() {
+        let fds = fds.bind("root", root.mount());
+        sandbox().root(Root::mount("root")).prepare(fds).unwrap()
+    } else {
+        sandbox().prepare(fds).unwrap()
+    }
+}
+
+fn sandbox() -> Sandbox {
+    Sandbox::new("true")
+        .env("PATH", "/nowhere:/usr/bin:/bin")
+        .user(IdMap::root())
+        .namespaces(Namespaces::all())
+        .mount(Mount::proc("/proc"))
+        .mount(Mount::dev("/dev"))
+        .hostname("walked")
+        .working_directory("/dev")
+        .stdin(Stdio::Null)
+        .stdout(Stdio::Pipe)
+        .stderr(Stdio::fd("log"))
+        .die_with_parent()
+}
+
+/// Also when it has not been started at all.
+fn no_child_is_left() {
+    let left = waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::__WALL);
+    assert_eq!(left, Err(Errno::ECHILD));
+}
+
+fn finish(result: Result<Child, Error>) -> Result<std::process::ExitStatus, Error> {
+    result?.wait()
+}
+
+/// The child does exactly what the plan says.
+pub(crate) fn explained_is_what_happens() {
+    let (group, root) = (Group::any(), Busybox::new());
+    let plan = everything(&group, &root);
+    let (calls, result) = record(|| finish(plan.spawn()));
+    assert!(result.unwrap().success());
+    let done: Vec<i64> = calls.iter().filter(|call| call.who == Who::Child).map(|call| call.number).collect();
+    let mut told: Vec<i64> = plan.explain().map(|call| call.number()).collect();
+    // Of the places where the program may be, those after the one where it is are not tried.
+    told.truncate(done.len());
+    assert_eq!(done, told);
+    let steps: BTreeSet<Step> = plan.explain().map(|call| call.step()).collect();
+    let mut all: BTreeSet<Step> = Step::ALL.iter().copied().filter(|step| step.in_child()).collect();
+    // Of a child that is held: see there.
+    all.remove(&Step::Hold);
+    if !nix::unistd::geteuid().is_root() {
+        all.retain(|step| ![Step::Root, Step::Pivot].contains(step));
+    }
+    assert_eq!(steps, all, "every step has its fault case");
+    assert!(plan.explain().any(|call| call.may_fail()));
+}
+
+/// How many calls of the plan the child makes: of the places where the program may be, those after the one where it is are not tried.
+fn reached(group: &Group, root: &Busybox) -> usize {
+    // With the first thread glibc takes two signals for itself, which may have been ignored.
+    std::thread::spawn(|| ()).join().unwrap();
+    let plan = everything(group, root);
+    let (calls, result) = record(|| finish(plan.spawn()));
+    assert!(result.unwrap().success());
+    calls.iter().filter(|call| call.who == Who::Child).count()
+}
+
+pub(crate) fn every_call_of_the_child_can_fail() {
+    let (group, root) = (Group::any(), Busybox::new());
+    for nth in 0..reached(&group, &root) {
+        let plan = everything(&group, &root);
+        // An errno that no step overcomes.
+        let fault = Fault { who: Who::Child, nth, action: Action::Errno(libc::EXFULL) };
+        let (_, result) = inject(fault, || finish(plan.spawn()));
+        let (call, error) = (plan.explain().nth(nth).unwrap(), result.expect_err("fails"));
+        assert_eq!((error.step(), error.raw_os_error()), (call.step(), Some(libc::EXFULL)), "{call}: {error}");
+        assert_eq!(error.system_call(), Some(call.name()), "{call}: {error}");
+        if call.step() != Step::Exec && !call.object().is_empty() {
+            assert_eq!(error.object(), Some(call.object()), "{call}: {error}");
+        }
+        no_child_is_left();
+    }
+}
+
+pub(crate) fn the_child_can_be_killed_at_every_call() {
+    let (group, root) = (Group::any(), Busybox::new());
+    for nth in 0..reached(&group, &root) {
+        let plan = everything(&group, &root);
+        let fault = Fault { who: Who::Child, nth, action: Action::Kill };
+        let (_, result) = inject(fault, || finish(plan.spawn()));
+        let call = plan.explain().nth(nth).unwrap();
+        match result {
+            // Whether it dies in execve or right after it is the same to everybody.
+            Ok(status) => assert_eq!((call.step(), status.signal()), (Step::Exec, Some(libc::SIGKILL))),
+            Err(error) => {
+                assert_eq!((error.step(), error.kind()), (call.step(), ErrorKind::Killed), "{call}: {error}");
+                assert_eq!(error.signal(), Some(libc::SIGKILL));
+            }
+        }
+        no_child_is_left();
+    }
+}
+
+/// What the caller itself does, from the configuration to the clone.
+pub(crate) fn every_call_of_the_caller_can_fail() {
+    let spawn = || {
+        let null = std::fs::File::open("/dev/null").unwrap();
+        Ok((null, Group::any())).and_then(|(null, group)| {
+            let fds = Fds::new().bind("log", null).cgroup([group.procs()]);
+            let child = sandbox().prepare(fds).and_then(|plan| plan.spawn());
+            let result = finish(child);
+            drop(group);
+            result
+        })
+    };
+    let (calls, result) = record(spawn);
+    assert!(result.unwrap().success());
+    let mut steps = BTreeSet::new();
+    let callers = calls.iter().filter(|call| call.who == Who::Parent).enumerate();
+    for (nth, call) in callers {
+        let Some(step) = step_of_caller(call) else { continue };
+        let (after, result) = inject(Fault { who: Who::Parent, nth, action: Action::Errno(libc::EXFULL) }, spawn);
+        let faulted = after.iter().find(|call| call.fault.is_some()).expect("the call comes again");
+        assert_eq!(faulted.number, call.number);
+        let error = result.expect_err(&call.to_string());
+        assert_eq!((error.step(), error.raw_os_error()), (step, Some(libc::EXFULL)), "{call}: {error}");
+        assert_eq!(error.system_call(), Some(call.name()), "{call}: {error}");
+        steps.insert(step);
+        no_child_is_left();
+    }
+    let all = [Step::Prepare, Step::Pipe, Step::Stack, Step::BlockSignals, Step::Clone];
+    assert!(all.iter().all(|step| steps.contains(step)), "{steps:?}");
+}
+
+/// The step that a call of the caller belongs to; none for what is not the spawn's (the allocator, the test), or only cleans up.
+fn step_of_caller(call: &fault::Call) -> Option<Step> {
+    const STACK: u64 = 64 << 10;
+    let [_, length, protection, flags, ..] = call.args;
+    let read_write = (libc::PROT_READ | libc::PROT_WRITE) as u64;
+    match call.number {
+        libc::SYS_mmap if flags & libc::MAP_STACK as u64 != 0 => Some(Step::Stack),
+        libc::SYS_mprotect if (length, protection) == (STACK, read_write) => Some(Step::Stack),
+        libc::SYS_pipe2 => Some(Step::Pipe),
+        libc::SYS_rt_sigprocmask if call.args[3] == 8 => Some(Step::BlockSignals),
+        libc::SYS_clone3 => Some(Step::Clone),
+        libc::SYS_pidfd_open | libc::SYS_fstatfs | libc::SYS_rt_sigaction => Some(Step::Prepare),
+        _ => None,
+    }
+}
+
+/// The parent has died between the child's birth and its asking for a signal: here long before, because the plan is used in a fork
+/// of the process that made it.
+pub(crate) fn a_parent_that_is_dead_already() {
+    let sandbox = Sandbox::new("/bin/sleep").arg("1000").die_with_parent();
+    let (told, tell) = nix::unistd::pipe().unwrap();
+    let maker = fork(|| {
+        let plan = sandbox.prepare(Fds::new()).unwrap();
+        let maker = nix::unistd::getpid();
+        // Runs on after its parent, the maker, has ended.
+        fork(|| {
+            while nix::unistd::getppid() == maker {
+                std::thread::yield_now();
+            }
+            let error = plan.spawn().unwrap_err();
+            assert_eq!((error.step(), error.raw_os_error()), (Step::ParentDeath, Some(libc::ESRCH)), "{error}");
+            nix::unistd::write(&tell, b"refused").unwrap();
+        });
+    });
+    drop(tell);
+    nix::sys::wait::waitpid(maker, None).unwrap();
+    let mut answer = String::new();
+    std::io::Read::read_to_string(&mut std::fs::File::from(told), &mut answer).unwrap();
+    assert_eq!(answer, "refused");
+}
+
+pub(crate) fn fork(body: impl FnOnce()) -> nix::unistd::Pid {
+    #[expect(unsafe_code, reason = "a process to die")]
+    // SAFETY: the test's process has one thread, so that the child may do anything.
+    match unsafe { nix::unistd::fork() }.unwrap() {
+        nix::unistd::ForkResult::Parent { child } => child,
+        nix::unistd::ForkResult::Child => {
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+            std::process::exit(i32::from(result.is_err()));
+        }
+    }
+}

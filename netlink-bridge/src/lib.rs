@@ -85,7 +85,8 @@
 //!
 //! `CAP_NET_ADMIN` over the host's and the container's network namespace, and `CAP_SYS_ADMIN` to enter a namespace that is not the
 //! current one (also over the caller's own user namespace). Root of a user namespace has all of these over
-//! network namespaces that were made in it: among them everything here works for an ordinary user.
+//! network namespaces that were made in it: among them everything here works for an ordinary user. A [`Host`], a [`Network`] and a [`NetNs`] that were
+//! opened inside (in a program with threads by `Scope::run` of `cofferdam-namespaces`) can be used from outside by the user who made it.
 //!
 //! # Threats that are met here
 //!

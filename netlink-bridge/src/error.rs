@@ -138,7 +138,7 @@ impl Error {
         }
     }
 
-    /// The kernel's own words about it, from netlink's extended acknowledgement.
+    /// The kernel's own words about it, from netlink's extended acknowledgement. Newer kernels have more to say.
     #[must_use]
     #[doc(alias = "extack")]
     pub fn kernel_message(&self) -> Option<&str> {

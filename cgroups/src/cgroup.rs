@@ -38,10 +38,7 @@ impl Cgroup {
     }
 
     /// Makes it in all of the trees, or in none.
-    pub(crate) fn make(
-        places: impl Iterator<Item = (Arc<Tree>, PathBuf, Subsystems)>,
-        name: &OsStr,
-    ) -> Result<Self> {
+    pub(crate) fn make(places: impl Iterator<Item = (Arc<Tree>, PathBuf, Subsystems)>, name: &OsStr) -> Result<Self> {
         let mut made = Cgroup::new(Vec::new(), false);
         for (tree, parent, subsystems) in places {
             match Member::make(&tree, &parent, name, subsystems) {
@@ -87,9 +84,8 @@ impl Cgroup {
     pub fn open_child(&self, name: impl AsRef<OsStr>) -> Result<Self> {
         let name = name.as_ref();
         dir::check_name(name)?;
-        let members = self.members.iter().map(|member| {
-            Member::open(&member.tree, member.relative.join(name), member.subsystems)
-        });
+        let members =
+            self.members.iter().map(|member| Member::open(&member.tree, member.relative.join(name), member.subsystems));
         Ok(Cgroup::new(members.collect::<Result<_>>()?, false))
     }
 
@@ -180,11 +176,7 @@ impl Cgroup {
             Ok(member) => member.version(),
             Err(_) => Version::V2,
         };
-        let in_force = if policy::needs_bandwidth(limits, version) {
-            self.bandwidth()?
-        } else {
-            None
-        };
+        let in_force = if policy::needs_bandwidth(limits, version) { self.bandwidth()? } else { None };
         let list = policy::writes(limits, version, in_force)?;
         let mut rest = list.as_slice();
         while let [first, after @ ..] = rest {
@@ -205,8 +197,7 @@ impl Cgroup {
 
     fn write(&self, write: &Write) -> Result<()> {
         let dir = &self.governing(write.subsystem)?.dir;
-        dir.write(write.file, &write.text)
-            .map_err(|error| file_missing(dir, error))
+        dir.write(write.file, &write.text).map_err(|error| file_missing(dir, error))
     }
 
     /// The limits that this cgroup has, as the kernel tells them. What it cannot have (a quota at the root of v2), and
@@ -295,32 +286,19 @@ impl Cgroup {
     pub fn pids_stats(&self) -> Result<PidsStats> {
         let dir = &self.governing(Subsystems::PIDS)?.dir;
         let mut buffer = buffer();
-        let current = dir
-            .read("pids.current", &mut buffer)
-            .map_err(|error| file_missing(dir, error))?;
+        let current = dir.read("pids.current", &mut buffer).map_err(|error| file_missing(dir, error))?;
         let current = text::number(current).ok_or_else(|| dir.malformed("pids.current"))?;
-        let max = dir
-            .read(policy::PIDS_MAX, &mut buffer)
-            .map_err(|error| file_missing(dir, error))?;
-        let max: Max<u64> =
-            policy::parse_max(max).ok_or_else(|| dir.malformed(policy::PIDS_MAX))?;
+        let max = dir.read(policy::PIDS_MAX, &mut buffer).map_err(|error| file_missing(dir, error))?;
+        let max: Max<u64> = policy::parse_max(max).ok_or_else(|| dir.malformed(policy::PIDS_MAX))?;
         let peak = dir.read_if_there("pids.peak", &mut buffer)?;
         let peak = peak.and_then(text::number);
         let events = dir.read_if_there("pids.events", &mut buffer)?;
-        Ok(PidsStats {
-            current,
-            max,
-            peak,
-            events_max: events.and_then(stats::pids_events_max),
-        })
+        Ok(PidsStats { current, max, peak, events_max: events.and_then(stats::pids_events_max) })
     }
 
     /// The directory in which a subsystem is governed.
     pub(crate) fn governing(&self, subsystem: Subsystems) -> Result<&Member> {
-        let found = self
-            .members
-            .iter()
-            .find(|m| m.subsystems.contains(subsystem));
+        let found = self.members.iter().find(|m| m.subsystems.contains(subsystem));
         found.ok_or_else(|| {
             let path = self.paths().last().unwrap_or(Path::new("")).to_owned();
             let name: String = subsystem.names().collect();
@@ -333,9 +311,5 @@ impl Cgroup {
 
 /// A file that is missing in a cgroup that exists means that the controller is not on.
 fn file_missing(dir: &Dir, error: Error) -> Error {
-    if error.is_gone() && dir.is_alive() {
-        error.with_kind(ErrorKind::ControllerUnavailable)
-    } else {
-        error
-    }
+    if error.is_gone() && dir.is_alive() { error.with_kind(ErrorKind::ControllerUnavailable) } else { error }
 }

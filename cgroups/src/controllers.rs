@@ -45,10 +45,7 @@ impl Subsystems {
 
     /// The kernel's names, for example `cpu`.
     pub(crate) fn names(self) -> impl Iterator<Item = &'static str> {
-        NAMES
-            .iter()
-            .filter(move |(subsystem, _)| self.contains(*subsystem))
-            .map(|(_, name)| *name)
+        NAMES.iter().filter(move |(subsystem, _)| self.contains(*subsystem)).map(|(_, name)| *name)
     }
 
     /// For `cgroup.subtree_control`: `+cpu +pids`, with the sign given.

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use crate::cgroup::Cgroup;
 use crate::dir::Dir;
-use crate::error::{Error, ErrorKind, Op, Result};
+use crate::error::{Error, ErrorKind, Op, Result, gone_is_fine};
 use crate::kill::{Deadline, wait_until_empty};
 use crate::member::Member;
 
@@ -44,11 +44,7 @@ fn delete(member: &Member, deadline: Deadline) -> Result<()> {
     let parent = member.relative.parent().unwrap_or(Path::new(""));
     let Some(name) = member.relative.file_name() else {
         // Only one's own cgroup can be a root, and it was refused.
-        return Err(Error::new(
-            ErrorKind::InvalidInput,
-            Op::Remove,
-            member.dir.path(),
-        ));
+        return Err(Error::new(ErrorKind::InvalidInput, Op::Remove, member.dir.path()));
     };
     let parent = match member.tree.root.dir(parent) {
         Err(error) if error.is_gone() => return Ok(()),
@@ -63,8 +59,9 @@ fn delete(member: &Member, deadline: Deadline) -> Result<()> {
         result => return gone_is_fine(result),
     }
     wait_until_empty(member, deadline).map_err(|error| match error.kind() {
-        ErrorKind::TimedOut => Error::os(Errno::BUSY, Op::Remove, member.dir.path())
-            .with_note("there are processes in it, or below it"),
+        ErrorKind::TimedOut => {
+            Error::os(Errno::BUSY, Op::Remove, member.dir.path()).with_note("there are processes in it, or below it")
+        }
         _ => error,
     })?;
     gone_is_fine(delete_below(&member.dir, deadline))?;
@@ -106,12 +103,5 @@ fn remove(top: &Dir, relative: &Path, deadline: Deadline) -> Result<()> {
             }
             result => return gone_is_fine(result),
         }
-    }
-}
-
-fn gone_is_fine(result: Result<()>) -> Result<()> {
-    match result {
-        Err(error) if error.is_gone() => Ok(()),
-        result => result,
     }
 }

@@ -36,10 +36,7 @@ pub(crate) struct Dir {
 /// The flags with which everything below a mount is opened. Cgroup file systems have no links, and nothing of ours
 /// is behind a mount below them: whatever is, was put there by someone else.
 fn resolve() -> ResolveFlags {
-    ResolveFlags::BENEATH
-        | ResolveFlags::NO_MAGICLINKS
-        | ResolveFlags::NO_SYMLINKS
-        | ResolveFlags::NO_XDEV
+    ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV
 }
 
 impl Dir {
@@ -56,18 +53,13 @@ impl Dir {
         };
         let found = rustix::fs::fstatfs(&fd).map_err(check)?.f_type;
         let stat = rustix::fs::fstat(&fd).map_err(check)?;
-        let found_device = (
-            rustix::fs::major(stat.st_dev),
-            rustix::fs::minor(stat.st_dev),
-        );
+        let found_device = (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
         if u64::try_from(found).ok() != Some(magic) || found_device != device {
-            return Err(Error::new(ErrorKind::NoCgroups, Op::Check, path)
-                .with_note("another file system is mounted over it"));
+            return Err(
+                Error::new(ErrorKind::NoCgroups, Op::Check, path).with_note("another file system is mounted over it")
+            );
         }
-        Ok(Dir {
-            fd,
-            path: path.to_owned(),
-        })
+        Ok(Dir { fd, path: path.to_owned() })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -110,11 +102,7 @@ impl Dir {
     }
 
     /// Like [`read`](Self::read), for a file that this kernel, or this kind of cgroup, may not have.
-    pub(crate) fn read_if_there<'a>(
-        &self,
-        file: &str,
-        buffer: &'a mut Buffer,
-    ) -> Result<Option<&'a [u8]>> {
+    pub(crate) fn read_if_there<'a>(&self, file: &str, buffer: &'a mut Buffer) -> Result<Option<&'a [u8]>> {
         match self.read(file, buffer) {
             Ok(text) => Ok(Some(text)),
             Err(error) if error.is_gone() && self.is_alive() => Ok(None),
@@ -125,22 +113,12 @@ impl Dir {
     /// Reads a file of any length: a list.
     pub(crate) fn read_list(&self, file: &str) -> Result<Vec<u8>> {
         let fd = self.open(Path::new(file), OFlags::RDONLY)?;
-        let (mut text, mut part) = (Vec::new(), buffer());
-        loop {
-            let n = retry_on_intr(|| rustix::io::read(&fd, &mut part[..]))
-                .map_err(|errno| Error::os(errno, Op::Read, self.path.join(file)))?;
-            match part.get(..n) {
-                Some(read) if !read.is_empty() => text.extend_from_slice(read),
-                _ => return Ok(text),
-            }
-        }
+        read_to_end(&fd).map_err(|errno| Error::os(errno, Op::Read, self.path.join(file)))
     }
 
     /// Writes a text in one go: three system calls.
     pub(crate) fn write(&self, file: &str, text: &str) -> Result<()> {
-        let fd = self
-            .writable(file)
-            .map_err(|error| self.write_error(&error, file, text))?;
+        let fd = self.writable(file).map_err(|error| self.write_error(&error, file, text))?;
         match retry_on_intr(|| rustix::io::write(&fd, text.as_bytes())) {
             Ok(n) if n == text.len() => Ok(()),
             // The kernel takes a setting whole or not at all.
@@ -173,8 +151,7 @@ impl Dir {
 
     /// Another descriptor of this directory.
     pub(crate) fn duplicate(&self) -> Result<OwnedFd> {
-        rustix::io::fcntl_dupfd_cloexec(&self.fd, 0)
-            .map_err(|errno| Error::os(errno, Op::Duplicate, &self.path))
+        rustix::io::fcntl_dupfd_cloexec(&self.fd, 0).map_err(|errno| Error::os(errno, Op::Duplicate, &self.path))
     }
 
     /// Makes a directory, which is a cgroup.
@@ -212,8 +189,7 @@ impl Dir {
 
     /// Whether the name still stands for this very directory, and not for one made later.
     pub(crate) fn is_named(&self, parent: &Dir, name: &OsStr) -> Result<bool> {
-        let own =
-            rustix::fs::fstat(&self.fd).map_err(|errno| Error::os(errno, Op::Check, &self.path))?;
+        let own = rustix::fs::fstat(&self.fd).map_err(|errno| Error::os(errno, Op::Check, &self.path))?;
         match parent.identity_of(name) {
             Ok(found) => Ok(found == (own.st_dev, own.st_ino)),
             Err(Errno::NOENT | Errno::NODEV) => Ok(false),
@@ -237,12 +213,23 @@ impl Dir {
     }
 }
 
+fn read_to_end(fd: &OwnedFd) -> std::result::Result<Vec<u8>, Errno> {
+    let (mut text, mut part) = (Vec::new(), buffer());
+    loop {
+        let n = retry_on_intr(|| rustix::io::read(fd, &mut part[..]))?;
+        match part.get(..n) {
+            Some(read) if !read.is_empty() => text.extend_from_slice(read),
+            _ => return Ok(text),
+        }
+    }
+}
+
 /// A file outside of the cgroup file systems: `/proc/…`.
 pub(crate) fn read_file(path: &str) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|error| {
-        let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-        Error::os(errno, Op::Read, path).with_kind(ErrorKind::NoCgroups)
-    })
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty()))
+        .and_then(|fd| read_to_end(&fd))
+        .map_err(|errno| Error::os(errno, Op::Read, path).with_kind(ErrorKind::NoCgroups))
 }
 
 /// A name that stands for an entry of a directory, and for nothing else.
@@ -257,11 +244,7 @@ pub(crate) fn check_name(name: &OsStr) -> Result<()> {
     if plain {
         Ok(())
     } else {
-        Err(Error::invalid(
-            name.to_string_lossy(),
-            "cgroup name",
-            "a plain file name is needed",
-        ))
+        Err(Error::invalid(name.to_string_lossy(), "cgroup name", "a plain file name is needed"))
     }
 }
 
@@ -272,21 +255,10 @@ mod tests {
 
     #[test]
     fn names() {
-        for good in [
-            "a",
-            "build-42",
-            "a:b",
-            "...",
-            "..a",
-            "a b",
-            "é",
-            " (deleted)",
-        ] {
+        for good in ["a", "build-42", "a:b", "...", "..a", "a b", "é", " (deleted)"] {
             assert!(check_name(OsStr::new(good)).is_ok(), "{good:?}");
         }
-        for bad in [
-            "", ".", "..", "/", "/etc", "a/b", "../a", "a/", "a\0", "a\nb",
-        ] {
+        for bad in ["", ".", "..", "/", "/etc", "a/b", "../a", "a/", "a\0", "a\nb"] {
             let error = check_name(OsStr::new(bad)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{bad:?}");
         }
@@ -304,26 +276,11 @@ mod tests {
     fn the_kernel_refuses_what_the_check_would_miss() {
         // Any directory will do: only the flags are tested.
         let fd = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
-        let root = Dir {
-            fd,
-            path: "/".into(),
-        };
-        assert_eq!(
-            root.dir(Path::new("..")).unwrap_err().errno(),
-            Some(Errno::XDEV)
-        );
-        assert_eq!(
-            root.dir(Path::new("/tmp")).unwrap_err().errno(),
-            Some(Errno::XDEV)
-        );
-        assert_eq!(
-            root.readable("proc/self/exe").unwrap_err().errno(),
-            Some(Errno::XDEV)
-        );
-        assert_eq!(
-            root.dir(Path::new("proc/self")).unwrap_err().errno(),
-            Some(Errno::XDEV)
-        );
+        let root = Dir { fd, path: "/".into() };
+        assert_eq!(root.dir(Path::new("..")).unwrap_err().errno(), Some(Errno::XDEV));
+        assert_eq!(root.dir(Path::new("/tmp")).unwrap_err().errno(), Some(Errno::XDEV));
+        assert_eq!(root.readable("proc/self/exe").unwrap_err().errno(), Some(Errno::XDEV));
+        assert_eq!(root.dir(Path::new("proc/self")).unwrap_err().errno(), Some(Errno::XDEV));
     }
 
     proptest! {

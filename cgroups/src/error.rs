@@ -145,14 +145,7 @@ struct Inner {
 impl Error {
     /// An error that we found out ourselves.
     pub(crate) fn new(kind: ErrorKind, op: Op, path: impl Into<PathBuf>) -> Self {
-        Error(Box::new(Inner {
-            kind,
-            op,
-            value: None,
-            path: path.into(),
-            errno: None,
-            note: None,
-        }))
+        Error(Box::new(Inner { kind, op, value: None, path: path.into(), errno: None, note: None }))
     }
 
     /// An error that the kernel returned.
@@ -164,9 +157,7 @@ impl Error {
 
     /// A value that the caller gave and that is refused.
     pub(crate) fn invalid(value: impl Into<String>, path: &str, note: &'static str) -> Self {
-        Error::new(ErrorKind::InvalidInput, Op::Check, path)
-            .with_value(value)
-            .with_note(note)
+        Error::new(ErrorKind::InvalidInput, Op::Check, path).with_value(value).with_note(note)
     }
 
     pub(crate) fn with_value(mut self, value: impl Into<String>) -> Self {
@@ -220,6 +211,14 @@ impl Error {
     }
 }
 
+/// For what would have removed, killed or thawed the cgroup anyway.
+pub(crate) fn gone_is_fine(result: Result<()>) -> Result<()> {
+    match result {
+        Err(error) if error.is_gone() => Ok(()),
+        result => result,
+    }
+}
+
 impl fmt::Display for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.op.text())?;
@@ -252,8 +251,7 @@ mod tests {
 
     #[test]
     fn says_operation_object_and_errno() {
-        let error = Error::os(Errno::ACCESS, Op::Write, "/sys/fs/cgroup/x/cpu.max")
-            .with_value("max 100000");
+        let error = Error::os(Errno::ACCESS, Op::Write, "/sys/fs/cgroup/x/cpu.max").with_value("max 100000");
         assert_eq!(
             error.to_string(),
             "write \"max 100000\" to /sys/fs/cgroup/x/cpu.max: Permission denied (os error 13)"
@@ -267,10 +265,7 @@ mod tests {
     #[test]
     fn a_refused_value_has_no_errno() {
         let error = Error::invalid("0", "cpu period", "1 ms to 1 s");
-        assert_eq!(
-            error.to_string(),
-            "check \"0\" for cpu period: not acceptable; 1 ms to 1 s"
-        );
+        assert_eq!(error.to_string(), "check \"0\" for cpu period: not acceptable; 1 ms to 1 s");
         assert_eq!(error.raw_os_error(), None);
     }
 

@@ -56,9 +56,6 @@ impl Deref for Guard {
 impl Cgroup {
     /// Binds the cgroup's life to a guard, which kills and deletes it when dropped.
     pub fn into_guard(self) -> Guard {
-        Guard {
-            cgroup: self,
-            armed: true,
-        }
+        Guard { cgroup: self, armed: true }
     }
 }

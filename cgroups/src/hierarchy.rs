@@ -41,19 +41,13 @@ impl Hierarchy {
     /// # Errors
     /// [`ErrorKind::NoCgroups`] if the texts name no cgroup file system.
     pub fn from_proc(mountinfo: &[u8], cgroup: &[u8]) -> Result<Self> {
-        let (layout, mounted) = layout::find(mountinfo, cgroup)
-            .ok_or_else(|| Error::new(ErrorKind::NoCgroups, Op::Find, MOUNTINFO))?;
-        let mut hierarchy = Hierarchy {
-            layout,
-            trees: Vec::with_capacity(mounted.len()),
-            unusable: Vec::new(),
-        };
+        let (layout, mounted) =
+            layout::find(mountinfo, cgroup).ok_or_else(|| Error::new(ErrorKind::NoCgroups, Op::Find, MOUNTINFO))?;
+        let mut hierarchy = Hierarchy { layout, trees: Vec::with_capacity(mounted.len()), unusable: Vec::new() };
         for found in mounted {
             match open_tree(&found) {
                 Ok(tree) => hierarchy.trees.push(Arc::new(tree)),
-                Err(error) => hierarchy
-                    .unusable
-                    .push((found.version, found.subsystems, error)),
+                Err(error) => hierarchy.unusable.push((found.version, found.subsystems, error)),
             }
         }
         Ok(hierarchy)
@@ -109,13 +103,10 @@ impl Hierarchy {
     pub fn open(&self, name: impl AsRef<OsStr>, controllers: Controllers) -> Result<Cgroup> {
         let name = name.as_ref();
         dir::check_name(name)?;
-        let members = self
-            .choose(controllers)?
-            .into_iter()
-            .map(|(tree, subsystems)| {
-                let relative = self.place(&tree, subsystems).join(name);
-                Member::open(&tree, relative, subsystems)
-            });
+        let members = self.choose(controllers)?.into_iter().map(|(tree, subsystems)| {
+            let relative = self.place(&tree, subsystems).join(name);
+            Member::open(&tree, relative, subsystems)
+        });
         Ok(Cgroup::new(members.collect::<Result<_>>()?, false))
     }
 
@@ -161,10 +152,7 @@ impl Hierarchy {
         }
         chosen.sort_by_key(|(tree, _)| tree.version == Version::V2);
         // Without the unified tree a hybrid could not kill what it holds.
-        let unified = self
-            .unusable
-            .iter()
-            .find(|(version, ..)| *version == Version::V2);
+        let unified = self.unusable.iter().find(|(version, ..)| *version == Version::V2);
         if let Some((_, _, error)) = unified {
             return Err(error.clone());
         }
@@ -175,10 +163,7 @@ impl Hierarchy {
     }
 
     fn missing(&self, subsystem: Subsystems) -> Error {
-        let known = self
-            .unusable
-            .iter()
-            .find(|(_, held, _)| held.contains(subsystem));
+        let known = self.unusable.iter().find(|(_, held, _)| held.contains(subsystem));
         if let Some((_, _, error)) = known {
             return error.clone();
         }
@@ -193,12 +178,7 @@ fn open_tree(found: &Mounted) -> Result<Tree> {
     let mut first_error = None;
     for view in &found.views {
         let opened = Dir::mount(&view.point, found.version, found.device).and_then(|root| {
-            let mut tree = Tree {
-                version: found.version,
-                subsystems: found.subsystems,
-                root,
-                own: view.own.clone(),
-            };
+            let mut tree = Tree { version: found.version, subsystems: found.subsystems, root, own: view.own.clone() };
             if found.version == Version::V2 {
                 let mut buffer = buffer();
                 let names = tree.root.read("cgroup.controllers", &mut buffer)?;

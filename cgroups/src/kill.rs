@@ -12,7 +12,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_si
 use crate::cgroup::Cgroup;
 use crate::controllers::Subsystems;
 use crate::dir::{Dir, buffer};
-use crate::error::{Error, ErrorKind, Op, Result};
+use crate::error::{Error, ErrorKind, Op, Result, gone_is_fine};
 use crate::layout::Version;
 use crate::member::Member;
 use crate::text;
@@ -40,31 +40,33 @@ impl Cgroup {
             return Err(self.refused(Op::Kill));
         }
         let deadline = Deadline::after(timeout);
+        // What is in the v1 trees only, or in all of them if there is no cgroup.kill.
+        let mut rest = Vec::with_capacity(self.members().len());
         for member in self.members() {
             if member.version() == Version::V2 && kill_at_once(&member.dir)? {
                 wait_until_empty(member, deadline)?;
+            } else {
+                rest.push(member);
             }
         }
-        // What is in the v1 trees only, or in all of them if there is no cgroup.kill.
         loop {
-            let pids = self.all_processes()?;
+            let pids = all_processes(&rest)?;
             if pids.is_empty() {
                 return Ok(());
             }
             if deadline.has_passed() {
                 return Err(self.error(ErrorKind::TimedOut, Op::Kill));
             }
-            let frozen = self.freeze(deadline);
-            let killed = self.signal(deadline);
+            let frozen = freeze(&rest, deadline);
+            let killed = self.signal(&rest, deadline);
             // A cgroup that stays frozen would never end: thaw first, look at the errors then.
-            frozen.and(self.thaw())?;
+            frozen.and(thaw(&rest))?;
             wait_for(&killed?, deadline);
         }
     }
 
     pub(crate) fn refused(&self, op: Op) -> Error {
-        self.error(ErrorKind::InvalidInput, op)
-            .with_note("the caller itself is in it")
+        self.error(ErrorKind::InvalidInput, op).with_note("the caller itself is in it")
     }
 
     fn error(&self, kind: ErrorKind, op: Op) -> Error {
@@ -72,18 +74,9 @@ impl Cgroup {
         Error::new(kind, op, path)
     }
 
-    /// Every process in and below, in any of the trees.
-    fn all_processes(&self) -> Result<BTreeSet<u32>> {
-        let mut pids = BTreeSet::new();
-        for member in self.members() {
-            processes_below(&member.dir, &mut pids)?;
-        }
-        Ok(pids)
-    }
-
     /// Kills what is there now. Returns the processes that were signalled.
-    fn signal(&self, deadline: Deadline) -> Result<Vec<OwnedFd>> {
-        let pids: Vec<u32> = self.all_processes()?.into_iter().collect();
+    fn signal(&self, rest: &[&Member], deadline: Deadline) -> Result<Vec<OwnedFd>> {
+        let pids: Vec<u32> = all_processes(rest)?.into_iter().collect();
         if pids.contains(&getpid().as_raw_nonzero().get().unsigned_abs()) {
             return Err(self.refused(Op::Kill));
         }
@@ -97,7 +90,7 @@ impl Cgroup {
             }
             // A number may have been given to a process elsewhere before the pidfd was opened. One that is listed
             // now, with the pidfd open, is either ours or has ended, and then the signal goes nowhere.
-            let still = self.all_processes()?;
+            let still = all_processes(rest)?;
             open.retain(|(pid, _)| still.contains(pid));
             for (_, pidfd) in &open {
                 match pidfd_send_signal(pidfd, Signal::KILL) {
@@ -119,55 +112,62 @@ impl Cgroup {
         };
         match pidfd_open(pid, PidfdFlags::empty()) {
             Ok(pidfd) => Ok(Some(pidfd)),
-            Err(Errno::SRCH) => Ok(None),
+            // Gone, or (EINVAL, since 6.9 ENOENT) a thread that is not the first of its process.
+            Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => Ok(None),
             Err(errno) => Err(self.os(errno)),
         }
     }
 
     fn os(&self, errno: Errno) -> Error {
-        Error::os(
-            errno,
-            Op::Kill,
-            self.paths().last().unwrap_or(Path::new("")),
-        )
+        Error::os(errno, Op::Kill, self.paths().last().unwrap_or(Path::new("")))
     }
+}
 
-    /// The directories that can be frozen.
-    fn freezers(&self) -> impl Iterator<Item = &Member> {
-        self.members()
-            .iter()
-            .filter(|member| match member.version() {
-                Version::V1 => member.subsystems.contains(Subsystems::FREEZER),
-                Version::V2 => true,
-            })
+/// Every process in and below, in any of the trees.
+fn all_processes(members: &[&Member]) -> Result<BTreeSet<u32>> {
+    let mut pids = BTreeSet::new();
+    for member in members {
+        processes_below(&member.dir, &mut pids)?;
     }
+    Ok(pids)
+}
 
-    /// Stops forking, where there is a freezer: for a while at most, and for a part at worst. What escapes is caught
-    /// in the next round.
-    fn freeze(&self, deadline: Deadline) -> Result<()> {
-        let until = deadline.at_most(ROUND);
-        for member in self.freezers() {
-            let (file, text) = freezer(member, true);
-            loop {
-                match gone_is_fine(member.dir.write(file, text)) {
-                    Ok(()) if is_frozen(member)? => break,
-                    // v1: processes that fork keep it in "FREEZING" until it is told again.
-                    Ok(()) if !until.has_passed() => std::thread::sleep(LOOK_AGAIN),
-                    result => break result?,
-                }
+/// The directories that can be frozen.
+fn freezers<'a>(members: &'a [&'a Member]) -> impl Iterator<Item = &'a Member> {
+    let can = |member: &&Member| match member.version() {
+        Version::V1 => member.subsystems.contains(Subsystems::FREEZER),
+        Version::V2 => true,
+    };
+    members.iter().copied().filter(can)
+}
+
+/// Stops forking, where there is a freezer: for a while at most, and for a part at worst. What escapes is caught in
+/// the next round.
+fn freeze(members: &[&Member], deadline: Deadline) -> Result<()> {
+    let until = deadline.at_most(ROUND);
+    for member in freezers(members) {
+        let (file, text) = freezer(member, true);
+        loop {
+            match gone_is_fine(member.dir.write(file, text)) {
+                Ok(()) if is_frozen(member)? => break,
+                // v1: processes that fork keep it in "FREEZING" until it is told again.
+                Ok(()) if !until.has_passed() => std::thread::sleep(LOOK_AGAIN),
+                result => break result?,
             }
         }
-        Ok(())
     }
+    Ok(())
+}
 
-    fn thaw(&self) -> Result<()> {
-        let mut result = Ok(());
-        for member in self.freezers() {
-            let (file, text) = freezer(member, false);
-            result = result.and(gone_is_fine(member.dir.write(file, text)));
-        }
-        result
+/// Also what had been frozen below before: on v1 a frozen process does not even die.
+fn thaw(members: &[&Member]) -> Result<()> {
+    let mut result = Ok(());
+    for member in freezers(members) {
+        let (file, text) = freezer(member, false);
+        let thawed = for_each_below(&member.dir, |dir| dir.write(file, text));
+        result = result.and(thawed);
     }
+    result
 }
 
 /// Writes `cgroup.kill`. False if this kernel, or a threaded cgroup, does not have it.
@@ -204,20 +204,30 @@ fn is_frozen(member: &Member) -> Result<bool> {
     }
 }
 
-fn gone_is_fine(result: Result<()>) -> Result<()> {
-    match result {
-        Err(error) if error.is_gone() => Ok(()),
-        result => result,
+/// The list of processes; in a threaded cgroup, which has none, that of threads. Their processes are listed in the
+/// cgroup above them that is the domain.
+fn listed(dir: &Dir) -> Result<Vec<u8>> {
+    match dir.read_list("cgroup.procs") {
+        Err(error) if error.errno() == Some(Errno::OPNOTSUPP) => dir.read_list("cgroup.threads"),
+        list => list,
     }
 }
 
-/// Collects the processes of a cgroup and of everything below it. What is removed meanwhile is empty.
+/// Collects the processes of a cgroup and of everything below it.
 fn processes_below(top: &Dir, pids: &mut BTreeSet<u32>) -> Result<()> {
+    for_each_below(top, |dir| {
+        pids.extend(text::pids(&listed(dir)?));
+        Ok(())
+    })
+}
+
+/// Visits a cgroup and everything below it. What is removed meanwhile is passed over.
+fn for_each_below(top: &Dir, mut visit: impl FnMut(&Dir) -> Result<()>) -> Result<()> {
     // Paths, not descriptors: a cgroup can have more children than a process may have descriptors.
     let mut to_visit = vec![PathBuf::new()];
     while let Some(relative) = to_visit.pop() {
         let visited = top.dir(&relative).and_then(|dir| {
-            pids.extend(text::pids(&dir.read_list("cgroup.procs")?));
+            visit(&dir)?;
             to_visit.extend(dir.children()?.iter().map(|name| relative.join(name)));
             Ok(())
         });
@@ -305,9 +315,7 @@ impl Deadline {
 
     fn remaining(self) -> Timespec {
         const LONG: Duration = Duration::from_secs(3600);
-        let left = self
-            .0
-            .map_or(LONG, |at| at.saturating_duration_since(Instant::now()));
+        let left = self.0.map_or(LONG, |at| at.saturating_duration_since(Instant::now()));
         Timespec {
             tv_sec: i64::try_from(left.min(LONG).as_secs()).unwrap_or(0),
             tv_nsec: i64::from(left.min(LONG).subsec_nanos()),

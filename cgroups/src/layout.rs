@@ -100,11 +100,7 @@ pub(crate) fn find(mountinfo: &[u8], cgroup: &[u8]) -> Option<(Layout, Vec<Mount
 
 fn new_tree(mount: &Mount<'_>, subsystems: Subsystems, cgroup: &[u8]) -> Mounted {
     Mounted {
-        version: if mount.unified {
-            Version::V2
-        } else {
-            Version::V1
-        },
+        version: if mount.unified { Version::V2 } else { Version::V1 },
         device: mount.device,
         subsystems,
         own: own(cgroup, mount.unified, subsystems),
@@ -118,17 +114,10 @@ fn view(mount: &Mount<'_>, own: Option<&Path>) -> Option<View> {
     let root = mountinfo::unescape(mount.root);
     let own = own?.strip_prefix(&root).ok()?;
     // A cgroup namespace's "/../x" is outside what the mount shows, unless its root is outside as well.
-    if own
-        .components()
-        .any(|part| !matches!(part, std::path::Component::Normal(_)))
-    {
+    if own.components().any(|part| !matches!(part, std::path::Component::Normal(_))) {
         return None;
     }
-    Some(View {
-        point: mountinfo::unescape(mount.point),
-        own: own.to_owned(),
-        read_only: mount.read_only,
-    })
+    Some(View { point: mountinfo::unescape(mount.point), own: own.to_owned(), read_only: mount.read_only })
 }
 
 /// One's own path in a tree, from the lines `ID:CONTROLLERS:PATH` of `/proc/PID/cgroup` (`cgroups(7)`). The path may

@@ -42,10 +42,7 @@ const SYSTEMD_CGROUP: &str = "\
 ";
 
 fn tree_with(trees: &[Mounted], subsystem: Subsystems) -> &Mounted {
-    trees
-        .iter()
-        .find(|tree| tree.subsystems.contains(subsystem))
-        .unwrap()
+    trees.iter().find(|tree| tree.subsystems.contains(subsystem)).unwrap()
 }
 
 fn only_view(tree: &Mounted) -> (&str, &str) {
@@ -80,10 +77,7 @@ fn co_mounted_controllers_are_one_tree() {
     assert_eq!(only_view(cpu), ("/sys/fs/cgroup/cpu,cpuacct", "user.slice"));
     // The paths differ from tree to tree.
     let pids = tree_with(&trees, Subsystems::PIDS);
-    assert_eq!(
-        only_view(pids).1,
-        "user.slice/user-1000.slice/session-2.scope"
-    );
+    assert_eq!(only_view(pids).1, "user.slice/user-1000.slice/session-2.scope");
 }
 
 #[test]
@@ -106,10 +100,7 @@ fn v2_on_a_host_and_in_a_cgroup_namespace() {
     let host = "30 23 0:26 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:4 - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot\n";
     let (layout, trees) = found(host, "0::/user.slice/user-1000.slice/session-3.scope\n");
     assert_eq!(layout, Layout::V2);
-    assert_eq!(
-        only_view(&trees[0]).1,
-        "user.slice/user-1000.slice/session-3.scope"
-    );
+    assert_eq!(only_view(&trees[0]).1, "user.slice/user-1000.slice/session-3.scope");
 
     let container = "1084 1077 0:26 / /sys/fs/cgroup ro,nosuid,nodev,noexec,relatime - cgroup2 cgroup rw,nsdelegate,memory_recursiveprot\n";
     let (_, trees) = found(container, "0::/\n");
@@ -157,10 +148,7 @@ fn colons_escapes_and_deleted() {
 
 #[test]
 fn nothing_mounted() {
-    assert_eq!(
-        find(b"23 28 0:21 / /sys rw - sysfs sysfs rw\n", b"0::/\n"),
-        None
-    );
+    assert_eq!(find(b"23 28 0:21 / /sys rw - sysfs sysfs rw\n", b"0::/\n"), None);
     assert_eq!(find(b"", b""), None);
 }
 

@@ -141,3 +141,15 @@ pub use hierarchy::Hierarchy;
 pub use layout::Layout;
 pub use limits::{CpuLimits, CpuPeriod, CpuQuota, CpuWeight, Limits, Max};
 pub use stats::{CpuStats, PidsStats};
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn handles_can_be_shared_between_threads() {
+        fn check<T: Send + Sync + std::fmt::Debug + 'static>() {}
+        check::<crate::Hierarchy>();
+        check::<crate::Cgroup>();
+        check::<crate::Guard>();
+        check::<crate::Error>();
+    }
+}

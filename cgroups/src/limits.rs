@@ -147,11 +147,7 @@ impl CpuQuota {
     /// written.
     pub fn cores(cores: f64) -> Result<Self> {
         if !(0.001..=Self::MAX_CORES).contains(&cores) {
-            return Err(Error::invalid(
-                cores.to_string(),
-                "cpu quota",
-                "a number of cores is 0.001 to 4096",
-            ));
+            return Err(Error::invalid(cores.to_string(), "cpu quota", "a number of cores is 0.001 to 4096"));
         }
         #[allow(
             clippy::cast_possible_truncation,
@@ -219,11 +215,7 @@ impl CpuPeriod {
     pub fn new(period: Duration) -> Result<Self> {
         match u32::try_from(period.as_micros()) {
             Ok(micros) if (Self::MIN..=Self::MAX).contains(&period) => Ok(CpuPeriod(micros)),
-            _ => Err(Error::invalid(
-                format!("{period:?}"),
-                "cpu period",
-                "the kernel takes 1 ms to 1 s",
-            )),
+            _ => Err(Error::invalid(format!("{period:?}"), "cpu period", "the kernel takes 1 ms to 1 s")),
         }
     }
 
@@ -258,11 +250,7 @@ impl CpuWeight {
     pub fn new(weight: u32) -> Result<Self> {
         match u16::try_from(weight) {
             Ok(weight @ 1..=10_000) => Ok(CpuWeight(weight)),
-            _ => Err(Error::invalid(
-                weight.to_string(),
-                "cpu weight",
-                "the kernel takes 1 to 10000",
-            )),
+            _ => Err(Error::invalid(weight.to_string(), "cpu weight", "the kernel takes 1 to 10000")),
         }
     }
 
@@ -279,11 +267,7 @@ impl CpuWeight {
         #[allow(clippy::cast_precision_loss, reason = "at most 2^18 after clamp")]
         let log = (shares.clamp(2, 262_144) as f64).log2();
         let weight = 10f64.powf((log * log + 125.0 * log) / 612.0 - 7.0 / 34.0);
-        #[allow(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "clamped to 1..=10000"
-        )]
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 1..=10000")]
         // The small difference keeps an exact result, such as 100, from being rounded up for its last bit.
         CpuWeight((weight - 1e-6).ceil().clamp(1.0, 10_000.0) as u16)
     }
@@ -293,11 +277,7 @@ impl CpuWeight {
     pub fn shares(self) -> u64 {
         let target = f64::from(self.0).log10() + 7.0 / 34.0;
         let log = ((125.0f64 * 125.0 + 4.0 * 612.0 * target).sqrt() - 125.0) / 2.0;
-        #[allow(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "clamped to 2..=262144"
-        )]
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 2..=262144")]
         // Rounded down, as from_shares rounds up.
         {
             (log.exp2() + 1e-6).floor().clamp(2.0, 262_144.0) as u64
@@ -317,13 +297,7 @@ mod tests {
 
     #[test]
     fn ends_and_defaults_of_weight_and_shares_meet() {
-        for (shares, weight) in [
-            (0, 1),
-            (2, 1),
-            (1024, 100),
-            (262_144, 10_000),
-            (u64::MAX, 10_000),
-        ] {
+        for (shares, weight) in [(0, 1), (2, 1), (1024, 100), (262_144, 10_000), (u64::MAX, 10_000)] {
             assert_eq!(CpuWeight::from_shares(shares).get(), weight, "{shares}");
         }
         for (weight, shares) in [(1, 2), (100, 1024), (10_000, 262_144)] {
@@ -364,11 +338,7 @@ mod tests {
         assert!(CpuQuota::time(Duration::MAX).is_err());
         assert!(CpuQuota::time(CpuQuota::MAX).is_ok());
         for bad in [0.0, -5.0, 0.0009, 1e9, f64::NAN, f64::INFINITY] {
-            assert_eq!(
-                CpuQuota::cores(bad).map_err(kind),
-                Err(ErrorKind::InvalidInput),
-                "{bad}"
-            );
+            assert_eq!(CpuQuota::cores(bad).map_err(kind), Err(ErrorKind::InvalidInput), "{bad}");
         }
         assert!(CpuWeight::new(0).is_err() && CpuWeight::new(10_001).is_err());
         assert!(CpuWeight::new(65_537).is_err());
@@ -383,13 +353,7 @@ mod tests {
         assert_eq!(time(ms(10)), Duration::from_millis(2));
         // 0.2 of 1 ms is less than the kernel takes.
         assert!(quota.in_period(ms(1)).is_err());
-        assert_eq!(
-            CpuQuota::cores(1.0 / 3.0)
-                .unwrap()
-                .in_period(ms(100))
-                .unwrap(),
-            Duration::from_micros(33_333)
-        );
+        assert_eq!(CpuQuota::cores(1.0 / 3.0).unwrap().in_period(ms(100)).unwrap(), Duration::from_micros(33_333));
     }
 
     proptest! {

@@ -40,12 +40,7 @@ pub(crate) struct Member {
 
 impl Member {
     /// Makes a new cgroup below `parent`. Fails if there is one of that name.
-    pub(crate) fn make(
-        tree: &Arc<Tree>,
-        parent: &Path,
-        name: &OsStr,
-        subsystems: Subsystems,
-    ) -> Result<Self> {
+    pub(crate) fn make(tree: &Arc<Tree>, parent: &Path, name: &OsStr, subsystems: Subsystems) -> Result<Self> {
         let parent_dir = match tree.version {
             Version::V2 if !subsystems.is_empty() => enable_below(&tree.root, parent, subsystems)?,
             _ => tree.root.dir(parent)?,
@@ -62,12 +57,7 @@ impl Member {
             Ok(dir)
         });
         match ready {
-            Ok(dir) => Ok(Member {
-                tree: Arc::clone(tree),
-                relative: parent.join(name),
-                dir,
-                subsystems,
-            }),
+            Ok(dir) => Ok(Member { tree: Arc::clone(tree), relative: parent.join(name), dir, subsystems }),
             Err(error) => {
                 // Made just now and empty. If it cannot be removed, the first error is the one that tells more.
                 let _ = parent_dir.remove(name);
@@ -77,18 +67,9 @@ impl Member {
     }
 
     /// Opens a cgroup that exists.
-    pub(crate) fn open(
-        tree: &Arc<Tree>,
-        relative: PathBuf,
-        subsystems: Subsystems,
-    ) -> Result<Self> {
+    pub(crate) fn open(tree: &Arc<Tree>, relative: PathBuf, subsystems: Subsystems) -> Result<Self> {
         let dir = tree.root.dir(&relative)?;
-        Ok(Member {
-            tree: Arc::clone(tree),
-            relative,
-            dir,
-            subsystems,
-        })
+        Ok(Member { tree: Arc::clone(tree), relative, dir, subsystems })
     }
 
     pub(crate) fn version(&self) -> Version {
@@ -98,8 +79,9 @@ impl Member {
 
 fn explain_creation(error: Error) -> Error {
     match error.kind() {
-        ErrorKind::PermissionDenied => error
-            .with_note("root is needed, or on v2 a cgroup delegated to this user (Delegate=yes)"),
+        ErrorKind::PermissionDenied => {
+            error.with_note("root is needed, or on v2 a cgroup delegated to this user (Delegate=yes)")
+        }
         _ if error.errno() == Some(Errno::AGAIN) => {
             error.with_note("cgroup.max.descendants or cgroup.max.depth of a cgroup above")
         }
@@ -173,26 +155,20 @@ fn enable(dir: &Dir, missing: Subsystems) -> Result<()> {
         None => true,
         Some(b"domain\n") => false,
         Some(_) => {
-            return Err(unusable(
-                dir,
-                missing,
-                ErrorKind::Unsupported,
-                "it is threaded",
-            ));
+            return Err(refused(dir, missing, ErrorKind::Unsupported, "it is threaded"));
         }
     };
-    if !is_root
-        && !dir
-            .read("cgroup.procs", &mut buffer)
-            .map_or_else(too_long, |t| Ok(t.is_empty()))?
-    {
+    if !is_root && !dir.read_list("cgroup.procs")?.is_empty() {
         return Err(occupied(dir, missing));
     }
-    if write_control(dir, &missing.signed('+')).is_err() {
+    match write_control(dir, &missing.signed('+')) {
         // All or nothing is the kernel's way. One by one shows which it is, and enables what can be.
-        for one in missing.iter() {
-            write_control(dir, &one.signed('+')).map_err(|error| explain(dir, one, error))?;
+        Err(_) if missing.iter().nth(1).is_some() => {
+            for one in missing.iter() {
+                write_control(dir, &one.signed('+')).map_err(|error| explain(dir, one, error))?;
+            }
         }
+        result => result.map_err(|error| explain(dir, missing, error))?,
     }
     if !is_root && dir.read_if_there("cgroup.type", &mut buffer)? != Some(b"domain\n") {
         // A process came in between the look and the write.
@@ -200,14 +176,6 @@ fn enable(dir: &Dir, missing: Subsystems) -> Result<()> {
         return Err(occupied(dir, missing));
     }
     Ok(())
-}
-
-/// A list that does not fit the buffer is not empty.
-fn too_long(error: Error) -> Result<bool> {
-    match error.kind() {
-        ErrorKind::Malformed => Ok(false),
-        _ => Err(error),
-    }
 }
 
 fn write_control(dir: &Dir, text: &str) -> Result<()> {
@@ -222,30 +190,28 @@ fn write_control(dir: &Dir, text: &str) -> Result<()> {
     dir.write(SUBTREE_CONTROL, text)
 }
 
-fn unusable(dir: &Dir, missing: Subsystems, kind: ErrorKind, note: &'static str) -> Error {
-    Error::new(kind, Op::Enable, dir.path())
-        .with_value(missing.signed('+'))
-        .with_note(note)
+fn refused(dir: &Dir, missing: Subsystems, kind: ErrorKind, note: &'static str) -> Error {
+    Error::new(kind, Op::Enable, dir.path()).with_value(missing.signed('+')).with_note(note)
 }
 
 fn occupied(dir: &Dir, missing: Subsystems) -> Error {
-    let note = "move them into a child of it first, which has no controllers asked for";
-    unusable(dir, missing, ErrorKind::Occupied, note)
+    let note = "they must move first, for example into a child that was made without controllers";
+    refused(dir, missing, ErrorKind::Occupied, note)
 }
 
 /// What the kernel's answer means for the one who wanted a controller.
 fn explain(dir: &Dir, one: Subsystems, error: Error) -> Error {
     match error.errno() {
-        Some(Errno::NOENT) if dir.is_alive() => error
-            .with_kind(ErrorKind::ControllerUnavailable)
-            .with_note("it is not in cgroup.controllers"),
+        Some(Errno::NOENT) if dir.is_alive() => {
+            error.with_kind(ErrorKind::ControllerUnavailable).with_note("it is not in cgroup.controllers")
+        }
         Some(Errno::BUSY) => error.with_kind(ErrorKind::Occupied),
         Some(Errno::INVAL) if one == Subsystems::CPU => {
             error.with_note("real-time processes outside of the root keep the cpu controller off")
         }
-        Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => error.with_note(
-            "the controller is not enabled here, and enabling it needs root or delegation",
-        ),
+        Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => {
+            error.with_note("the controller is not enabled here, and enabling it needs root or delegation")
+        }
         _ => error,
     }
 }

@@ -70,15 +70,9 @@ pub(crate) fn unescape(field: &[u8]) -> PathBuf {
     let mut rest = field;
     while let Some((first, tail)) = rest.split_first() {
         let escaped = match (first, tail) {
-            (
-                b'\\',
-                [
-                    a @ b'0'..=b'3',
-                    b @ b'0'..=b'7',
-                    c @ b'0'..=b'7',
-                    after @ ..,
-                ],
-            ) => Some(((a - b'0') * 64 + (b - b'0') * 8 + (c - b'0'), after)),
+            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) => {
+                Some(((a - b'0') * 64 + (b - b'0') * 8 + (c - b'0'), after))
+            }
             _ => None,
         };
         let (byte, after) = escaped.unwrap_or((*first, tail));
@@ -100,10 +94,7 @@ mod tests {
         let mount = cgroup_mounts(line).next().unwrap();
         assert_eq!(mount.device, (0, 30));
         assert_eq!(unescape(mount.root), Path::new("/docker/a b"));
-        assert_eq!(
-            unescape(mount.point),
-            Path::new("/sys/fs/cgroup/cpu,cpuacct")
-        );
+        assert_eq!(unescape(mount.point), Path::new("/sys/fs/cgroup/cpu,cpuacct"));
         assert!(mount.read_only && !mount.unified);
         let options: Vec<_> = mount.super_options().collect();
         assert_eq!(options, [b"rw".as_slice(), b"cpu", b"cpuacct"]);
@@ -130,12 +121,9 @@ mod tests {
 
     #[test]
     fn escapes() {
-        for (from, to) in [
-            ("/a\\040b\\011c\\012d\\134e", "/a b\tc\nd\\e"),
-            ("/\\04", "/\\04"),
-            ("/\\400", "/\\400"),
-            ("\\", "\\"),
-        ] {
+        for (from, to) in
+            [("/a\\040b\\011c\\012d\\134e", "/a b\tc\nd\\e"), ("/\\04", "/\\04"), ("/\\400", "/\\400"), ("\\", "\\")]
+        {
             assert_eq!(unescape(from.as_bytes()), Path::new(to));
         }
     }

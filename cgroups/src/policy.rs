@@ -53,19 +53,10 @@ pub(crate) fn needs_bandwidth(limits: &Limits, version: Version) -> bool {
 }
 
 /// What to write where. Every value has been checked when this returns.
-pub(crate) fn writes(
-    limits: &Limits,
-    version: Version,
-    in_force: Option<Bandwidth>,
-) -> Result<Vec<Write>> {
+pub(crate) fn writes(limits: &Limits, version: Version, in_force: Option<Bandwidth>) -> Result<Vec<Write>> {
     let mut list = Vec::new();
     let mut push = |subsystem, file, text| {
-        list.push(Write {
-            subsystem,
-            file,
-            text,
-            or_after_next: false,
-        });
+        list.push(Write { subsystem, file, text, or_after_next: false });
     };
     if let Some(weight) = limits.cpu.weight {
         match version {
@@ -116,22 +107,14 @@ pub(crate) fn writes(
     Ok(list)
 }
 
-fn micros(
-    quota: Max<CpuQuota>,
-    period: Option<CpuPeriod>,
-    in_force: Option<Bandwidth>,
-) -> Result<Max<u64>> {
+fn micros(quota: Max<CpuQuota>, period: Option<CpuPeriod>, in_force: Option<Bandwidth>) -> Result<Max<u64>> {
     let Max::Limit(quota) = quota else {
         return Ok(Max::Max);
     };
-    let period = period
-        .or(in_force.map(|bandwidth| bandwidth.period))
-        .unwrap_or(CpuPeriod::DEFAULT);
+    let period = period.or(in_force.map(|bandwidth| bandwidth.period)).unwrap_or(CpuPeriod::DEFAULT);
     let time = quota.in_period(period)?;
     // At most 2^44 by its type.
-    Ok(Max::Limit(
-        u64::try_from(time.as_micros()).unwrap_or(u64::MAX),
-    ))
+    Ok(Max::Limit(u64::try_from(time.as_micros()).unwrap_or(u64::MAX)))
 }
 
 fn encode(limit: Max<u64>, none: &str) -> String {
@@ -152,10 +135,7 @@ pub(crate) fn parse_max(text: &[u8]) -> Option<Max<u64>> {
 /// v2's `cpu.max`: `max 100000` or `20000 100000`.
 pub(crate) fn parse_v2_bandwidth(text: &[u8]) -> Option<Bandwidth> {
     let mut words = text::words(text);
-    Some(Bandwidth {
-        quota: parse_max(words.next()?)?,
-        period: CpuPeriod::from_kernel(text::number(words.next()?)?)?,
-    })
+    Some(Bandwidth { quota: parse_max(words.next()?)?, period: CpuPeriod::from_kernel(text::number(words.next()?)?)? })
 }
 
 /// v1's `cpu.cfs_quota_us` and `cpu.cfs_period_us`.
@@ -192,16 +172,8 @@ mod tests {
     use proptest::prelude::*;
     use std::time::Duration;
 
-    fn plan(
-        limits: &Limits,
-        version: Version,
-        in_force: Option<Bandwidth>,
-    ) -> Vec<(&'static str, String)> {
-        writes(limits, version, in_force)
-            .unwrap()
-            .into_iter()
-            .map(|write| (write.file, write.text))
-            .collect()
+    fn plan(limits: &Limits, version: Version, in_force: Option<Bandwidth>) -> Vec<(&'static str, String)> {
+        writes(limits, version, in_force).unwrap().into_iter().map(|write| (write.file, write.text)).collect()
     }
 
     fn period(ms: u64) -> CpuPeriod {
@@ -216,15 +188,9 @@ mod tests {
 
     /// The same limits for both versions, where 30 ms of every 50 ms are in force.
     fn both(limits: &Limits, v1: Texts<'_>, v2: Texts<'_>) {
-        let in_force = Bandwidth {
-            quota: Max::Limit(30_000),
-            period: period(50),
-        };
+        let in_force = Bandwidth { quota: Max::Limit(30_000), period: period(50) };
         for (version, expected) in [(Version::V1, v1), (Version::V2, v2)] {
-            let expected: Vec<_> = expected
-                .iter()
-                .map(|(file, text)| (*file, (*text).to_owned()))
-                .collect();
+            let expected: Vec<_> = expected.iter().map(|(file, text)| (*file, (*text).to_owned())).collect();
             let found = plan(limits, version, Some(in_force));
             assert_eq!(found, expected, "{limits:?} {version:?}");
         }
@@ -234,16 +200,8 @@ mod tests {
     fn what_a_quota_means() {
         let new = Limits::new;
         both(&new(), &[], &[]);
-        both(
-            &new().cpu_quota(time(20)),
-            &[(V1_QUOTA, "20000")],
-            &[(V2_MAX, "20000")],
-        );
-        both(
-            &new().cpu_quota(Max::Max),
-            &[(V1_QUOTA, "-1")],
-            &[(V2_MAX, "max")],
-        );
+        both(&new().cpu_quota(time(20)), &[(V1_QUOTA, "20000")], &[(V2_MAX, "20000")]);
+        both(&new().cpu_quota(Max::Max), &[(V1_QUOTA, "-1")], &[(V2_MAX, "max")]);
         both(
             &new().cpu_quota(time(20)).cpu_period(period(100)),
             &[(V1_PERIOD, "100000"), (V1_QUOTA, "20000")],
@@ -253,11 +211,7 @@ mod tests {
 
     #[test]
     fn a_period_alone_keeps_the_quota() {
-        both(
-            &Limits::new().cpu_period(period(200)),
-            &[(V1_PERIOD, "200000")],
-            &[(V2_MAX, "30000 200000")],
-        );
+        both(&Limits::new().cpu_period(period(200)), &[(V1_PERIOD, "200000")], &[(V2_MAX, "30000 200000")]);
     }
 
     #[test]
@@ -273,16 +227,8 @@ mod tests {
 
     #[test]
     fn what_weight_and_pids_mean() {
-        both(
-            &Limits::new().cpu_weight(CpuWeight::DEFAULT),
-            &[(V1_SHARES, "1024")],
-            &[(V2_WEIGHT, "100")],
-        );
-        for (limit, text) in [
-            (Max::Limit(0), "0"),
-            (Max::Limit(7), "7"),
-            (Max::Max, "max"),
-        ] {
+        both(&Limits::new().cpu_weight(CpuWeight::DEFAULT), &[(V1_SHARES, "1024")], &[(V2_WEIGHT, "100")]);
+        for (limit, text) in [(Max::Limit(0), "0"), (Max::Limit(7), "7"), (Max::Max, "max")] {
             let written: Texts<'_> = &[(PIDS_MAX, text)];
             both(&Limits::new().pids(limit), written, written);
         }
@@ -291,26 +237,12 @@ mod tests {
     #[test]
     fn only_a_v1_period_with_a_quota_may_be_turned_round() {
         let limits = Limits::new().cpu_period(period(10)).pids(1);
-        assert!(
-            writes(&limits, Version::V1, None)
-                .unwrap()
-                .iter()
-                .all(|w| !w.or_after_next)
-        );
+        assert!(writes(&limits, Version::V1, None).unwrap().iter().all(|w| !w.or_after_next));
         let limits = limits.cpu_quota(time(5)).cpu_weight(CpuWeight::DEFAULT);
         let list = writes(&limits, Version::V1, None).unwrap();
-        let turned: Vec<_> = list
-            .iter()
-            .filter(|w| w.or_after_next)
-            .map(|w| w.file)
-            .collect();
+        let turned: Vec<_> = list.iter().filter(|w| w.or_after_next).map(|w| w.file).collect();
         assert_eq!(turned, [V1_PERIOD]);
-        assert!(
-            writes(&limits, Version::V2, None)
-                .unwrap()
-                .iter()
-                .all(|w| !w.or_after_next)
-        );
+        assert!(writes(&limits, Version::V2, None).unwrap().iter().all(|w| !w.or_after_next));
     }
 
     #[test]
@@ -321,11 +253,7 @@ mod tests {
             (Limits::new().cpu_quota(time(20)), false, false),
             (Limits::new().cpu_period(period(20)), false, true),
             (Limits::new().cpu_quota(cores), true, true),
-            (
-                Limits::new().cpu_quota(cores).cpu_period(period(20)),
-                false,
-                false,
-            ),
+            (Limits::new().cpu_quota(cores).cpu_period(period(20)), false, false),
             (Limits::new().cpu_quota(Max::Max), false, false),
         ];
         for (limits, v1, v2) in table {
@@ -342,14 +270,8 @@ mod tests {
 
     #[test]
     fn reads_the_kernels_text() {
-        let limited = Bandwidth {
-            quota: Max::Limit(20_000),
-            period: period(100),
-        };
-        let open = Bandwidth {
-            quota: Max::Max,
-            period: period(100),
-        };
+        let limited = Bandwidth { quota: Max::Limit(20_000), period: period(100) };
+        let open = Bandwidth { quota: Max::Max, period: period(100) };
         assert_eq!(parse_v2_bandwidth(b"20000 100000\n"), Some(limited));
         assert_eq!(parse_v2_bandwidth(b"max 100000\n"), Some(open));
         assert_eq!(parse_v1_bandwidth(b"20000\n", b"100000\n"), Some(limited));

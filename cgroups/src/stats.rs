@@ -34,7 +34,8 @@ pub struct PidsStats {
     pub max: Max<u64>,
     /// The most that there have been. `None` before Linux 6.1.
     pub peak: Option<u64>,
-    /// How often a fork was refused: `max` in `pids.events`. `None` where the kernel does not tell.
+    /// How often the limit was hit: `max` in `pids.events`. On v1, and on v2 before Linux 6.11, how often a fork in this
+    /// cgroup was refused, whichever limit it was. `None` where the kernel does not tell.
     pub events_max: Option<u64>,
 }
 
@@ -100,10 +101,7 @@ mod tests {
         assert_eq!(stats.usage, Duration::from_micros(5_263_921));
         assert_eq!(stats.user, Duration::from_micros(5_000_001));
         assert_eq!(stats.system, Duration::from_micros(263_920));
-        assert_eq!(
-            (stats.nr_periods, stats.nr_throttled),
-            (Some(260), Some(251))
-        );
+        assert_eq!((stats.nr_periods, stats.nr_throttled), (Some(260), Some(251)));
         assert_eq!(stats.throttled, Some(Duration::from_micros(20_804_021)));
     }
 
@@ -117,10 +115,7 @@ mod tests {
     #[test]
     fn cpu_stat_of_v1() {
         let mut stats = cpu_v1(b"3000000001\n", b"2000000000\n", b"1000000001\n").unwrap();
-        throttling_v1(
-            &mut stats,
-            b"nr_periods 10\nnr_throttled 3\nthrottled_time 1500\nnr_bursts 0\nburst_time 0\n",
-        );
+        throttling_v1(&mut stats, b"nr_periods 10\nnr_throttled 3\nthrottled_time 1500\nnr_bursts 0\nburst_time 0\n");
         assert_eq!(stats.usage, Duration::from_nanos(3_000_000_001));
         assert_eq!((stats.nr_periods, stats.nr_throttled), (Some(10), Some(3)));
         assert_eq!(stats.throttled, Some(Duration::from_nanos(1500)));

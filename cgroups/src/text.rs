@@ -23,24 +23,18 @@ pub(crate) fn fields(text: &[u8]) -> impl Iterator<Item = (&[u8], u64)> {
 
 /// The value of one key of a flat-keyed file.
 pub(crate) fn field(text: &[u8], key: &str) -> Option<u64> {
-    fields(text)
-        .find(|(name, _)| *name == key.as_bytes())
-        .map(|(_, value)| value)
+    fields(text).find(|(name, _)| *name == key.as_bytes()).map(|(_, value)| value)
 }
 
 /// Words separated by white space.
 pub(crate) fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    text.split(u8::is_ascii_whitespace)
-        .filter(|word| !word.is_empty())
+    text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty())
 }
 
 /// The process numbers of a `cgroup.procs`. A process that this pid namespace cannot see is listed as 0 on v2, and
 /// is passed over.
 pub(crate) fn pids(text: &[u8]) -> impl Iterator<Item = u32> {
-    words(text)
-        .filter_map(number)
-        .filter_map(|pid| u32::try_from(pid).ok())
-        .filter(|pid| *pid != 0)
+    words(text).filter_map(number).filter_map(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0)
 }
 
 #[cfg(test)]

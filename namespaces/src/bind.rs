@@ -51,51 +51,69 @@ impl CgroupEntry {
     }
 }
 
-/// Where each stream's descriptor comes from, and the descriptors themselves.
-pub(crate) struct Streams {
-    pub(crate) sources: [Option<Arg>; 3],
-    pub(crate) pipes: [bool; 3],
-    pub(crate) held: Vec<OwnedFd>,
-}
+/// The descriptors that the caller has bound, each to be used by the sandbox.
+pub(crate) struct Names(BTreeMap<String, (OwnedFd, bool)>);
 
-impl Streams {
-    pub(crate) fn bind(stdio: &[Stdio; 3], named: Vec<(String, OwnedFd)>) -> Result<Self, Error> {
-        let mut known: BTreeMap<String, (OwnedFd, bool)> = BTreeMap::new();
-        for (name, fd) in named {
+impl Names {
+    pub(crate) fn new(bound: Vec<(String, OwnedFd)>) -> Result<Self, Error> {
+        let mut names = Names(BTreeMap::new());
+        for (name, fd) in bound {
             let object = format!("descriptor {name:?}");
             let fd = above_streams(fd).map_err(|e| Error::os(Step::Prepare, "fcntl", e).about(&object))?;
-            if known.insert(name, (fd, false)).is_some() {
+            if names.0.insert(name, (fd, false)).is_some() {
                 return Err(Error::config(object, "is bound twice"));
             }
         }
-        let mut streams = Streams { sources: [None; 3], pipes: [false; 3], held: Vec::new() };
+        Ok(names)
+    }
+
+    /// The number of the descriptor of this name.
+    pub(crate) fn number(&mut self, name: &str) -> Result<i32, Error> {
+        match self.0.get_mut(name) {
+            Some((fd, used)) => {
+                *used = true;
+                Ok(fd.as_raw_fd())
+            }
+            None => Err(Error::config(format!("descriptor {name:?}"), "is not bound")),
+        }
+    }
+
+    /// All of them, to be kept open as long as their numbers are used.
+    pub(crate) fn finish(self) -> Result<Vec<OwnedFd>, Error> {
+        if let Some((name, _)) = self.0.iter().find(|(_, (_, used))| !used) {
+            return Err(Error::config(format!("descriptor {name:?}"), "is bound, but the sandbox does not use it"));
+        }
+        Ok(self.0.into_values().map(|(fd, _)| fd).collect())
+    }
+}
+
+/// Where each stream's descriptor comes from.
+pub(crate) struct Streams {
+    pub(crate) sources: [Option<Arg>; 3],
+    pub(crate) pipes: [bool; 3],
+    /// To be kept open, as those of [`Names`].
+    pub(crate) null: Vec<OwnedFd>,
+}
+
+impl Streams {
+    pub(crate) fn bind(stdio: &[Stdio; 3], names: &mut Names) -> Result<Self, Error> {
+        let mut streams = Streams { sources: [None; 3], pipes: [false; 3], null: Vec::new() };
         let targets = stdio.iter().zip(STREAM).zip(&mut streams.sources).zip(&mut streams.pipes);
         for (((stdio, slot), source), pipe) in targets {
-            match stdio {
-                Stdio::Inherit => {}
+            *source = match stdio {
+                Stdio::Inherit => None,
                 Stdio::Pipe => {
                     *pipe = true;
-                    *source = Some(slot.into());
+                    Some(slot.into())
                 }
                 Stdio::Null => {
                     let null = open_null()?;
-                    *source = Some(null.as_raw_fd().into());
-                    streams.held.push(null);
+                    let number = null.as_raw_fd();
+                    streams.null.push(null);
+                    Some(number.into())
                 }
-                Stdio::Fd(name) => match known.get_mut(name) {
-                    Some((fd, used)) => {
-                        *used = true;
-                        *source = Some(fd.as_raw_fd().into());
-                    }
-                    None => return Err(Error::config(format!("descriptor {name:?}"), "is not bound")),
-                },
-            }
-        }
-        for (name, (fd, used)) in known {
-            if !used {
-                return Err(Error::config(format!("descriptor {name:?}"), "is bound, but the sandbox does not use it"));
-            }
-            streams.held.push(fd);
+                Stdio::Fd(name) => Some(names.number(name)?.into()),
+            };
         }
         Ok(streams)
     }

@@ -1,7 +1,7 @@
 //! A running process.
 
-use crate::sys::{self, Block};
-use crate::{Error, Step};
+use crate::sys::{self, Block, Born};
+use crate::{Error, Namespaces, Step, namespace};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::{PipeReader, PipeWriter};
@@ -33,7 +33,7 @@ pub struct Child {
 }
 
 impl Child {
-    pub(crate) fn new(pid: u32, pidfd: OwnedFd, [stdin, stdout, stderr]: [Option<OwnedFd>; 3]) -> Self {
+    pub(crate) fn new(Born { pid, pidfd }: Born, [stdin, stdout, stderr]: [Option<OwnedFd>; 3]) -> Self {
         Child {
             stdin: stdin.map(Into::into),
             stdout: stdout.map(Into::into),
@@ -49,6 +49,15 @@ impl Child {
     #[doc(alias = "pid")]
     pub fn id(&self) -> u32 {
         self.pid
+    }
+
+    /// A descriptor of one of its namespaces, `namespaces(7)`: to make something in it, join it or keep it.
+    ///
+    /// # Errors
+    /// [`NoSuchProcess`](crate::ErrorKind::NoSuchProcess) or [`NotFound`](crate::ErrorKind::NotFound) if the process has ended;
+    /// [`InvalidConfig`](crate::ErrorKind::InvalidConfig) unless exactly one is asked for; `EACCES` without the right to trace the process.
+    pub fn namespace(&self, which: Namespaces) -> Result<OwnedFd, Error> {
+        namespace::open(self.pid, self.pidfd.as_fd(), which)
     }
 
     /// Waits until the process has ended. Blocks; a pipe to its standard input stays open meanwhile.

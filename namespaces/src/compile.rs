@@ -1,30 +1,30 @@
 //! From a sandbox and its descriptors to a plan: all checks, all memory, the order of the child's steps.
 
-use crate::bind::{CgroupEntry, STREAM_NAMES, Streams};
+use crate::bind::{CgroupEntry, Names, STREAM_NAMES, Streams};
 use crate::plan::{Parts, Plan};
 use crate::program::{Arg, Program, Slot, Sys, Then};
 use crate::sys::SIGNAL_SET_SIZE;
-use crate::{Error, Fds, IdMap, Mount, Namespaces, Sandbox, Step, sys};
-use std::collections::BTreeMap;
-use std::ffi::{CString, OsStr, OsString};
+use crate::{Error, Fds, IdMap, Namespaces, Root, Sandbox, Step, gate, mounts, start, sys};
+use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-// The first three slots are for pipes, see `bind::STREAM`.
-const FILE: Slot = Slot(3);
-const CONTEXT: Slot = Slot(4);
-const MOUNT: Slot = Slot(5);
-const TARGET: Slot = Slot(6);
+/// For a file that one step opens. The first three slots are for pipes, see `bind::STREAM`; those after it for `mounts`.
+pub(crate) const FILE: Slot = Slot(3);
 
 const HOSTNAME_MAX: usize = 64;
-/// Where `execvp(3)` looks when there is no PATH.
-const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
 pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
     check(sandbox)?;
     let cgroup = CgroupEntry::sort(fds.cgroup)?;
-    let streams = Streams::bind(&sandbox.stdio, fds.named)?;
+    let mut names = Names::new(fds.named)?;
+    let streams = Streams::bind(&sandbox.stdio, &mut names)?;
+    let root = match &sandbox.root {
+        Root::Host => None,
+        Root::Mount(name) => Some(names.number(name)?),
+    };
+    let held = names.finish()?;
     let parent = if sandbox.die_with_parent {
         Some(sys::own_pidfd().map_err(|e| Error::os(Step::Prepare, "pidfd_open", e.raw_os_error().unwrap_or(0)))?)
     } else {
@@ -47,10 +47,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
         map_ids(&mut program, sandbox.user.unwrap_or(IdMap::root()));
     }
     if sandbox.namespaces.contains(Namespaces::MOUNT) {
-        make_mounts_private(&mut program);
-    }
-    for mount in &sandbox.mounts {
-        mount_proc(&mut program, mount)?;
+        mounts::compile(&mut program, root, &sandbox.mounts)?;
     }
     if let Some(name) = &sandbox.hostname {
         let text = program.string(c_string("hostname", name)?);
@@ -58,11 +55,11 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
     }
     connect(&mut program, &streams.sources);
     if let Some(path) = &sandbox.working_directory {
-        let text = program.string(c_string("working directory", path.as_os_str())?);
-        program.call(Step::WorkingDirectory, path, Sys::chdir, [text.into()]);
+        change_directory(&mut program, path)?;
     }
+    hold(&mut program);
     reset_signals(&mut program)?;
-    start(&mut program, sandbox)?;
+    start::compile(&mut program, sandbox)?;
 
     Ok(Plan::new(Parts {
         name: sandbox.program.clone(),
@@ -70,7 +67,13 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
         namespaces: at_clone,
         cgroup: cgroup.directory,
         pipes: streams.pipes,
-        held: streams.held.into_iter().chain(cgroup.procs.into_iter().map(|(_, fd)| fd)).chain(parent).collect(),
+        die_with_parent: sandbox.die_with_parent,
+        held: held
+            .into_iter()
+            .chain(streams.null)
+            .chain(cgroup.procs.into_iter().map(|(_, fd)| fd))
+            .chain(parent)
+            .collect(),
     }))
 }
 
@@ -88,6 +91,9 @@ fn check(sandbox: &Sandbox) -> Result<(), Error> {
             return Err(Error::config("hostname", "is longer than 64 bytes"));
         }
     }
+    if sandbox.root != Root::Host {
+        needs(Namespaces::MOUNT, "root", "needs Namespaces::MOUNT, or it would be the host's")?;
+    }
     for mount in &sandbox.mounts {
         let object = format!("mount on {:?}", mount.target);
         needs(Namespaces::MOUNT, &object, "needs Namespaces::MOUNT, or it would be the host's")?;
@@ -102,15 +108,13 @@ fn die_with_parent(program: &mut Program, parent: BorrowedFd<'_>) {
     let signal = [libc::PR_SET_PDEATHSIG.into(), libc::SIGKILL.into()];
     program.call(Step::ParentDeath, "", Sys::prctl, signal);
     // It may have died before that. getppid() could not tell: it is 0 in a new pid namespace. A pidfd is readable once its process has ended.
+    // A struct pollfd in a little-endian word.
     let fd = u64::from(parent.as_raw_fd().cast_unsigned());
-    let poll = program.words([fd | u64::from(libc::POLLIN.cast_unsigned()) << POLLFD_EVENTS]);
+    let poll = program.words([fd | u64::from(libc::POLLIN.cast_unsigned()) << 32]);
     let at_once = program.words([0, 0]);
     let args = [poll.into(), 1_u64.into(), at_once.into(), 0_u64.into(), 0_u64.into()];
-    program.call_then(Step::ParentDeath, "", Sys::ppoll, args, Then::Zero(libc::ESRCH));
+    program.call_then(Step::ParentDeath, "", Sys::ppoll, args, Then::Exactly(0, libc::ESRCH));
 }
-
-/// Bits before `events` in a `pollfd` read as one machine word.
-const POLLFD_EVENTS: u32 = if cfg!(target_endian = "little") { 32 } else { 16 };
 
 /// From here on nothing survives the start of the program but what is put in place afterwards.
 fn close_descriptors(program: &mut Program) {
@@ -145,49 +149,6 @@ fn map_ids(program: &mut Program, map: IdMap) {
     }
 }
 
-fn make_mounts_private(program: &mut Program) {
-    let none = program.string(c"none".to_owned());
-    let root = program.string(c"/".to_owned());
-    let flags = libc::MS_REC | libc::MS_PRIVATE;
-    let args = [none.into(), root.into(), 0_u64.into(), flags.into(), 0_u64.into()];
-    program.call(Step::Propagation, "/", Sys::mount, args);
-}
-
-/// A new mount, attached to a mount point that was opened first: what is checked is what is mounted upon.
-fn mount_proc(program: &mut Program, mount: &Mount) -> Result<(), Error> {
-    let (step, object) = (Step::Mount, &mount.target);
-    let target = program.string(c_string("mount point", mount.target.as_os_str())?);
-    let how = program.words([
-        u64::from((libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC).cast_unsigned()),
-        0,
-        libc::RESOLVE_NO_MAGICLINKS,
-    ]);
-    let open = [libc::AT_FDCWD.into(), target.into(), how.into(), OPEN_HOW_SIZE.into()];
-    program.call_then(step, object, Sys::openat2, open, Then::Keep(TARGET));
-
-    let kind = program.string(c"proc".to_owned());
-    program.call_then(step, object, Sys::fsopen, [kind.into(), FSOPEN_CLOEXEC.into()], Then::Keep(CONTEXT));
-    let zero = Arg::Value(0);
-    program.call(step, object, Sys::fsconfig, [CONTEXT.into(), FSCONFIG_CMD_CREATE.into(), zero, zero, zero]);
-    let attributes = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
-    let args = [CONTEXT.into(), FSMOUNT_CLOEXEC.into(), attributes.into()];
-    program.call_then(step, object, Sys::fsmount, args, Then::Keep(MOUNT));
-
-    let here = program.string(CString::default());
-    let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
-    let attach = [MOUNT.into(), here.into(), TARGET.into(), here.into(), flags.into()];
-    program.call(step, object, Sys::move_mount, attach);
-    Ok(())
-}
-
-/// Size of `struct open_how`.
-const OPEN_HOW_SIZE: u64 = 24;
-const FSOPEN_CLOEXEC: u64 = 1;
-const FSMOUNT_CLOEXEC: u64 = 1;
-const FSCONFIG_CMD_CREATE: u64 = 6;
-const MOVE_MOUNT_F_EMPTY_PATH: u64 = 0x04;
-const MOVE_MOUNT_T_EMPTY_PATH: u64 = 0x40;
-
 /// The sources are all above 2, so that no copy overwrites the source of a later one.
 fn connect(program: &mut Program, sources: &[Option<Arg>; 3]) {
     for (stream, (source, name)) in sources.iter().zip(STREAM_NAMES).enumerate() {
@@ -195,6 +156,20 @@ fn connect(program: &mut Program, sources: &[Option<Arg>; 3]) {
             program.call(Step::Stdio, name, Sys::dup3, [*source, (stream as u64).into(), 0_u64.into()]);
         }
     }
+}
+
+/// Closes what it has of the host, so that no pipe of others stays open because of it, says that it is ready, and waits. The end of the file,
+/// when the caller is gone, is no release.
+fn hold(program: &mut Program) {
+    let (gate, none): (Arg, Arg) = (gate::GATE.into(), 0_u64.into());
+    for [first, last] in gate::OTHERS {
+        program.call(Step::Hold, "", Sys::close_range, [first.into(), last.into(), none]);
+    }
+    let text = program.string(c"r".to_owned());
+    let tell = [gate, text.into(), 1_u64.into(), libc::MSG_NOSIGNAL.into(), none, none];
+    program.call_then(Step::Hold, "", Sys::sendto, tell, Then::Exactly(1, libc::EPIPE));
+    let wait = [gate, none, none, libc::MSG_TRUNC.into(), none, none];
+    program.call_then(Step::Hold, "", Sys::recvfrom, wait, Then::Exactly(1, libc::ECANCELED));
 }
 
 /// The clone has reset all handlers, but what the caller ignores stays ignored; Rust's runtime ignores SIGPIPE.
@@ -211,59 +186,26 @@ fn reset_signals(program: &mut Program) -> Result<(), Error> {
     Ok(())
 }
 
-fn start(program: &mut Program, sandbox: &Sandbox) -> Result<(), Error> {
-    let environment = environment(sandbox)?;
-    let candidates = candidates(&sandbox.program, environment.get(OsStr::new("PATH"))).into_iter().map(|path| {
-        let text = c_string("program", path.as_os_str())?;
-        Ok((path, program.string(text)))
-    });
-    let candidates = candidates.collect::<Result<Vec<_>, Error>>()?;
-    let argv = [&sandbox.program].into_iter().chain(&sandbox.args).map(|arg| c_string("argument", arg));
-    let argv = pointers(program, argv.collect::<Result<_, _>>()?);
-    let envp = environment.into_iter().map(|(mut name, value)| {
-        name.push("=");
-        name.push(value);
-        c_string("environment variable", &name)
-    });
-    let envp = pointers(program, envp.collect::<Result<_, _>>()?);
-    let last = candidates.len().saturating_sub(1);
-    for (at, (path, text)) in candidates.into_iter().enumerate() {
-        let then = if at == last { Then::Go } else { Then::TryNext };
-        program.call_then(Step::Exec, path, Sys::execve, [text.into(), argv.into(), envp.into()], then);
-    }
+/// Without magic links: `/proc/self/fd/7` would lead to whatever the host has there, outside the root too (CVE-2024-21626).
+fn change_directory(program: &mut Program, path: &Path) -> Result<(), Error> {
+    let step = Step::WorkingDirectory;
+    let text = program.string(c_string("working directory", path.as_os_str())?);
+    let how = program.words(open_how(libc::O_PATH | libc::O_DIRECTORY, libc::RESOLVE_NO_MAGICLINKS));
+    let open = [libc::AT_FDCWD.into(), text.into(), how.into(), OPEN_HOW_SIZE.into()];
+    program.call_then(step, path, Sys::openat2, open, Then::Keep(FILE));
+    program.call(step, path, Sys::fchdir, [FILE.into()]);
     Ok(())
 }
 
-fn environment(sandbox: &Sandbox) -> Result<BTreeMap<OsString, OsString>, Error> {
-    let mut environment: BTreeMap<_, _> =
-        if sandbox.inherit_env { std::env::vars_os().collect() } else { BTreeMap::new() };
-    for (name, value) in &sandbox.env {
-        if name.is_empty() || name.as_bytes().contains(&b'=') {
-            return Err(Error::config(format!("environment variable {name:?}"), "has no name, or one with '='"));
-        }
-        environment.insert(name.clone(), value.clone());
-    }
-    Ok(environment)
+/// A `struct open_how` that creates nothing.
+pub(crate) fn open_how(flags: i32, resolve: u64) -> [u64; 3] {
+    [u64::from((flags | libc::O_CLOEXEC).cast_unsigned()), 0, resolve]
 }
 
-/// The files that may be the program, as `execvp(3)` tries them. An empty part of PATH is the working directory.
-fn candidates(program: &OsStr, path: Option<&OsString>) -> Vec<PathBuf> {
-    if program.as_bytes().contains(&b'/') {
-        return vec![program.into()];
-    }
-    let path = path.map_or(DEFAULT_PATH.as_bytes(), |path| path.as_bytes());
-    let parts = path.split(|byte| *byte == b':').map(|part| if part.is_empty() { &b"."[..] } else { part });
-    parts.map(|part| Path::new(OsStr::from_bytes(part)).join(program)).collect()
-}
+/// Size of `struct open_how`.
+pub(crate) const OPEN_HOW_SIZE: u64 = 24;
 
-/// A list of strings as `execve(2)` takes them.
-fn pointers(program: &mut Program, strings: Vec<CString>) -> u64 {
-    let mut list: Vec<u64> = strings.into_iter().map(|string| program.string(string)).collect();
-    list.push(0);
-    program.words(list)
-}
-
-fn c_string(what: &'static str, string: &OsStr) -> Result<CString, Error> {
+pub(crate) fn c_string(what: &'static str, string: &OsStr) -> Result<CString, Error> {
     CString::new(string.to_owned().into_vec())
         .map_err(|_| Error::config(format!("{what} {string:?}"), "contains a zero byte"))
 }

@@ -33,13 +33,32 @@
 //! | [`Sandbox`] | what is wanted: plain data, no descriptors, nothing checked yet |
 //! | [`Fds`] | the descriptors that the sandbox names, and the cgroup to be born in |
 //! | [`Plan`] | both together, checked and turned into a list of system calls; spawns any number of times, from any thread |
+//! | [`Held`] | a child that is ready, and waits for its release before its program starts |
 //! | [`Child`] | a running process: a pidfd that can be polled, waited for and signalled |
+//! | [`Scope`] | a user namespace in which the caller's own code runs as root: to mount an overlay, say, without privileges |
 //!
 //! Everything that needs memory is done when the [`Plan`] is made. A spawn is then one `clone3(2)` with `CLONE_VM`: the child
 //! shares the caller's memory, runs on a small guarded stack of its own and executes the list of system calls with
 //! inline assembly: no allocation, no lock, no libc, whatever the other threads of the caller were doing.
 //! Because no page table is copied, a spawn takes as long from a program with an 8 GiB heap as from a small one.
 //! [`Plan::explain`] shows the list.
+//!
+//! # A root of its own
+//!
+//! A [`Root`] is a detached mount, as `fsmount(2)` and `open_tree(2)` give it and `Overlay::mount` of `cofferdam-unionfs` returns it. The child attaches it
+//! in its own mount namespace, mounts inside it, and lets the host's root go with `pivot_root(2)`.
+//!
+//! ```no_run
+//! # use cofferdam_namespaces::{Fds, Mount, Namespaces, Root, Sandbox};
+//! # fn rootfs() -> std::os::fd::OwnedFd { unimplemented!() }
+//! let child = Sandbox::new("/bin/sh")
+//!     .namespaces(Namespaces::MOUNT | Namespaces::PID)
+//!     .root(Root::mount("rootfs"))
+//!     .mount(Mount::proc("/proc"))
+//!     .mount(Mount::dev("/dev"))
+//!     .spawn_with(Fds::new().bind("rootfs", rootfs()))?;
+//! # Ok::<(), cofferdam_namespaces::Error>(())
+//! ```
 //!
 //! # Cgroups
 //!
@@ -55,9 +74,9 @@
 //!
 //! # What it does not do
 //!
-//! It does not make cgroups, networks or root file systems: its sister crates do, and meet it in descriptors. It does not log, print,
+//! It does not make cgroups, networks or file systems: its sister crates do, and meet it in descriptors. It does not log, print,
 //! install signal handlers, read configuration or keep state on disk. Dropping a [`Child`] neither kills nor reaps it.
-//! In this version: no change of root, no second id range, no joining of existing namespaces, no seccomp.
+//! In this version: no second id range, no bind mounts, no joining of existing namespaces, no seccomp.
 //!
 //! # Kernel versions
 //!
@@ -66,7 +85,8 @@
 //! | every spawn | `clone3` with `CLONE_PIDFD` and `CLONE_CLEAR_SIGHAND` | 5.5 |
 //! | every spawn | `close_range` with `CLOSE_RANGE_CLOEXEC` | 5.11 |
 //! | [`Fds::cgroup`] with a directory | `CLONE_INTO_CGROUP` | 5.7 |
-//! | [`Sandbox::mount`] | `fsopen`, `fsmount`, `move_mount`; `openat2` | 5.2; 5.6 |
+//! | [`Sandbox::root`], [`Sandbox::mount`] | `fsopen`, `fsmount`, `move_mount`, `open_tree` | 5.2 |
+//! | [`Sandbox::mount`], [`Sandbox::working_directory`] | `openat2` | 5.6 |
 //!
 //! There are no silent fallbacks: an older kernel gives an error of kind [`Unsupported`](ErrorKind::Unsupported).
 //!
@@ -81,11 +101,13 @@
 //!   also those that another library of the caller opened without `O_CLOEXEC`.
 //! - The environment is empty unless the caller fills it: secrets of the host program do not leak by default.
 //! - `setgroups(2)` is denied in a user namespace before its group map is written (CVE-2014-8989).
-//! - Mounts are attached by descriptor to a mount point that was resolved with `openat2(2)`; they do not propagate to the host.
+//! - Mounts are attached by descriptor to a mount point that was resolved inside the root with `openat2(2)`: links in a hostile root lead
+//!   nowhere else. They do not propagate to the host.
+//! - The working directory is opened without magic links: no descriptor that is still open leads out (CVE-2024-21626).
 //! - Nothing of the host program's memory outlives `execve(2)`, and nothing of it changes: signal mask, dumpable flag,
 //!   working directory and descriptors are as before.
 //!
-//! Without a change of root the program still sees the host's files: this version isolates, it does not yet hide.
+//! Without a [`Root`] the program still sees the host's files, as far as permissions allow.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -100,6 +122,7 @@
 #[cfg(not(all(
     target_os = "linux",
     target_pointer_width = "64",
+    target_endian = "little",
     any(target_arch = "x86_64", target_arch = "aarch64")
 )))]
 compile_error!("cofferdam-namespaces is for 64-bit Linux on x86_64 and aarch64");
@@ -109,16 +132,24 @@ mod child;
 mod compile;
 mod error;
 mod fds;
+mod gate;
+mod held;
+mod mounts;
+mod namespace;
 mod plan;
 mod program;
 mod sandbox;
+mod scope;
+mod start;
 mod step;
 mod sys;
 
 pub use child::Child;
 pub use error::{Error, ErrorKind};
 pub use fds::Fds;
+pub use held::Held;
 pub use plan::Plan;
 pub use program::Call;
-pub use sandbox::{IdMap, Mount, Namespaces, Sandbox, Stdio};
+pub use sandbox::{IdMap, Mount, Namespaces, Root, Sandbox, Stdio};
+pub use scope::Scope;
 pub use step::Step;

@@ -2,21 +2,27 @@
 
 use crate::bind::{STREAM, STREAM_NAMES, above_streams, path_of};
 use crate::program::{Program, SLOTS};
-use crate::sys::{self, Block, Born, Frame, SignalMask, Stack};
-use crate::{Call, Child, Error, Namespaces, Step};
+use crate::sys::{self, Birth, Block, Born, Frame, SignalMask, Stack};
+use crate::{Call, Child, Error, Held, Namespaces, Step};
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A checked [`Sandbox`](crate::Sandbox) with its descriptors: spawns any number of processes, from any number of threads.
 ///
 /// Making one is most of the caller's work of a spawn, so keep it where the same sandbox is spawned again and again.
 /// It belongs to the process that made it; do not use it in a fork of that.
+///
+/// A clone is the same plan, not a copy of it.
+#[derive(Debug, Clone)]
+pub struct Plan(pub(crate) Arc<Shared>);
+
+/// What all clones of a plan share, and the threads of held children.
 #[derive(Debug)]
-pub struct Plan {
-    parts: Parts,
+pub(crate) struct Shared {
+    pub(crate) parts: Parts,
     /// Stacks of children that have left them.
     stacks: Mutex<Vec<Stack>>,
 }
@@ -32,13 +38,14 @@ pub(crate) struct Parts {
     /// The version 2 cgroup that the clone enters.
     pub(crate) cgroup: Option<OwnedFd>,
     pub(crate) pipes: [bool; 3],
+    pub(crate) die_with_parent: bool,
     #[expect(dead_code, reason = "kept open because the program uses their numbers")]
     pub(crate) held: Vec<OwnedFd>,
 }
 
 impl Plan {
     pub(crate) fn new(parts: Parts) -> Self {
-        Plan { parts, stacks: Mutex::default() }
+        Plan(Arc::new(Shared { parts, stacks: Mutex::default() }))
     }
 
     /// The system calls that a child makes between its birth and its program, in their order.
@@ -47,11 +54,11 @@ impl Plan {
     /// # use cofferdam_namespaces::{Fds, Sandbox};
     /// let plan = Sandbox::new("/bin/true").working_directory("/tmp").prepare(Fds::new())?;
     /// let calls: Vec<String> = plan.explain().map(|call| call.to_string()).collect();
-    /// assert!(calls.contains(&"change into the working directory: chdir(/tmp)".to_owned()));
+    /// assert!(calls.contains(&"change into the working directory: fchdir(/tmp)".to_owned()));
     /// # Ok::<(), cofferdam_namespaces::Error>(())
     /// ```
-    pub fn explain(&self) -> impl ExactSizeIterator<Item = Call<'_>> {
-        self.parts.program.calls()
+    pub fn explain(&self) -> impl Iterator<Item = Call<'_>> {
+        self.0.parts.program.calls()
     }
 
     /// Spawns a process and returns when its program has started.
@@ -61,33 +68,54 @@ impl Plan {
     /// # Errors
     /// What kept the program from starting, by [step](Error::step): nothing is left of the process then.
     pub fn spawn(&self) -> Result<Child, Error> {
-        let mut pipes = Pipes::open(self.parts.pipes)?;
-        let mut stack = self.take_stack()?;
-        let frame = Frame::new(self.parts.program.ops(), pipes.slots());
-        let born = self.clone_child(&mut stack, &frame);
-        self.give_back(stack);
-        let born = born?;
-        self.outcome(&born, &frame)?;
-        Ok(Child::new(born.pid, born.pidfd, pipes.ours()))
+        let plan = &*self.0;
+        let mut pipes = Pipes::open(plan.parts.pipes)?;
+        let frame = Frame::new(plan.parts.program.ops(), pipes.slots(), false);
+        let birth = Birth::new();
+        plan.clone_child(&frame, &birth)?;
+        let born = birth.take().ok_or_else(Error::status_lost)?;
+        plan.judge(&born, frame.outcome())?;
+        Ok(Child::new(born, pipes.ours()))
     }
 
-    fn clone_child(&self, stack: &mut Stack, frame: &Frame<'_>) -> Result<Born, Error> {
+    /// Brings a child to the point where only the start of its program is left, and holds it there.
+    ///
+    /// Meanwhile its namespaces can be filled from outside: [`Held::namespace`] gives them as descriptors. It has its root, its mounts and its
+    /// streams, and no other descriptor of the caller's.
+    ///
+    /// It takes a thread of its own, which is suspended in the caller's place. With [`die_with_parent`](crate::Sandbox::die_with_parent) that thread stays until the child
+    /// has ended, so that the child then dies with the caller's *process*, whichever thread calls this.
+    ///
+    /// # Errors
+    /// As [`spawn`](Plan::spawn), but for the start of the program.
+    #[doc(alias("create", "suspend"))]
+    pub fn hold(&self) -> Result<Held, Error> {
+        crate::held::hold(&self.0)
+    }
+}
+
+impl Shared {
+    pub(crate) fn clone_child(&self, frame: &Frame<'_>, birth: &Birth) -> Result<(), Error> {
+        let mut stack = self.take_stack()?;
+        let cgroup = self.parts.cgroup.as_ref();
         let blocked = |errno| Error::os(Step::BlockSignals, "rt_sigprocmask", errno);
         let before = SignalMask::ALL.set().map_err(blocked)?;
-        let born =
-            sys::clone_and_run(self.parts.namespaces.bits(), self.parts.cgroup.as_ref().map(AsFd::as_fd), stack, frame);
+        let flags = self.parts.namespaces.bits();
+        let cloned = sys::clone_and_run(flags, cgroup.map(AsFd::as_fd), &mut stack, frame, birth);
         let restored = before.set().map_err(blocked);
-        match (born, restored) {
-            (Ok(born), Ok(_)) => Ok(born),
-            (Ok(born), Err(error)) => {
+        self.give_back(stack);
+        match (cloned, restored) {
+            (Ok(()), Ok(_)) => Ok(()),
+            (Ok(()), Err(error)) => {
                 // Best effort, in a case that the kernel does not know: the error is what matters.
-                let _ = sys::send_signal(born.pidfd.as_fd(), libc::SIGKILL);
-                let _ = sys::reap(born.pidfd.as_fd(), Block::Yes);
+                if let Some(born) = birth.take() {
+                    end(&born);
+                }
                 Err(error)
             }
             (Err(errno), _) => {
                 let error = Error::os(Step::Clone, "clone3", errno);
-                Err(match &self.parts.cgroup {
+                Err(match cgroup {
                     Some(directory) => error.about(path_of(directory.as_fd())),
                     None => error,
                 })
@@ -96,8 +124,7 @@ impl Plan {
     }
 
     /// Whether the program has started; if not, the child has ended and is reaped.
-    fn outcome(&self, born: &Born, frame: &Frame<'_>) -> Result<(), Error> {
-        let (at, errno) = frame.outcome();
+    pub(crate) fn judge(&self, born: &Born, (at, errno): (usize, Option<i32>)) -> Result<(), Error> {
         let Some(call) = self.parts.program.get(at) else {
             return Ok(());
         };
@@ -119,7 +146,7 @@ impl Plan {
         let kept = self.stacks.lock().unwrap_or_else(PoisonError::into_inner).pop();
         match kept {
             Some(stack) => Ok(stack),
-            None => Stack::map().map_err(|(call, errno)| Error::os(Step::Stack, call, errno)),
+            None => Stack::map(Stack::SMALL).map_err(|(call, errno)| Error::os(Step::Stack, call, errno)),
         }
     }
 
@@ -128,15 +155,21 @@ impl Plan {
     }
 }
 
+/// Kills and reaps a child that the caller will not get.
+pub(crate) fn end(born: &Born) {
+    let _ = sys::send_signal(born.pidfd.as_fd(), libc::SIGKILL);
+    let _ = sys::reap(born.pidfd.as_fd(), Block::Yes);
+}
+
 /// The pipes of one spawn: the child's ends, which are closed here when this is dropped, and the caller's.
 #[derive(Debug, Default)]
-struct Pipes {
+pub(crate) struct Pipes {
     theirs: [Option<OwnedFd>; 3],
     ours: [Option<OwnedFd>; 3],
 }
 
 impl Pipes {
-    fn open(wanted: [bool; 3]) -> Result<Self, Error> {
+    pub(crate) fn open(wanted: [bool; 3]) -> Result<Self, Error> {
         let mut pipes = Pipes::default();
         let ends = pipes.theirs.iter_mut().zip(&mut pipes.ours).zip(STREAM_NAMES).zip(wanted).enumerate();
         for (stream, (((theirs, ours), name), wanted)) in ends {
@@ -151,7 +184,7 @@ impl Pipes {
         Ok(pipes)
     }
 
-    fn slots(&self) -> [i64; SLOTS] {
+    pub(crate) fn slots(&self) -> [i64; SLOTS] {
         let mut slots = [-1; SLOTS];
         for (end, slot) in self.theirs.iter().zip(STREAM) {
             if let (Some(fd), Some(value)) = (end, slots.get_mut(slot.0 as usize)) {
@@ -161,7 +194,7 @@ impl Pipes {
         slots
     }
 
-    fn ours(&mut self) -> [Option<OwnedFd>; 3] {
+    pub(crate) fn ours(&mut self) -> [Option<OwnedFd>; 3] {
         std::mem::take(&mut self.ours)
     }
 }

@@ -30,8 +30,10 @@ pub(crate) enum Then {
     Go,
     /// As `Go`, and the result is kept.
     Keep(Slot),
-    /// Must be zero: anything else is this error.
-    Zero(i32),
+    /// As `Go`, but this error is as good as success.
+    Unless(i32),
+    /// Must be the first of these: anything else is the second, an errno.
+    Exactly(i64, i32),
     /// One of several programs to start: when it is not there, the next call is tried.
     TryNext,
 }
@@ -42,6 +44,8 @@ pub(crate) struct Op {
     pub(crate) number: i64,
     pub(crate) args: [Arg; 6],
     pub(crate) then: Then,
+    /// Made only by a child that is held.
+    pub(crate) held: bool,
     step: Step,
     name: &'static str,
     object: usize,
@@ -79,18 +83,26 @@ calls! {
     close_range = SYS_close_range,
     dup3 = SYS_dup3,
     execve = SYS_execve,
+    fchdir = SYS_fchdir,
     fsconfig = SYS_fsconfig,
     fsmount = SYS_fsmount,
     fsopen = SYS_fsopen,
+    mkdirat = SYS_mkdirat,
     mount = SYS_mount,
     move_mount = SYS_move_mount,
+    open_tree = SYS_open_tree,
     openat = SYS_openat,
     openat2 = SYS_openat2,
+    pivot_root = SYS_pivot_root,
     ppoll = SYS_ppoll,
     prctl = SYS_prctl,
+    recvfrom = SYS_recvfrom,
     rt_sigaction = SYS_rt_sigaction,
     rt_sigprocmask = SYS_rt_sigprocmask,
+    sendto = SYS_sendto,
     sethostname = SYS_sethostname,
+    symlinkat = SYS_symlinkat,
+    umount2 = SYS_umount2,
     unshare = SYS_unshare,
     write = SYS_write,
 }
@@ -141,7 +153,8 @@ impl Program {
             *arg = given;
         }
         let object = self.object(object.as_ref());
-        self.ops.push(Op { number: sys.number(), args, then, step, name: sys.name(), object });
+        let held = step == Step::Hold;
+        self.ops.push(Op { number: sys.number(), args, then, held, step, name: sys.name(), object });
     }
 
     /// The address of a string that the child may read.
@@ -163,8 +176,9 @@ impl Program {
         &self.ops
     }
 
-    pub(crate) fn calls(&self) -> impl ExactSizeIterator<Item = Call<'_>> {
-        self.ops.iter().map(|op| Call { program: self, op })
+    /// The calls of a child that is not held.
+    pub(crate) fn calls(&self) -> impl Iterator<Item = Call<'_>> {
+        self.ops.iter().filter(|op| !op.held).map(|op| Call { program: self, op })
     }
 
     pub(crate) fn get(&self, at: usize) -> Option<Call<'_>> {

@@ -43,6 +43,7 @@ pub struct Sandbox {
     pub(crate) working_directory: Option<PathBuf>,
     pub(crate) namespaces: Namespaces,
     pub(crate) user: Option<IdMap>,
+    pub(crate) root: Root,
     pub(crate) mounts: Vec<Mount>,
     pub(crate) hostname: Option<OsString>,
     pub(crate) stdio: [Stdio; 3],
@@ -64,6 +65,7 @@ impl Sandbox {
             working_directory: None,
             namespaces: Namespaces::empty(),
             user: None,
+            root: Root::Host,
             mounts: Vec::new(),
             hostname: None,
             stdio: [const { Stdio::Inherit }; 3],
@@ -127,6 +129,17 @@ impl Sandbox {
     pub fn user(mut self, map: IdMap) -> Self {
         self.namespaces |= Namespaces::USER;
         self.user = Some(map);
+        self
+    }
+
+    /// The root directory. By default the host's. Needs [`Namespaces::MOUNT`].
+    ///
+    /// With a root of its own the sandbox starts in `/`, has no `/proc` and no `/dev` but those that [`mount`](Sandbox::mount) makes, and
+    /// the host's files are out of reach.
+    #[must_use]
+    #[doc(alias("chroot", "pivot_root", "rootfs"))]
+    pub fn root(mut self, root: Root) -> Self {
+        self.root = root;
         self
     }
 
@@ -227,20 +240,56 @@ impl IdMap {
     }
 }
 
-/// Something to mount in the sandbox's mount namespace.
+/// The sandbox's root directory.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Root {
+    /// The host's.
+    #[default]
+    Host,
+    /// A *detached* mount (`fsmount(2)`, or `open_tree(2)` with `OPEN_TREE_CLONE`), bound by [`Fds::bind`] under this name.
+    ///
+    /// A mount can be attached once: such a [`Plan`] spawns once.
+    Mount(String),
+}
+
+impl Root {
+    /// The detached mount that [`Fds::bind`] gives this name.
+    #[must_use]
+    pub fn mount(name: impl Into<String>) -> Self {
+        Root::Mount(name.into())
+    }
+}
+
+/// Something to mount in the sandbox's mount namespace, on a directory given by an absolute path.
+///
+/// The path is resolved inside the sandbox's root. In a root of its own, a directory of the top level is made where it is missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
     pub(crate) target: PathBuf,
+    pub(crate) kind: MountKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MountKind {
+    Proc,
+    Dev,
 }
 
 impl Mount {
     /// A fresh `proc(5)` that shows the sandbox's own pid namespace; nosuid, nodev, noexec.
     ///
-    /// `target` is an absolute path of a directory. In a user namespace the kernel demands [`Namespaces::PID`], and that
-    /// the caller's own `/proc` has nothing mounted over its parts.
+    /// In a user namespace the kernel demands [`Namespaces::PID`], and that the caller's own `/proc` has nothing mounted over its parts.
     #[must_use]
     pub fn proc(target: impl Into<PathBuf>) -> Self {
-        Mount { target: target.into() }
+        Mount { target: target.into(), kind: MountKind::Proc }
+    }
+
+    /// A minimal `/dev`: null, zero, full, random, urandom and tty of the host, terminals (`pts`, `ptmx`) and shared memory (`shm`, at most
+    /// 64 MiB) of the sandbox's own, and the links fd, stdin, stdout and stderr.
+    #[must_use]
+    pub fn dev(target: impl Into<PathBuf>) -> Self {
+        Mount { target: target.into(), kind: MountKind::Dev }
     }
 }
 

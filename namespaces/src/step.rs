@@ -62,18 +62,28 @@ steps! {
     IdMap child "map ids",
     /// Making all mounts private, so that none propagates to the host.
     Propagation child "make mounts private",
+    /// Attaching the new root.
+    Root child "attach the root",
     /// Mounting.
     Mount child "mount",
+    /// Changing to the new root and letting the host's go.
+    Pivot child "change the root",
     /// Setting the host name.
     Hostname child "set the host name",
     /// Putting the standard streams in place.
     Stdio child "connect the standard streams",
     /// Changing into the working directory.
     WorkingDirectory child "change into the working directory",
+    /// Waiting for [`Held::release`](crate::Held::release), if the child is held.
+    Hold child "wait for the release",
     /// Signals as a new program expects them: nothing blocked, SIGPIPE not ignored.
     Signals child "reset signals",
     /// Starting the program.
     Exec child "start the program",
+    /// Opening one of its namespaces.
+    Namespace caller "open a namespace",
+    /// Running code in a [`Scope`](crate::Scope).
+    Scope caller "work in the scope",
     /// Waiting for the process.
     Wait caller "wait",
     /// Sending it a signal.

@@ -8,6 +8,7 @@
 
 use std::fmt;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -200,6 +201,15 @@ impl Groups {
         }
         found.retain(|dir| !self.tops.contains(dir) && !self.homes.contains(dir));
         found
+    }
+
+    /// Thaws what is frozen in them: on v1 a frozen process cannot be killed.
+    pub(crate) fn thaw(&self) {
+        for dir in self.tops.iter().cloned().chain(self.others()) {
+            // Only the freezer's hierarchy has the file.
+            let state = fs::OpenOptions::new().write(true).open(dir.join("freezer.state"));
+            let _ = state.and_then(|mut file| file.write_all(b"THAWED"));
+        }
     }
 
     /// Removes them and whatever was made inside. No process may be left.

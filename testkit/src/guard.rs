@@ -3,6 +3,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::fs;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -38,11 +39,13 @@ pub(crate) struct Order {
     pub(crate) time: Duration,
     /// Whether the test gets namespaces of its own.
     pub(crate) isolated: bool,
+    /// The harness.
+    pub(crate) parent: Pid,
 }
 
 impl Order {
     pub(crate) fn to_args(&self) -> [OsString; 6] {
-        let [time, parent] = [self.time.as_millis().to_string(), Pid::this().to_string()];
+        let [time, parent] = [self.time.as_millis().to_string(), self.parent.to_string()];
         let isolated = if self.isolated { "namespaces" } else { "process" };
         [FLAG.into(), self.test.clone().into(), self.dir.clone().into(), time.into(), isolated.into(), parent.into()]
     }
@@ -63,7 +66,8 @@ impl Order {
         };
         // If the harness dies, whoever it was killed by, this process gets a signal and cleans up.
         prctl::set_pdeathsig(Signal::SIGTERM).ok()?;
-        if getppid().to_string() != parent.to_str()? {
+        let parent = Pid::from_raw(parent.to_str()?.parse().ok()?);
+        if getppid() != parent {
             return None;
         }
         Some(Self {
@@ -71,67 +75,77 @@ impl Order {
             dir: dir.into(),
             time: Duration::from_millis(time.to_str()?.parse().ok()?),
             isolated: isolated == "namespaces",
+            parent,
         })
     }
 }
 
 /// The guard: runs the test, and leaves nothing of it.
 pub(crate) fn run(order: &Order, tests: &[Test]) -> ExitCode {
-    let Some(test) = tests.iter().find(|t| t.name == order.test) else {
-        eprintln!("testkit: there is no test {:?}", order.test);
-        return ExitCode::FAILURE;
+    let complaints = match tests.iter().find(|t| t.name == order.test) {
+        Some(test) => guard(order, test).unwrap_or_else(|why| vec![format!("testkit: {why}")]),
+        None => vec![format!("testkit: there is no test {:?}", order.test)],
     };
-    let mut passed = true;
-    let mut say = |result: Result<(), String>| {
-        if let Err(why) = result {
-            eprintln!("{why}");
-            passed = false;
-        }
-    };
-    match Groups::make(&test.needs) {
-        Ok(groups) => {
-            say(watch(order, test, &groups));
-            kill_children();
-            for cgroup in groups.others() {
-                say(Err(format!("leaked: cgroup {}", cgroup.display())));
-            }
-            say(groups.remove());
-        }
-        Err(why) => say(Err(format!("testkit: {why}"))),
+    for line in &complaints {
+        tell(line);
     }
-    for entry in fs::read_dir(order.dir.join("tmp")).into_iter().flatten().flatten() {
-        say(Err(format!("leaked: in TMPDIR, {}", entry.file_name().display())));
+    if getppid() != order.parent {
+        // The harness was killed, and will not remove the test's folder.
+        let _ = fs::remove_dir_all(&order.dir);
     }
-    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if complaints.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Starts the reaper and waits for its end, the end of the time, or a signal.
-fn watch(order: &Order, test: &Test, groups: &Groups) -> Result<(), String> {
-    let say = |what: &'static str| move |e: Errno| format!("testkit: {what}: {e}");
+/// Says something on stderr, which may be a pipe to a harness that is gone.
+fn tell(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Everything that was wrong with the test.
+fn guard(order: &Order, test: &Test) -> Result<Vec<String>, String> {
+    let say = |what: &'static str| move |e: Errno| format!("{what}: {e}");
     prctl::set_child_subreaper(true).map_err(say("cannot become a subreaper"))?;
     let stops = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT]);
     let mut usual = SigSet::empty();
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&stops), Some(&mut usual)).map_err(say("cannot block signals"))?;
     let signals = SignalFd::new(&stops).map_err(say("cannot make a signalfd"))?;
+    let groups = Groups::make(&test.needs)?;
+
+    let mut complaints = Vec::new();
+    let started = start_reaper(order, test, &groups, &usual);
+    complaints.extend(started.and_then(|reaper| watch(order, reaper, &signals)).err());
+    kill_children(|| groups.thaw());
+    complaints.extend(groups.others().iter().map(|cgroup| format!("leaked: cgroup {}", cgroup.display())));
+    complaints.extend(groups.remove().err());
+    let left = fs::read_dir(order.dir.join("tmp")).into_iter().flatten().flatten();
+    complaints.extend(left.map(|entry| format!("leaked: in TMPDIR, {}", entry.file_name().display())));
+    Ok(complaints)
+}
+
+fn start_reaper(order: &Order, test: &Test, groups: &Groups, mask: &SigSet) -> Result<Pid, String> {
     if order.isolated {
-        unshare(CloneFlags::CLONE_NEWPID).map_err(say("cannot make a pid namespace"))?;
+        unshare(CloneFlags::CLONE_NEWPID).map_err(|e| format!("testkit: cannot make a pid namespace: {e}"))?;
     }
-    let Some(reaper) = sys::fork().map_err(|e| format!("testkit: cannot fork: {e}"))? else {
-        drop(signals);
-        let _ = prctl::set_pdeathsig(Signal::SIGKILL);
-        let code = run_reaper(order, test, groups, &usual).unwrap_or_else(|why| {
-            eprintln!("testkit: {why}");
-            inside::PANICKED
-        });
-        std::process::exit(code);
-    };
+    if let Some(reaper) = sys::fork().map_err(|e| format!("testkit: cannot fork: {e}"))? {
+        return Ok(reaper);
+    }
+    let _ = prctl::set_pdeathsig(Signal::SIGKILL);
+    let code = run_reaper(order, test, groups, mask).unwrap_or_else(|why| {
+        tell(&format!("testkit: {why}"));
+        inside::PANICKED
+    });
+    std::process::exit(code);
+}
+
+/// Waits for the reaper's end, the end of the time, or a signal.
+fn watch(order: &Order, reaper: Pid, signals: &SignalFd) -> Result<(), String> {
     let reaper_fd = sys::pidfd_open(reaper).map_err(|e| format!("testkit: pidfd_open: {e}"))?;
     let until = Instant::now() + order.time;
     let mut fds = [reaper_fd.as_fd(), signals.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
     let ready = loop {
         match poll(&mut fds, time_left(Some(until))) {
             Err(Errno::EINTR) => {}
-            other => break other.map_err(say("poll"))?,
+            other => break other.map_err(|e| format!("testkit: poll: {e}"))?,
         }
     };
     if fds[0].any() == Some(true) {
@@ -164,9 +178,11 @@ fn run_reaper(order: &Order, test: &Test, groups: &Groups, mask: &SigSet) -> Res
     };
     let mut code = wait_for(child)?;
     for orphan in orphans() {
-        eprintln!("leaked: process {orphan} still runs");
+        tell(&format!("leaked: process {orphan} still runs"));
         code = code.max(inside::LEAKED);
     }
+    // The kernel will kill what is left when this process, the first of its namespace, ends.
+    groups.thaw();
     Ok(code)
 }
 
@@ -187,7 +203,7 @@ fn wait_for(test: Pid) -> Result<i32, String> {
         match waitpid(None, None) {
             Ok(WaitStatus::Exited(pid, code)) if pid == test => return Ok(code),
             Ok(WaitStatus::Signaled(pid, signal, _)) if pid == test => {
-                eprintln!("the test's process was killed by {signal}");
+                tell(&format!("the test's process was killed by {signal}"));
                 return Ok(inside::PANICKED);
             }
             Ok(_) | Err(Errno::EINTR) => {}

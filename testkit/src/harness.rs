@@ -10,8 +10,9 @@ use std::time::Duration;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use crate::guard::{self, Order};
+use crate::log::log;
 use crate::need::Need;
-use crate::place::{Place, Places, log, patience};
+use crate::place::{Place, Places, patience};
 use crate::test::Test;
 
 /// Runs the tests as the command line asks, which is that of every Rust test program: the whole
@@ -80,11 +81,10 @@ impl Probes {
         answer
     }
 
-    /// All unmet needs of a test in one line; `None` if all are met.
+    /// The first unmet need of a test; `None` if all are met.
     fn unmet(&mut self, needs: &[Need]) -> Option<String> {
-        let unmet = needs.iter().filter_map(|n| self.check(*n).err().map(|why| format!("{n}: {why}")));
-        let unmet: Vec<String> = unmet.collect();
-        (!unmet.is_empty()).then(|| format!("needs {}", unmet.join("; ").replace('\n', " ")))
+        let mut unmet = needs.iter().filter_map(|n| self.check(*n).err().map(|why| format!("needs {n}: {why}")));
+        Some(unmet.next()?.replace('\n', " "))
     }
 }
 
@@ -141,7 +141,13 @@ impl Plan {
         let made = open(dir.path()).and_then(|()| fs::create_dir(&temp)).and_then(|()| open(&temp));
         made.map_err(|e| say("cannot prepare a temporary folder", &e))?;
 
-        let order = Order { test: name.to_owned(), dir: dir.path().to_owned(), time, isolated: self.isolated };
+        let order = Order {
+            test: name.to_owned(),
+            dir: dir.path().to_owned(),
+            time,
+            isolated: self.isolated,
+            parent: nix::unistd::Pid::this(),
+        };
         let mut guard = Command::new("/proc/self/exe");
         guard.arg0(format!("guard of {name}"));
         guard.args(order.to_args()).env("TMPDIR", &temp).stdin(Stdio::null());

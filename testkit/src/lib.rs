@@ -39,6 +39,7 @@ mod guard;
 mod harness;
 mod inside;
 mod leak;
+mod log;
 mod need;
 mod place;
 mod probe;
@@ -48,6 +49,7 @@ mod test;
 
 pub use cgroup::Layout;
 pub use harness::{run, run_listed};
+pub use log::Ran;
 pub use need::Need;
 pub use place::{Place, Places, patience};
 pub use test::Test;

@@ -1,17 +1,13 @@
-//! Where the tests run, which test must run where, and the log of what did run.
+//! Where the tests run, and which test must run where.
 
 use std::collections::BTreeMap;
 use std::env;
 use std::fmt;
-use std::fs::OpenOptions;
-use std::io::Write;
 use std::str::FromStr;
 
 /// The environment variable that names the place, and so turns an unmet need of a test that is
 /// listed for that place into a failure.
 const REQUIRE: &str = "COFFERDAM_TEST_REQUIRE";
-/// The environment variable that names a file to which each test's outcome is appended.
-const LOG: &str = "COFFERDAM_TEST_LOG";
 
 /// A machine and a user that tests run on. CI visits all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -125,19 +121,6 @@ impl Places {
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[Place])> {
         self.0.iter().map(|(test, places)| (test.as_str(), places.as_slice()))
     }
-}
-
-/// Appends `place, test, outcome` to the file that `COFFERDAM_TEST_LOG` names, if it is set.
-pub(crate) fn log(place: Option<Place>, test: &str, outcome: &str) -> Result<(), String> {
-    let Some(file) = env::var_os(LOG) else {
-        return Ok(());
-    };
-    let place = place.map_or("-", Place::name);
-    let line = format!("{place}\t{test}\t{}\n", outcome.replace(['\n', '\t'], " "));
-    // One write of a whole line with O_APPEND: test programs that run side by side share the file.
-    let opened = OpenOptions::new().append(true).create(true).open(&file);
-    let written = opened.and_then(|mut f| f.write_all(line.as_bytes()));
-    written.map_err(|e| format!("{LOG}: cannot append to {}: {e}", file.display()))
 }
 
 #[cfg(test)]

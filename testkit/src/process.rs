@@ -92,14 +92,17 @@ pub(crate) fn reap() -> bool {
 }
 
 /// Kills every child, and every process that thereby becomes one (this process being a
-/// subreaper), until there is none.
-pub(crate) fn kill_children() {
+/// subreaper), until there is none. `free` is called now and then: it lets go of processes that
+/// cannot die as they are.
+pub(crate) fn kill_children(free: impl Fn()) {
+    const NOW_AND_THEN: Duration = Duration::from_millis(50);
     while reap() {
         for child in all().iter().filter(|p| p.parent == Pid::this() && !p.zombie) {
             if let Ok(fd) = sys::pidfd_open(child.pid) {
                 // An error means that it is gone already.
                 let _ = kill(child.pid, Signal::SIGKILL);
-                let _ = wait_readable(&fd, None);
+                free();
+                let _ = wait_readable(&fd, Some(Instant::now() + NOW_AND_THEN));
             }
         }
     }

@@ -1,3 +1,106 @@
-//! Tests on the real kernel.
+//! Tests on the real kernel: the same calls and the same observable results on every layout.
+//!
+//! Each test of the conformance list takes the hierarchy as a parameter. It runs with the layout that the machine has
+//! and, on a hybrid machine, also with the unified tree left out, which is v1 alone.
 
-fn main() {}
+mod conformance;
+mod support;
+mod v2;
+
+use std::process::ExitCode;
+
+use cofferdam_testkit::{Layout, Need, Test};
+use support::{detect, v1_only};
+
+/// What v1 alone needs on a hybrid machine.
+const NEEDS_V1: [Need; 5] = [
+    Need::CgroupLayout(Layout::Hybrid),
+    Need::CgroupV1("cpu"),
+    Need::CgroupV1("cpuacct"),
+    Need::CgroupV1("pids"),
+    Need::CgroupV1("freezer"),
+];
+
+/// Starts a process for the threads of one test: followed by the layout.
+const THREADS: &str = "--many-threads";
+
+/// What the conformance list needs on this machine: a cgroup of its own in every tree that is used.
+fn needs() -> Vec<Need> {
+    let mut needs = vec![Need::Cgroup("cpu"), Need::Cgroup("pids")];
+    match Layout::of_this_machine() {
+        Ok(Layout::V1) => needs.extend([Need::CgroupV1("cpuacct"), Need::CgroupV1("freezer")]),
+        Ok(Layout::Hybrid) => needs.extend([Need::CgroupV1("cpuacct"), Need::CgroupV2Tree]),
+        Ok(Layout::V2) | Err(_) => {}
+    }
+    needs
+}
+
+/// Two tests of each function: with what the machine has, and with v1 alone on a hybrid machine.
+macro_rules! on_every_layout {
+    ($($name:ident),* $(,)?) => {
+        vec![$(
+            Test::new(stringify!($name), || conformance::$name(&detect())).needs(&needs()),
+            Test::new(concat!(stringify!($name), "_v1"), || conformance::$name(&v1_only())).needs(&NEEDS_V1),
+        )*]
+    };
+}
+
+fn main() -> ExitCode {
+    let args: Vec<_> = std::env::args().skip(1).collect();
+    if let [THREADS, layout] = args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        let found = detect();
+        let is_whole = found.layout().to_string() == layout;
+        conformance::many_threads(&if is_whole { found } else { v1_only() });
+        return ExitCode::SUCCESS;
+    }
+    let mut tests = conformance_list();
+    tests.extend(v2_list());
+    cofferdam_testkit::run(&tests)
+}
+
+fn conformance_list() -> Vec<Test> {
+    on_every_layout![
+        made_where_it_belongs,
+        deleting_is_idempotent,
+        bad_names_change_nothing,
+        nothing_is_left_of_a_failed_creation,
+        attached_processes_are_in_every_tree,
+        entry_is_a_way_in,
+        limits_are_read_back,
+        settings_that_are_none_are_left_alone,
+        invalid_limits_write_nothing,
+        a_quota_can_change_in_any_order_below_a_limited_parent,
+        busy_loops_are_held_to_the_quota,
+        pids_limit_stops_forks,
+        kill_ends_a_fork_bomb,
+        kill_ends_what_was_frozen,
+        kill_reaches_what_is_below,
+        kill_of_an_empty_cgroup_does_nothing,
+        populated_is_not_deleted,
+        deletes_everything_below,
+        anothers_cgroup_of_the_same_name_is_left_alone,
+        a_guard_kills_and_deletes,
+        own_is_neither_killed_nor_deleted,
+        made_and_deleted_by_many_threads,
+        missing_controllers_are_named,
+    ]
+}
+
+fn v2_list() -> [Test; 7] {
+    let v2 = |name, run| Test::new(name, run).needs(&[Need::CgroupV2("cpu")]);
+    [
+        v2("controllers_are_enabled_above_never_in_the_leaf", v2::controllers_are_enabled_above_never_in_the_leaf),
+        v2("an_occupied_cgroup_is_not_made_threaded", v2::an_occupied_cgroup_is_not_made_threaded),
+        v2("one_can_move_into_a_leaf_first", v2::one_can_move_into_a_leaf_first),
+        Test::new("no_cgroup_is_made_that_nothing_can_enter", v2::no_cgroup_is_made_that_nothing_can_enter)
+            .needs(&[Need::CgroupV2Tree]),
+        Test::new("kill_without_cgroup_kill", v2::kill_without_cgroup_kill).needs(&[Need::CgroupV2Tree]),
+        Test::new("without_rights_it_says_so", v2::without_rights_it_says_so)
+            .needs(&[Need::OrdinaryUser, Need::CgroupLayout(Layout::Hybrid)]),
+        Test::new("hybrid_joins_the_unified_tree", v2::hybrid_joins_the_unified_tree).needs(&[
+            Need::CgroupLayout(Layout::Hybrid),
+            Need::CgroupV2Tree,
+            Need::Cgroup("pids"),
+        ]),
+    ]
+}

@@ -1,7 +1,7 @@
 //! A spawn that cannot succeed says why, and leaves nothing.
 
 use crate::support::{output, refused};
-use cofferdam_namespaces::{ErrorKind, Fds, IdMap, Mount, Namespaces, Sandbox, Stdio, Step};
+use cofferdam_namespaces::{ErrorKind, Fds, IdMap, Mount, Namespaces, Root, Sandbox, Stdio, Step};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -73,6 +73,8 @@ pub(crate) fn invalid_configuration() {
         (base.clone().namespaces(Namespaces::UTS).hostname("x\0"), "hostname"),
         (base.clone().mount(Mount::proc("/proc")), "mount on \"/proc\""),
         (base.clone().namespaces(Namespaces::MOUNT).mount(Mount::proc("proc")), "mount on \"proc\""),
+        (base.clone().root(Root::mount("root")), "root"),
+        (base.clone().namespaces(Namespaces::MOUNT).root(Root::mount("root")), "descriptor \"root\""),
         (base.clone().stdout(Stdio::fd("log")), "descriptor \"log\""),
     ];
     for (sandbox, object) in cases {

@@ -4,17 +4,23 @@
 //! that no sandbox of this file takes fails the test.
 
 use crate::cgroup::Group;
-use cofferdam_namespaces::{Child, Error, ErrorKind, Fds, IdMap, Mount, Namespaces, Plan, Sandbox, Stdio, Step};
+use crate::roots::Busybox;
+use cofferdam_namespaces::{Child, Error, ErrorKind, Fds, IdMap, Mount, Namespaces, Plan, Root, Sandbox, Stdio, Step};
 use cofferdam_testkit::fault::{self, Action, Fault, Who, inject, record};
 use nix::errno::Errno;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
 
-/// Takes every step that there is.
-fn everything(group: &Group) -> Plan {
+/// Takes every step that this user can take: only root has a detached mount for a root.
+fn everything(group: &Group, root: &Busybox) -> Plan {
     let fds = Fds::new().bind("log", std::fs::File::open("/dev/null").unwrap()).cgroup([group.procs()]);
-    sandbox().prepare(fds).unwrap()
+    if nix::unistd::geteuid().is_root() {
+        let fds = fds.bind("root", root.mount());
+        sandbox().root(Root::mount("root")).prepare(fds).unwrap()
+    } else {
+        sandbox().prepare(fds).unwrap()
+    }
 }
 
 fn sandbox() -> Sandbox {
@@ -23,8 +29,9 @@ fn sandbox() -> Sandbox {
         .user(IdMap::root())
         .namespaces(Namespaces::all())
         .mount(Mount::proc("/proc"))
+        .mount(Mount::dev("/dev"))
         .hostname("walked")
-        .working_directory("/tmp")
+        .working_directory("/dev")
         .stdin(Stdio::Null)
         .stdout(Stdio::Pipe)
         .stderr(Stdio::fd("log"))
@@ -43,8 +50,8 @@ fn finish(result: Result<Child, Error>) -> Result<std::process::ExitStatus, Erro
 
 /// The child does exactly what the plan says.
 pub(crate) fn explained_is_what_happens() {
-    let group = Group::any();
-    let plan = everything(&group);
+    let (group, root) = (Group::any(), Busybox::new());
+    let plan = everything(&group, &root);
     let (calls, result) = record(|| finish(plan.spawn()));
     assert!(result.unwrap().success());
     let done: Vec<i64> = calls.iter().filter(|call| call.who == Who::Child).map(|call| call.number).collect();
@@ -53,21 +60,34 @@ pub(crate) fn explained_is_what_happens() {
     told.truncate(done.len());
     assert_eq!(done, told);
     let steps: BTreeSet<Step> = plan.explain().map(|call| call.step()).collect();
-    let all: BTreeSet<Step> = Step::ALL.iter().copied().filter(|step| step.in_child()).collect();
+    let mut all: BTreeSet<Step> = Step::ALL.iter().copied().filter(|step| step.in_child()).collect();
+    // Of a child that is held: see there.
+    all.remove(&Step::Hold);
+    if !nix::unistd::geteuid().is_root() {
+        all.retain(|step| ![Step::Root, Step::Pivot].contains(step));
+    }
     assert_eq!(steps, all, "every step has its fault case");
     assert!(plan.explain().any(|call| call.may_fail()));
 }
 
+/// How many calls of the plan the child makes: of the places where the program may be, those after the one where it is are not tried.
+fn reached(group: &Group, root: &Busybox) -> usize {
+    // With the first thread glibc takes two signals for itself, which may have been ignored.
+    std::thread::spawn(|| ()).join().unwrap();
+    let plan = everything(group, root);
+    let (calls, result) = record(|| finish(plan.spawn()));
+    assert!(result.unwrap().success());
+    calls.iter().filter(|call| call.who == Who::Child).count()
+}
+
 pub(crate) fn every_call_of_the_child_can_fail() {
-    let group = Group::any();
-    let plan = everything(&group);
-    let (calls, _) = record(|| finish(plan.spawn()));
-    let reached = calls.iter().filter(|call| call.who == Who::Child).count();
-    for (nth, call) in plan.explain().take(reached).enumerate() {
+    let (group, root) = (Group::any(), Busybox::new());
+    for nth in 0..reached(&group, &root) {
+        let plan = everything(&group, &root);
         // An errno that no step overcomes.
         let fault = Fault { who: Who::Child, nth, action: Action::Errno(libc::EXFULL) };
         let (_, result) = inject(fault, || finish(plan.spawn()));
-        let error = result.expect_err("fails");
+        let (call, error) = (plan.explain().nth(nth).unwrap(), result.expect_err("fails"));
         assert_eq!((error.step(), error.raw_os_error()), (call.step(), Some(libc::EXFULL)), "{call}: {error}");
         assert_eq!(error.system_call(), Some(call.name()), "{call}: {error}");
         if call.step() != Step::Exec && !call.object().is_empty() {
@@ -78,12 +98,12 @@ pub(crate) fn every_call_of_the_child_can_fail() {
 }
 
 pub(crate) fn the_child_can_be_killed_at_every_call() {
-    let group = Group::any();
-    let plan = everything(&group);
-    let (calls, _) = record(|| finish(plan.spawn()));
-    let reached = calls.iter().filter(|call| call.who == Who::Child).count();
-    for (nth, call) in plan.explain().take(reached).enumerate() {
-        let (_, result) = inject(Fault { who: Who::Child, nth, action: Action::Kill }, || finish(plan.spawn()));
+    let (group, root) = (Group::any(), Busybox::new());
+    for nth in 0..reached(&group, &root) {
+        let plan = everything(&group, &root);
+        let fault = Fault { who: Who::Child, nth, action: Action::Kill };
+        let (_, result) = inject(fault, || finish(plan.spawn()));
+        let call = plan.explain().nth(nth).unwrap();
         match result {
             // Whether it dies in execve or right after it is the same to everybody.
             Ok(status) => assert_eq!((call.step(), status.signal()), (Step::Exec, Some(libc::SIGKILL))),
@@ -168,7 +188,7 @@ pub(crate) fn a_parent_that_is_dead_already() {
     assert_eq!(answer, "refused");
 }
 
-fn fork(body: impl FnOnce()) -> nix::unistd::Pid {
+pub(crate) fn fork(body: impl FnOnce()) -> nix::unistd::Pid {
     #[expect(unsafe_code, reason = "a process to die")]
     // SAFETY: the test's process has one thread, so that the child may do anything.
     match unsafe { nix::unistd::fork() }.unwrap() {

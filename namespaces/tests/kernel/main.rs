@@ -4,16 +4,21 @@ mod cgroup;
 mod crowd;
 mod errors;
 mod faults;
+mod hold;
 mod isolation;
 mod life;
+mod roots;
+mod scopes;
 mod streams;
 mod support;
 
 use cofferdam_testkit::{Need, Test, run};
 use std::process::ExitCode;
 
+const BUSYBOX: &str = "/bin/busybox";
+
 fn main() -> ExitCode {
-    run(&[errors(), isolation(), streams(), life(), cgroups(), faults()].concat())
+    run(&[errors(), isolation(), roots(), streams(), life(), hold(), scopes(), cgroups(), faults()].concat())
 }
 
 /// Needs nothing.
@@ -27,6 +32,10 @@ fn user(name: &'static str, run: fn()) -> Test {
 
 fn root(name: &'static str, run: fn()) -> Test {
     test(name, run).needs(&[Need::Root])
+}
+
+fn rooted(name: &'static str, run: fn()) -> Test {
+    test(name, run).needs(&[Need::Root, Need::Program(BUSYBOX)])
 }
 
 fn v2(name: &'static str, run: fn()) -> Test {
@@ -66,6 +75,18 @@ fn isolation() -> Vec<Test> {
     ]
 }
 
+fn roots() -> Vec<Test> {
+    vec![
+        rooted("the_root_is_all_there_is", roots::the_root_is_all_there_is),
+        rooted("it_is_pid_1_of_its_own_proc", roots::it_is_pid_1_of_its_own_proc),
+        rooted("devices_work", roots::devices_work),
+        rooted("mounts_inside_do_not_propagate", roots::mounts_inside_do_not_propagate),
+        rooted("links_out_of_the_root_stay_inside", roots::links_out_of_the_root_stay_inside),
+        rooted("no_working_directory_outside", roots::no_working_directory_outside),
+        rooted("roots_that_cannot_be", roots::roots_that_cannot_be),
+    ]
+}
+
 fn streams() -> Vec<Test> {
     vec![
         test("pipes_carry_data_both_ways", streams::pipes_carry_data_both_ways),
@@ -93,6 +114,33 @@ fn life() -> Vec<Test> {
             Need::Userns,
             Need::CgroupV2Tree,
         ]),
+    ]
+}
+
+fn hold() -> Vec<Test> {
+    vec![
+        user("namespaces_before_the_program", hold::namespaces_before_the_program),
+        root("filled_from_outside", hold::filled_from_outside),
+        test("dropped_without_release", hold::dropped_without_release),
+        test("keeps_no_pipe_of_others_open", hold::keeps_no_pipe_of_others_open),
+        test("errors_come_when_they_happen", hold::errors_come_when_they_happen),
+        user("every_call_of_a_held_child_can_fail", hold::every_call_of_a_held_child_can_fail),
+        test("outlives_the_holding_thread_and_not_the_process", hold::outlives_the_holding_thread_and_not_the_process),
+        test("ends_with_the_caller", hold::ends_with_the_caller),
+        user("many_at_once", hold::many_at_once),
+    ]
+}
+
+fn scopes() -> Vec<Test> {
+    vec![
+        user("root_inside_and_nobody_new_outside", scopes::root_inside_and_nobody_new_outside),
+        user("what_is_made_inside_is_there_outside", scopes::what_is_made_inside_is_there_outside),
+        user("mounts_stay_in_the_scope", scopes::mounts_stay_in_the_scope),
+        user("a_root_for_an_ordinary_user", scopes::a_root_for_an_ordinary_user).needs(&[Need::Program(BUSYBOX)]),
+        user("other_namespaces_beside_it", scopes::other_namespaces_beside_it),
+        user("a_panic_goes_on_outside", scopes::a_panic_goes_on_outside),
+        user("its_process_can_be_killed", scopes::its_process_can_be_killed),
+        user("among_busy_threads", scopes::among_busy_threads),
     ]
 }
 

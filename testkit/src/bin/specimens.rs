@@ -98,13 +98,24 @@ fn leaks_cgroup() {
     fs::create_dir(format!("{dir}/forgotten")).unwrap();
 }
 
-/// What each test has, as root: a pid namespace in which little else lives, no link but lo.
-fn is_alone() {
-    assert!(std::process::id() < 10, "{}", std::process::id());
-    assert!(!nix::unistd::getppid().to_string().is_empty());
-    let dev = fs::read_to_string("/proc/self/net/dev").unwrap();
-    let links: Vec<&str> = dev.lines().filter_map(|l| Some(l.split_once(':')?.0.trim())).collect();
-    assert_eq!(links, ["lo"]);
+/// A process that cannot be killed before somebody thaws it.
+fn leaks_frozen() {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let path = own.lines().find_map(|l| l.split_once(":freezer:")).expect("a freezer hierarchy").1;
+    let dir = format!("/sys/fs/cgroup/freezer{path}/forgotten");
+    fs::create_dir(&dir).unwrap();
+    let child = Command::new("sleep").arg("1000.375").spawn().unwrap();
+    fs::write(format!("{dir}/cgroup.procs"), child.id().to_string()).unwrap();
+    fs::write(format!("{dir}/freezer.state"), "FROZEN").unwrap();
+    mem::forget(child);
+}
+
+/// Says so, and waits to be killed with all that belongs to it.
+fn waits() {
+    let _child = Command::new("sleep").arg("1000.125").spawn().unwrap();
+    fs::write(std::env::temp_dir().join("forgotten"), "").unwrap();
+    println!("waiting");
+    thread::sleep(Duration::from_secs(1000));
 }
 
 fn main() -> ExitCode {
@@ -127,7 +138,9 @@ fn main() -> ExitCode {
         Test::new("leaks_mount", leaks_mount).needs(&[Need::Root]),
         Test::new("leaks_link", leaks_link).needs(&[Need::Root, Need::Veth]),
         Test::new("leaks_cgroup", leaks_cgroup).needs(&[Need::Cgroup("cpu")]),
-        Test::new("is_alone", is_alone).needs(&[Need::Root]),
+        Test::new("leaks_frozen", leaks_frozen).needs(&[Need::CgroupV1("freezer")]),
+        Test::new("waits", waits),
+        Test::new("waits_in_a_cgroup", waits).needs(&[Need::Cgroup("cpu")]),
         Test::new("cannot_run", passes).needs(&[Need::Program("/no/such/program")]),
         Test::new("must_run_on_the_host", passes).needs(&[Need::Program("/no/such/program")]),
         Test::new("unlisted", passes),

@@ -1,174 +1,27 @@
-//! Fault injection on a real kernel, each test in a process of its own.
+//! The test kit on a real kernel, each test in a process of its own.
 
-use std::fs::File;
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, ExitCode, ExitStatus};
+mod fault;
+mod offers;
 
-use cofferdam_testkit::fault::{Action, Call, Fault, Watch, Who, inject, record};
-use cofferdam_testkit::{Need, Test};
+use std::process::ExitCode;
+
+use cofferdam_testkit::Test;
 
 fn main() -> ExitCode {
-    cofferdam_testkit::run(&[
-        Test::new("record_sees_the_parent", record_sees_the_parent),
-        Test::new("record_sees_a_child_until_exec", record_sees_a_child_until_exec),
-        Test::new("record_sees_a_child_whose_exec_fails", record_sees_a_child_whose_exec_fails),
-        Test::new("record_sees_a_fork", record_sees_a_fork),
-        Test::new("a_child_may_outlive_the_recording", a_child_may_outlive_the_recording),
-        Test::new("an_errno_for_one_call_of_the_parent", an_errno_for_one_call_of_the_parent),
-        Test::new("an_errno_for_one_call_of_the_child", an_errno_for_one_call_of_the_child),
-        Test::new("a_child_is_killed", a_child_is_killed),
-        Test::new("every_call_can_fail", every_call_can_fail),
-        Test::new("other_calls_are_not_watched", other_calls_are_not_watched),
-        Test::new("a_panic_comes_through", a_panic_comes_through),
-        Test::new("only_the_thread_is_filtered", only_the_thread_is_filtered),
-        Test::new("needs_are_met_as_root", needs_are_met_as_root).needs(&[Need::Root]),
-        Test::new("cgroups_of_its_own", cgroups_of_its_own).needs(&[Need::Cgroup("cpu"), Need::Cgroup("pids")]),
-    ])
-}
-
-fn run_true() -> std::io::Result<ExitStatus> {
-    Command::new("true").status()
-}
-
-/// Positions of the calls of this name among those of `who`.
-fn positions(calls: &[Call], who: Who, name: &str) -> Vec<usize> {
-    let of_who = calls.iter().filter(|c| c.who == who).enumerate();
-    of_who.filter(|(_, c)| c.name() == name).map(|(nth, _)| nth).collect()
-}
-
-fn show(calls: &[Call]) -> String {
-    calls.iter().map(|c| format!("{c}\n")).collect::<Vec<_>>().concat()
-}
-
-fn record_sees_the_parent() {
-    let (calls, umask) = record(|| nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o22)));
-    assert_eq!(umask.bits(), 0o22);
-    assert_eq!(calls.len(), 1, "{}", show(&calls));
-    assert_eq!((calls[0].who, calls[0].name(), calls[0].args[0]), (Who::Parent, "umask", 0o22));
-}
-
-fn record_sees_a_child_until_exec() {
-    let (calls, status) = record(run_true);
-    assert!(status.unwrap().success());
-    let child: Vec<&Call> = calls.iter().filter(|c| c.who == Who::Child).collect();
-    assert_eq!(child.last().expect("a child").name(), "execve", "{}", show(&calls));
-    // PATH is searched, so that some attempts may have failed; nothing of the program is seen.
-    assert!(positions(&calls, Who::Child, "brk").is_empty(), "{}", show(&calls));
-    let started = ["clone3", "clone", "vfork"].iter().any(|name| !positions(&calls, Who::Parent, name).is_empty());
-    assert!(started, "{}", show(&calls));
-}
-
-fn record_sees_a_child_whose_exec_fails() {
-    let (calls, status) = record(|| Command::new("/no/such/program").status());
-    assert_eq!(status.unwrap_err().raw_os_error(), Some(libc::ENOENT));
-    let child: Vec<&str> = calls.iter().filter(|c| c.who == Who::Child).map(Call::name).collect();
-    assert!(child.contains(&"execve"), "{child:?}");
-    assert!(child.last().unwrap().starts_with("exit"), "{child:?}");
-}
-
-fn record_sees_a_fork() {
-    // A working directory makes std fork instead of posix_spawn on some systems; both must work.
-    let (calls, status) = record(|| {
-        Command::new("true").current_dir("/").env_clear().env("PATH", "/bin:/usr/bin").uid_is_ours().status()
-    });
-    assert!(status.unwrap().success());
-    let last = calls.iter().rfind(|c| c.who == Who::Child).expect("a child");
-    assert_eq!(last.name(), "execve", "{}", show(&calls));
-}
-
-/// Setting the ids makes std use fork(2) and not `posix_spawn(3)`.
-trait UidIsOurs {
-    fn uid_is_ours(&mut self) -> &mut Self;
-}
-
-impl UidIsOurs for Command {
-    fn uid_is_ours(&mut self) -> &mut Self {
-        std::os::unix::process::CommandExt::uid(self, nix::unistd::geteuid().as_raw())
-    }
-}
-
-fn a_child_may_outlive_the_recording() {
-    let (calls, child) = record(|| Command::new("cat").stdin(std::process::Stdio::piped()).spawn());
-    assert!(calls.iter().any(|c| c.who == Who::Child));
-    let mut child = child.unwrap();
-    assert!(child.try_wait().unwrap().is_none());
-    drop(child.stdin.take());
-    assert!(child.wait().unwrap().success());
-}
-
-fn an_errno_for_one_call_of_the_parent() {
-    let open_twice =
-        || [File::open("/dev/null"), File::open("/dev/zero")].map(|r| r.map(drop).map_err(|e| e.raw_os_error()));
-    let (calls, results) = record(open_twice);
-    assert_eq!(results, [Ok(()), Ok(())]);
-    let opens = positions(&calls, Who::Parent, "openat");
-    assert_eq!(opens.len(), 2, "{}", show(&calls));
-    let fault = Fault { who: Who::Parent, nth: opens[1], action: Action::Errno(libc::EMFILE) };
-    let (calls, results) = inject(fault, open_twice);
-    assert_eq!(results, [Ok(()), Err(Some(libc::EMFILE))]);
-    assert_eq!(calls.iter().filter(|c| c.fault.is_some()).count(), 1);
-}
-
-fn an_errno_for_one_call_of_the_child() {
-    let (calls, _) = record(run_true);
-    for nth in positions(&calls, Who::Child, "execve") {
-        let (calls, status) = inject(Fault { who: Who::Child, nth, action: Action::Errno(libc::ENOEXEC) }, run_true);
-        assert_eq!(status.unwrap_err().raw_os_error(), Some(libc::ENOEXEC), "{}", show(&calls));
-    }
-}
-
-fn a_child_is_killed() {
-    let (calls, _) = record(run_true);
-    let nth = positions(&calls, Who::Child, "execve")[0];
-    let (_, status) = inject(Fault { who: Who::Child, nth, action: Action::Kill }, run_true);
-    assert_eq!(status.unwrap().signal(), Some(libc::SIGKILL));
-}
-
-fn every_call_can_fail() {
-    let (calls, _) = record(run_true);
-    let count = calls.iter().filter(|c| c.who == Who::Child).count();
-    assert!(count > 2, "{}", show(&calls));
-    for nth in 0..count {
-        let (calls, _) = inject(Fault { who: Who::Child, nth, action: Action::Errno(libc::EPERM) }, run_true);
-        let hit: Vec<&Call> = calls.iter().filter(|c| c.fault.is_some()).collect();
-        assert_eq!(hit.len(), 1, "{nth} of {count}: {}", show(&calls));
-    }
-}
-
-fn other_calls_are_not_watched() {
-    let only = Watch::only(&[libc::SYS_execve, libc::SYS_umask]);
-    let (calls, status) = only.record(run_true);
-    assert!(status.unwrap().success());
-    assert!(!calls.is_empty() && calls.iter().all(|c| c.name() == "execve"), "{}", show(&calls));
-}
-
-fn a_panic_comes_through() {
-    let result = std::panic::catch_unwind(|| record(|| panic!("this is meant")));
-    assert!(result.is_err());
-}
-
-fn only_the_thread_is_filtered() {
-    let seccomp = || {
-        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
-        status.lines().find_map(|l| l.strip_prefix("Seccomp:").map(|v| v.trim().to_owned())).unwrap()
-    };
-    let before = seccomp();
-    let (_, inside) = record(seccomp);
-    assert_eq!(inside, "2");
-    assert_eq!(seccomp(), before);
-}
-
-/// What each test has as root: a pid namespace in which little else lives, no link but lo.
-fn needs_are_met_as_root() {
-    assert!(std::process::id() < 10, "{}", std::process::id());
-    let dev = std::fs::read_to_string("/proc/self/net/dev").unwrap();
-    let links: Vec<&str> = dev.lines().filter_map(|l| Some(l.split_once(':')?.0.trim())).collect();
-    assert_eq!(links, ["lo"]);
-    assert_eq!(nix::unistd::getppid().as_raw(), 1);
-}
-
-/// The test's own cgroup in each hierarchy that it asked for.
-fn cgroups_of_its_own() {
-    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap();
-    assert!(own.lines().any(|l| l.contains("/cofferdam-test-")), "{own}");
+    let mut tests = vec![
+        Test::new("record_sees_the_parent", fault::record_sees_the_parent),
+        Test::new("record_sees_a_child_until_exec", fault::record_sees_a_child_until_exec),
+        Test::new("record_sees_a_child_whose_exec_fails", fault::record_sees_a_child_whose_exec_fails),
+        Test::new("record_sees_a_fork", fault::record_sees_a_fork),
+        Test::new("a_child_may_outlive_the_recording", fault::a_child_may_outlive_the_recording),
+        Test::new("an_errno_for_one_call_of_the_parent", fault::an_errno_for_one_call_of_the_parent),
+        Test::new("an_errno_for_one_call_of_the_child", fault::an_errno_for_one_call_of_the_child),
+        Test::new("a_child_is_killed", fault::a_child_is_killed),
+        Test::new("every_call_can_fail", fault::every_call_can_fail),
+        Test::new("other_calls_are_not_watched", fault::other_calls_are_not_watched),
+        Test::new("a_panic_comes_through", fault::a_panic_comes_through),
+        Test::new("only_the_thread_is_filtered", fault::only_the_thread_is_filtered),
+    ];
+    tests.extend(offers::tests());
+    cofferdam_testkit::run(&tests)
 }

@@ -1,0 +1,63 @@
+//! What a held child waits at: one end of a pair of sockets, and the descriptors on both sides of it.
+//!
+//! Packets, because a program can tell one from the end of the file without reading it into memory: `MSG_TRUNC` gives its length.
+
+use crate::program::{SLOTS, Slot};
+use crate::{Error, Step};
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+/// The child's end.
+pub(crate) const GATE: Slot = Slot(8);
+/// The first and the last of the descriptors below the gate, and of those above it.
+pub(crate) const OTHERS: [[Slot; 2]; 2] = [[Slot(9), Slot(10)], [Slot(11), Slot(12)]];
+
+/// One end.
+#[derive(Debug)]
+pub(crate) struct Gate(OwnedFd);
+
+impl Gate {
+    /// The caller's end and the child's.
+    pub(crate) fn pair() -> Result<(Gate, Gate), Error> {
+        let failed = |errno: Errno| Error::os(Step::Pipe, "socketpair", errno as i32).about("gate");
+        let pair =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).map_err(failed)?;
+        let theirs = crate::bind::above_streams(pair.1).map_err(|e| Error::os(Step::Pipe, "fcntl", e).about("gate"))?;
+        Ok((Gate(pair.0), Gate(theirs)))
+    }
+
+    /// Lets the other side go on. If it is gone, it does not matter.
+    pub(crate) fn open(&self) {
+        let _ = send(self.0.as_raw_fd(), b"o", MsgFlags::MSG_NOSIGNAL);
+    }
+
+    /// Waits until the other side lets us go on, or is gone: with something unread, that is a reset.
+    pub(crate) fn wait(&self) -> Result<(), Error> {
+        loop {
+            match recv(self.0.as_raw_fd(), &mut [0], MsgFlags::empty()) {
+                Ok(_) | Err(Errno::ECONNRESET) => return Ok(()),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(Error::os(Step::Hold, "recvfrom", errno as i32)),
+            }
+        }
+    }
+
+    /// Fills in what the child needs to know.
+    pub(crate) fn fill(&self, slots: &mut [i64; SLOTS]) {
+        let gate = i64::from(self.0.as_raw_fd());
+        let above = [gate + 1, u32::MAX.into()];
+        // Never below 3; where nothing is between, what is above is closed twice.
+        let below = if gate == 3 { above } else { [3, gate - 1] };
+        let values = [[(GATE, gate), (GATE, gate)], zip(OTHERS[0], below), zip(OTHERS[1], above)];
+        for (slot, value) in values.into_iter().flatten() {
+            if let Some(place) = slots.get_mut(usize::from(slot.0)) {
+                *place = value;
+            }
+        }
+    }
+}
+
+fn zip([a, b]: [Slot; 2], [x, y]: [i64; 2]) -> [(Slot, i64); 2] {
+    [(a, x), (b, y)]
+}

@@ -1,0 +1,83 @@
+//! The last step: which file, with which arguments, in which environment.
+
+use crate::compile::c_string;
+use crate::program::{Program, Sys, Then};
+use crate::{Error, Sandbox, Step};
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// Where `execvp(3)` looks when there is no PATH.
+const DEFAULT_PATH: &str = "/bin:/usr/bin";
+
+pub(crate) fn compile(program: &mut Program, sandbox: &Sandbox) -> Result<(), Error> {
+    let environment = environment(sandbox)?;
+    let candidates = candidates(&sandbox.program, environment.get(OsStr::new("PATH"))).into_iter().map(|path| {
+        let text = c_string("program", path.as_os_str())?;
+        Ok((path, program.string(text)))
+    });
+    let candidates = candidates.collect::<Result<Vec<_>, Error>>()?;
+    let argv = [&sandbox.program].into_iter().chain(&sandbox.args).map(|arg| c_string("argument", arg));
+    let argv = pointers(program, argv.collect::<Result<_, _>>()?);
+    let envp = environment.into_iter().map(|(mut name, value)| {
+        name.push("=");
+        name.push(value);
+        c_string("environment variable", &name)
+    });
+    let envp = pointers(program, envp.collect::<Result<_, _>>()?);
+    let last = candidates.len().saturating_sub(1);
+    for (at, (path, text)) in candidates.into_iter().enumerate() {
+        let then = if at == last { Then::Go } else { Then::TryNext };
+        program.call_then(Step::Exec, path, Sys::execve, [text.into(), argv.into(), envp.into()], then);
+    }
+    Ok(())
+}
+
+fn environment(sandbox: &Sandbox) -> Result<BTreeMap<OsString, OsString>, Error> {
+    let mut environment: BTreeMap<_, _> =
+        if sandbox.inherit_env { std::env::vars_os().collect() } else { BTreeMap::new() };
+    for (name, value) in &sandbox.env {
+        if name.is_empty() || name.as_bytes().contains(&b'=') {
+            return Err(Error::config(format!("environment variable {name:?}"), "has no name, or one with '='"));
+        }
+        environment.insert(name.clone(), value.clone());
+    }
+    Ok(environment)
+}
+
+/// The files that may be the program, as `execvp(3)` tries them. An empty part of PATH is the working directory.
+fn candidates(program: &OsStr, path: Option<&OsString>) -> Vec<PathBuf> {
+    if program.as_bytes().contains(&b'/') {
+        return vec![program.into()];
+    }
+    let path = path.map_or(DEFAULT_PATH.as_bytes(), |path| path.as_bytes());
+    let parts = path.split(|byte| *byte == b':').map(|part| if part.is_empty() { &b"."[..] } else { part });
+    parts.map(|part| Path::new(OsStr::from_bytes(part)).join(program)).collect()
+}
+
+/// A list of strings as `execve(2)` takes them.
+fn pointers(program: &mut Program, strings: Vec<CString>) -> u64 {
+    let mut list: Vec<u64> = strings.into_iter().map(|string| program.string(string)).collect();
+    list.push(0);
+    program.words(list)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_looked_for_as_execvp_does() {
+        let found = |program: &str, path: Option<&str>| -> Vec<String> {
+            let path = path.map(OsString::from);
+            candidates(OsStr::new(program), path.as_ref()).iter().map(|p| p.display().to_string()).collect()
+        };
+        assert_eq!(found("sh", Some("/a:/b")), ["/a/sh", "/b/sh"]);
+        assert_eq!(found("sh", None), ["/bin/sh", "/usr/bin/sh"]);
+        assert_eq!(found("sh", Some("")), ["./sh"]);
+        assert_eq!(found("sh", Some("/a::/b:")), ["/a/sh", "./sh", "/b/sh", "./sh"]);
+        assert_eq!(found("./sh", Some("/a")), ["./sh"]);
+        assert_eq!(found("a/b", Some("/a")), ["a/b"]);
+    }
+}

@@ -1,0 +1,194 @@
+//! A child that waits for its release.
+
+use crate::support::{read, sh};
+use cofferdam_namespaces::{ErrorKind, Fds, Held, IdMap, Namespaces, Plan, Sandbox, Stdio, Step};
+use cofferdam_testkit::fault::{Action, Fault, Who, inject, record};
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::thread;
+use std::time::Duration;
+
+fn plan(sandbox: &Sandbox) -> Plan {
+    sandbox.prepare(Fds::new()).unwrap()
+}
+
+fn descriptors(held: &Held) -> usize {
+    fs::read_dir(format!("/proc/{}/fd", held.id())).unwrap().count()
+}
+
+/// Its namespaces can be had while it waits, and are those that the program finds itself in.
+pub(crate) fn namespaces_before_the_program() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("started");
+    let script =
+        format!("touch {file:?}; cd /proc/self/ns; for n in user pid mnt uts ipc net cgroup; do readlink $n; done");
+    let held = plan(&sh(&script).user(IdMap::root()).namespaces(Namespaces::all()).stdout(Stdio::Pipe)).hold().unwrap();
+    let mut ours = Vec::new();
+    for which in Namespaces::all() {
+        let namespace = fs::File::from(held.namespace(which).unwrap());
+        ours.push(namespace.metadata().unwrap().ino());
+    }
+    let error = held.namespace(Namespaces::NET | Namespaces::PID).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    assert!(!file.exists(), "started before its release");
+    let mut child = held.release().unwrap();
+    let theirs = read(&mut child);
+    assert!(child.wait().unwrap().success());
+    assert!(file.exists());
+    let theirs: BTreeSet<u64> =
+        theirs.lines().map(|line| line.split(['[', ']']).nth(1).unwrap().parse().unwrap()).collect();
+    assert_eq!(ours.into_iter().collect::<BTreeSet<_>>(), theirs);
+    let error = child.namespace(Namespaces::NET).unwrap_err();
+    assert_eq!((error.step(), error.kind()), (Step::Namespace, ErrorKind::NotFound), "{error}");
+}
+
+/// What is done in a namespace from outside is there when the program starts.
+pub(crate) fn filled_from_outside() {
+    let held = plan(&sh("hostname").namespaces(Namespaces::UTS).stdout(Stdio::Pipe)).hold().unwrap();
+    let namespace = held.namespace(Namespaces::UTS).unwrap();
+    thread::spawn(move || {
+        setns(namespace, CloneFlags::CLONE_NEWUTS).unwrap();
+        nix::unistd::sethostname("from-outside").unwrap();
+    })
+    .join()
+    .unwrap();
+    let mut child = held.release().unwrap();
+    assert_eq!(read(&mut child), "from-outside\n");
+    assert!(child.wait().unwrap().success());
+}
+
+pub(crate) fn dropped_without_release() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("started");
+    let held = plan(&sh(&format!("touch {file:?}"))).hold().unwrap();
+    let pid = held.id();
+    drop(held);
+    assert!(!file.exists());
+    assert!(!fs::exists(format!("/proc/{pid}")).unwrap());
+    assert_eq!(waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::__WALL), Err(Errno::ECHILD));
+    threads_end();
+}
+
+/// The thread that was suspended ends by itself, soon.
+fn threads_end() {
+    while fs::read_dir("/proc/self/task").unwrap().count() > 1 {
+        thread::yield_now();
+    }
+}
+
+/// It has let go of everything of ours: pipes of others end while it waits.
+pub(crate) fn keeps_no_pipe_of_others_open() {
+    let mut other = Sandbox::new("/bin/cat").stdin(Stdio::Pipe).stdout(Stdio::Pipe).spawn().unwrap();
+    let held = plan(&Sandbox::new("/bin/true").stdin(Stdio::Null)).hold().unwrap();
+    let more = plan(&Sandbox::new("/bin/true").stdin(Stdio::Pipe)).hold().unwrap();
+    assert_eq!((descriptors(&held), descriptors(&more)), (4, 4), "streams and gate");
+    drop(other.stdin.take());
+    assert_eq!(read(&mut other), "");
+    assert!(other.wait().unwrap().success());
+    assert!(held.release().unwrap().wait().unwrap().success());
+    assert!(more.release().unwrap().wait().unwrap().success());
+}
+
+/// A program that cannot be started is told at the release; everything before it, at once.
+pub(crate) fn errors_come_when_they_happen() {
+    let error = plan(&Sandbox::new("/nowhere").working_directory("/nowhere")).hold().unwrap_err();
+    assert_eq!((error.step(), error.kind()), (Step::WorkingDirectory, ErrorKind::NotFound));
+    let error = plan(&Sandbox::new("/nowhere")).hold().unwrap().release().unwrap_err();
+    assert_eq!((error.step(), error.kind()), (Step::Exec, ErrorKind::NotFound));
+    assert_eq!(waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::__WALL), Err(Errno::ECHILD));
+    let killed = plan(&Sandbox::new("/bin/true")).hold().unwrap();
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(killed.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    let error = killed.release().unwrap_err();
+    assert_eq!((error.step(), error.kind(), error.signal()), (Step::Hold, ErrorKind::Killed, Some(libc::SIGKILL)));
+    threads_end();
+}
+
+/// Every call of a held child, failed and killed in turn.
+pub(crate) fn every_call_of_a_held_child_can_fail() {
+    let sandbox = Sandbox::new("/bin/true").user(IdMap::root()).namespaces(Namespaces::PID).die_with_parent();
+    let run = || plan(&sandbox).hold()?.release()?.wait();
+    thread::spawn(|| ()).join().unwrap();
+    let (calls, result) = record(run);
+    assert!(result.unwrap().success());
+    let calls: Vec<_> = calls.into_iter().filter(|call| call.who == Who::Child).collect();
+    let mut steps = BTreeSet::new();
+    for (nth, call) in calls.iter().enumerate() {
+        let (_, result) = inject(Fault { who: Who::Child, nth, action: Action::Errno(libc::EXFULL) }, run);
+        let error = result.expect_err("fails");
+        assert_eq!(
+            (error.system_call(), error.raw_os_error()),
+            (Some(call.name()), Some(libc::EXFULL)),
+            "{call}: {error}"
+        );
+        let step = error.step();
+        steps.insert(step);
+        let (_, result) = inject(Fault { who: Who::Child, nth, action: Action::Kill }, run);
+        if step != Step::Exec {
+            let error = result.expect_err("is killed");
+            assert_eq!((error.step(), error.signal()), (step, Some(libc::SIGKILL)), "{call}: {error}");
+        }
+        assert_eq!(waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::__WALL), Err(Errno::ECHILD));
+    }
+    assert!(steps.contains(&Step::Hold), "{steps:?}");
+    threads_end();
+}
+
+/// Bound to the process, not to the thread that held and released it.
+pub(crate) fn outlives_the_holding_thread_and_not_the_process() {
+    let child = thread::spawn(|| {
+        let sandbox = Sandbox::new("/bin/sleep").arg("1000").die_with_parent();
+        plan(&sandbox).hold().unwrap().release().unwrap()
+    });
+    let child = child.join().unwrap();
+    assert_eq!(child.wait_timeout(Duration::from_millis(50)).unwrap(), None);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    threads_end();
+}
+
+/// The caller dies while the child waits, or after: in both cases the pipe that the child has for its output ends.
+pub(crate) fn ends_with_the_caller() {
+    for release in [false, true] {
+        let (told, tell) = nix::unistd::pipe().unwrap();
+        let caller = crate::faults::fork(|| {
+            let mut sandbox = Sandbox::new("/bin/sleep").arg("1000").stdout(Stdio::fd("pipe"));
+            if release {
+                sandbox = sandbox.die_with_parent();
+            }
+            let held = sandbox.prepare(Fds::new().bind("pipe", tell.try_clone().unwrap())).unwrap().hold().unwrap();
+            if release {
+                std::mem::forget(held.release().unwrap());
+            } else {
+                std::mem::forget(held);
+            }
+            nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).unwrap();
+        });
+        drop(tell);
+        nix::sys::wait::waitpid(caller, None).unwrap();
+        assert_eq!(fs::File::from(told).read(&mut [0]).unwrap(), 0, "the pipe ends");
+    }
+}
+
+pub(crate) fn many_at_once() {
+    let plan = plan(&sh("exit 5").user(IdMap::root()).namespaces(Namespaces::PID | Namespaces::NET));
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for round in 0..25 {
+                    let held = plan.hold().unwrap();
+                    if round % 3 == 0 {
+                        continue;
+                    }
+                    assert_eq!(held.release().unwrap().wait().unwrap().code(), Some(5));
+                }
+            });
+        }
+    });
+    threads_end();
+}

@@ -1,0 +1,142 @@
+//! A root of its own: what is inside is all there is.
+
+use crate::support::{output_with, refused};
+use cofferdam_namespaces::{ErrorKind, Fds, IdMap, Mount, Namespaces, Root, Sandbox, Stdio, Step};
+use rustix::fs::CWD;
+use rustix::mount::{OpenTreeFlags, open_tree};
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::Path;
+
+/// A root file system of one program.
+pub(crate) struct Busybox(tempfile::TempDir);
+
+impl Busybox {
+    pub(crate) fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("bin")).unwrap();
+        fs::copy("/bin/busybox", root.path().join("bin/busybox")).unwrap();
+        for name in ["sh", "ls", "cat", "ps", "true", "stat", "readlink", "hostname", "touch", "grep", "pwd"] {
+            symlink("busybox", root.path().join("bin").join(name)).unwrap();
+        }
+        Busybox(root)
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub(crate) fn mount(&self) -> OwnedFd {
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        open_tree(CWD, self.path(), flags).unwrap()
+    }
+
+    fn output(&self, sandbox: Sandbox) -> String {
+        output_with(sandbox, Fds::new().bind("root", self.mount()))
+    }
+}
+
+fn sh(script: &str) -> Sandbox {
+    Sandbox::new("/bin/sh")
+        .args(["-c", script])
+        .env("PATH", "/bin")
+        .namespaces(Namespaces::MOUNT | Namespaces::PID)
+        .root(Root::mount("root"))
+        .mount(Mount::proc("/proc"))
+        .mount(Mount::dev("/dev"))
+}
+
+fn with_and_without_user_namespace(script: &str, expected: &str) {
+    let root = Busybox::new();
+    assert_eq!(root.output(sh(script)), expected);
+    assert_eq!(root.output(sh(script).user(IdMap::root())), expected, "in a user namespace");
+}
+
+pub(crate) fn the_root_is_all_there_is() {
+    with_and_without_user_namespace("pwd; echo /* /../../*", "/\n/bin /dev /proc /../../bin /../../dev /../../proc\n");
+    // No mount of the host is left, not even hidden under the new root.
+    with_and_without_user_namespace(
+        "while read a b c d point rest; do echo $point; done </proc/self/mountinfo",
+        "/\n/proc\n/dev\n/dev/null\n/dev/zero\n/dev/full\n/dev/random\n/dev/urandom\n/dev/tty\n/dev/pts\n/dev/shm\n",
+    );
+}
+
+pub(crate) fn it_is_pid_1_of_its_own_proc() {
+    with_and_without_user_namespace("ps -o pid,comm; true", "PID   COMMAND\n    1 sh\n    2 ps\n");
+}
+
+pub(crate) fn devices_work() {
+    with_and_without_user_namespace(
+        "stat -c %t:%T /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty
+         echo x >/dev/null && ! echo x 2>/dev/null >/dev/full && echo written
+         readlink /dev/fd && readlink /dev/stdin && readlink /dev/ptmx
+         touch /dev/shm/file && stat -c %a /dev/shm && ls /dev/pts",
+        "1:3\n1:5\n1:7\n1:8\n1:9\n5:0\nwritten\n/proc/self/fd\n/proc/self/fd/0\npts/ptmx\n1777\nptmx\n",
+    );
+}
+
+/// A mount of a shared directory is a peer of it: what is mounted inside must not appear outside. The leak check would find it too.
+pub(crate) fn mounts_inside_do_not_propagate() {
+    let before = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(before.lines().any(|line| line.contains(" / / ") && line.contains(" shared:")), "the test's own premise");
+    let root = Busybox::new();
+    let mut child = sh("cat").stdin(Stdio::Pipe).spawn_with(Fds::new().bind("root", root.mount())).unwrap();
+    assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
+    assert_eq!(fs::read_dir(root.path().join("dev")).unwrap().count(), 0);
+    drop(child.stdin.take());
+    assert!(child.wait().unwrap().success());
+}
+
+/// Links in the root that lead outside lead nowhere: CVE-2024-45310 and its kin.
+pub(crate) fn links_out_of_the_root_stay_inside() {
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("sentinel"), "").unwrap();
+    let before = fs::metadata(outside.path()).unwrap();
+    for name in ["dev", "proc"] {
+        let root = Busybox::new();
+        symlink(outside.path(), root.path().join(name)).unwrap();
+        let result = sh("true").spawn_with(Fds::new().bind("root", root.mount()));
+        let error = result.unwrap_err();
+        assert_eq!((error.step(), error.kind()), (Step::Mount, ErrorKind::NotFound), "{error}");
+        // A link to a directory that is there, seen from inside, is followed there.
+        let root = Busybox::new();
+        fs::create_dir(root.path().join("elsewhere")).unwrap();
+        symlink("/elsewhere", root.path().join(name)).unwrap();
+        let listed = root.output(sh("ls -d /elsewhere/self /elsewhere/null 2>/dev/null; true"));
+        assert_eq!(listed, if name == "dev" { "/elsewhere/null\n" } else { "/elsewhere/self\n" });
+    }
+    let after = fs::metadata(outside.path()).unwrap();
+    assert_eq!((before.mode(), before.mtime_nsec(), before.nlink()), (after.mode(), after.mtime_nsec(), after.nlink()));
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
+}
+
+/// No descriptor that is still open before the program starts is a way out: CVE-2024-21626.
+pub(crate) fn no_working_directory_outside() {
+    let leak = fs::File::open("/").unwrap();
+    nix::fcntl::fcntl(&leak, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
+    for path in
+        (0..64).map(|n| format!("/proc/self/fd/{n}")).chain(["/proc/self/cwd", "/proc/1/root"].map(String::from))
+    {
+        let root = Busybox::new();
+        let error = sh("pwd").working_directory(&path).spawn_with(Fds::new().bind("root", root.mount())).unwrap_err();
+        assert_eq!(error.step(), Step::WorkingDirectory, "{path}");
+        assert!([libc::ELOOP, libc::ENOENT].map(Some).contains(&error.raw_os_error()), "{path}: {error}");
+    }
+    let root = Busybox::new();
+    assert_eq!(root.output(sh("pwd").working_directory("/proc")), "/proc\n");
+}
+
+/// A detached mount can be attached once, and a sandbox with a root needs a mount namespace.
+pub(crate) fn roots_that_cannot_be() {
+    let root = Busybox::new();
+    let plan = sh("true").prepare(Fds::new().bind("root", root.mount())).unwrap();
+    assert!(plan.spawn().unwrap().wait().unwrap().success());
+    let again = plan.spawn().unwrap_err();
+    assert_eq!((again.step(), again.raw_os_error()), (Step::Root, Some(libc::EINVAL)));
+    let error = refused(&Sandbox::new("/bin/true").root(Root::mount("root")));
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    let no_mount = fs::File::open("/").unwrap();
+    let error = sh("true").spawn_with(Fds::new().bind("root", no_mount)).unwrap_err();
+    assert_eq!(error.step(), Step::Root, "{error}");
+}

@@ -54,15 +54,29 @@ pub fn measure(contenders: &[Contender], threads: usize, effort: Effort) -> Resu
     let start = Instant::now();
     let mut round = 0;
     while round < effort.rounds || (round < effort.most && start.elapsed() < effort.time) {
-        for turn in 0..contenders.len() {
-            // Nobody always comes after the same one.
-            let at = (round + turn) % contenders.len();
+        for at in order(contenders.len(), round) {
             let sample = run(&mut runners[at]).and_then(|_| run(&mut runners[at]));
             samples[at].push(sample.map_err(|e| format!("{}: {e}", contenders[at].name))?);
         }
         round += 1;
     }
     Ok(samples.iter().map(|samples| summary(samples)).collect())
+}
+
+/// The order of a round. Shuffled, so that nobody always comes after the same one: what a container engine leaves behind
+/// (a namespace or a cgroup to be torn down) is still at work when the next one starts. The same in every run of the bench.
+fn order(len: usize, round: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..len).collect();
+    let mut state = round as u64;
+    for last in (1..len).rev() {
+        // SplitMix64.
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let any = usize::try_from((mixed ^ (mixed >> 31)) % (last as u64 + 1)).unwrap_or(0);
+        order.swap(last, any);
+    }
+    order
 }
 
 fn run(runners: &mut [Runner]) -> Result<Sample> {
@@ -127,6 +141,23 @@ mod tests {
         assert_eq!(micros(&[3, 1, 2]), [1, 2, 3]);
         let to_100: Vec<u64> = (1..=100).rev().collect();
         assert_eq!(micros(&to_100), [1, 50, 95]);
+    }
+
+    #[test]
+    fn everybody_comes_after_everybody_else_about_as_often() {
+        let mut after = [[0; 4]; 4];
+        for round in 0..300 {
+            let order = order(4, round);
+            let mut sorted = order.clone();
+            sorted.sort_unstable();
+            assert_eq!(sorted, [0, 1, 2, 3]);
+            for pair in order.windows(2) {
+                after[pair[0]][pair[1]] += 1;
+            }
+        }
+        // 900 pairs of 12 kinds.
+        let kinds = (0..4).flat_map(|a| (0..4).filter(move |b| *b != a).map(move |b| (a, b)));
+        assert!(kinds.map(|(a, b)| after[a][b]).all(|times| (50..100).contains(&times)), "{after:?}");
     }
 
     fn constant(name: &str, micros: u64) -> Contender {

@@ -117,8 +117,10 @@
     )
 )]
 
+mod apply;
 mod cgroup;
 mod controllers;
+mod counted;
 mod delete;
 mod dir;
 mod error;

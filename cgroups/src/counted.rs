@@ -1,13 +1,19 @@
 //! Reading what the kernel has counted.
 
+use crate::apply::page_size;
 use crate::cgroup::{Cgroup, file_missing};
+#[cfg(doc)]
+use crate::controllers::Controllers;
 use crate::controllers::Subsystems;
 use crate::dir::buffer;
+#[cfg(doc)]
+use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::layout::Version;
 use crate::limits::Max;
+use crate::memory;
 use crate::policy;
-use crate::stats::{self, CpuStats, PidsStats};
+use crate::stats::{self, CpuStats, MemoryStats, PidsStats};
 use crate::text;
 
 impl Cgroup {
@@ -53,5 +59,31 @@ impl Cgroup {
         let peak = peak.and_then(text::number);
         let events = dir.read_if_there("pids.events", &mut buffer)?;
         Ok(PidsStats { current, max, peak, events_max: events.and_then(stats::pids_events_max) })
+    }
+    /// The memory of this cgroup and everything below it, and what has happened for lack of it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Gone`]; [`ErrorKind::ControllerUnavailable`] without [`Controllers::MEMORY`], or at v2's root, which
+    /// does not tell.
+    pub fn memory_stats(&self) -> Result<MemoryStats> {
+        let member = self.governing(Subsystems::MEMORY)?;
+        let (dir, files) = (&member.dir, memory::files(member.version()));
+        let (mut first, mut second, mut third) = (buffer(), buffer(), buffer());
+        let current = dir.read(files.current, &mut first).map_err(|error| file_missing(dir, error))?;
+        let current = text::number(current).ok_or_else(|| dir.malformed(files.current))?;
+        let max = dir.read(files.max, &mut first).map_err(|error| file_missing(dir, error))?;
+        let max = memory::parse_limit(max, page_size()).ok_or_else(|| dir.malformed(files.max))?;
+        let peak = dir.read_if_there(files.peak, &mut first)?.and_then(text::number);
+        let events = match member.version() {
+            Version::V2 => stats::memory_events_v2(dir.read("memory.events", &mut first)?),
+            Version::V1 => stats::memory_events_v1(
+                dir.read("memory.oom_control", &mut first)?,
+                [
+                    dir.read_if_there("memory.failcnt", &mut second)?,
+                    dir.read_if_there("memory.memsw.failcnt", &mut third)?,
+                ],
+            ),
+        };
+        Ok(MemoryStats { current, max, peak, events })
     }
 }

@@ -25,6 +25,8 @@ pub struct Plot {
     pub title: &'static str,
     /// Below it: what the cases differ in.
     pub x: &'static str,
+    /// Whether x is logarithmic too.
+    pub log_x: bool,
 }
 
 /// One thing to do, by all contenders.

@@ -9,6 +9,8 @@ pub struct Drawing<'a> {
     pub title: &'a str,
     /// Below it.
     pub x: &'a str,
+    /// Whether x is logarithmic too; it is greater than 0 then.
+    pub log_x: bool,
     /// What y is.
     pub y: &'a str,
     /// The lines.
@@ -39,21 +41,24 @@ const COLOURS: [&str; 10] =
 /// Where things are on the paper.
 struct Scale {
     x: (f64, f64),
+    log_x: bool,
     decades: (f64, f64),
 }
 
 impl Scale {
-    fn of(lines: &[Line<'_>]) -> Self {
+    fn of(lines: &[Line<'_>], log_x: bool) -> Self {
         let points = || lines.iter().flat_map(|line| line.points.iter().copied());
         let most = |values: &mut dyn Iterator<Item = f64>| values.fold(f64::NEG_INFINITY, f64::max);
         let (low, high) = (-most(&mut points().map(|p| -p.0)), most(&mut points().map(|p| p.0)));
         let (bottom, top) = (-most(&mut points().map(|p| -p.1)), most(&mut points().map(|p| p.1)));
         let (bottom, top) = (bottom.log10().floor(), top.log10().ceil());
-        Scale { x: (low, high.max(low + 1.0)), decades: (bottom, top.max(bottom + 1.0)) }
+        Scale { x: (low, high.max(low + 1.0)), log_x, decades: (bottom, top.max(bottom + 1.0)) }
     }
 
     fn x(&self, x: f64) -> f64 {
-        LEFT + (x - self.x.0) / (self.x.1 - self.x.0) * (WIDTH - LEFT - RIGHT)
+        let along = |x: f64| if self.log_x { x.log10() } else { x };
+        let (low, high) = (along(self.x.0), along(self.x.1));
+        LEFT + (along(x) - low) / (high - low) * (WIDTH - LEFT - RIGHT)
     }
 
     fn y(&self, y: f64) -> f64 {
@@ -72,7 +77,7 @@ pub fn draw(drawing: &Drawing<'_>) -> String {
     if drawing.lines.iter().all(|line| line.points.is_empty()) {
         return svg + "</svg>\n";
     }
-    let scale = Scale::of(&drawing.lines);
+    let scale = Scale::of(&drawing.lines, drawing.log_x);
     axes(&mut svg, drawing, &scale);
     let ends = names(&drawing.lines, &scale);
     for ((line, colour), end) in drawing.lines.iter().zip(COLOURS.iter().cycle()).zip(ends) {
@@ -160,7 +165,7 @@ mod tests {
             Line { name: "ours", strong: true, points: points.clone() },
             Line { name: "a < b", strong: false, points },
         ];
-        draw(&Drawing { title: "t", x: "GiB", y: "time", lines })
+        draw(&Drawing { title: "t", x: "GiB", log_x: false, y: "time", lines })
     }
 
     #[test]
@@ -175,10 +180,19 @@ mod tests {
     }
 
     #[test]
+    fn x_is_logarithmic_where_that_is_asked_for() {
+        let lines = [Line { name: "", strong: false, points: vec![(1.0, 10.0), (100.0, 10.0)] }];
+        let scale = Scale::of(&lines, true);
+        let middle = f64::midpoint(LEFT, WIDTH - RIGHT);
+        assert!((scale.x(10.0) - middle).abs() < 0.1 && (scale.x(1.0) - LEFT).abs() < 0.1);
+        assert!((Scale::of(&lines, false).x(50.5) - middle).abs() < 0.1);
+    }
+
+    #[test]
     fn names_are_never_over_one_another() {
         let line = |y| Line { name: "", strong: false, points: vec![(0.0, y)] };
         let lines = [line(100.0), line(101.0), line(5000.0), line(99.0)];
-        let mut heights = names(&lines, &Scale::of(&lines));
+        let mut heights = names(&lines, &Scale::of(&lines, false));
         heights.sort_by(f64::total_cmp);
         assert!(heights.windows(2).all(|pair| pair[1] - pair[0] > 15.9), "{heights:?}");
     }

@@ -167,7 +167,7 @@ fn plots(area: &Area, outcomes: &[Outcome], folder: &Path) -> Result<()> {
                 }
             }
         }
-        let svg = draw(&Drawing { title: plot.title, x: plot.x, y: "median time", lines });
+        let svg = draw(&Drawing { title: plot.title, x: plot.x, log_x: plot.log_x, y: "median time", lines });
         let file = folder.join(format!("{}.svg", plot.name));
         fs::write(&file, svg).map_err(|e| format!("{}: {e}", file.display()))?;
     }

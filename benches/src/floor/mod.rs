@@ -4,5 +4,6 @@
 //! of failures would be fast, but tells nobody which one did not.
 
 pub mod fork;
+pub mod mount;
 pub mod probe;
 pub mod spawn;

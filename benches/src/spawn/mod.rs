@@ -23,8 +23,8 @@ pub const AREA: Area = Area {
     name: "spawn",
     cases,
     plots: &[
-        Plot { name: PLAIN_PLOT, title: "Spawn, no namespaces: until its end", x: HEAP_AXIS },
-        Plot { name: NAMESPACES_PLOT, title: "Spawn into six namespaces: until its end", x: HEAP_AXIS },
+        Plot { name: PLAIN_PLOT, title: "Spawn, no namespaces: until its end", x: HEAP_AXIS, log_x: false },
+        Plot { name: NAMESPACES_PLOT, title: "Spawn into six namespaces: until its end", x: HEAP_AXIS, log_x: false },
     ],
 };
 

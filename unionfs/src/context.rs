@@ -44,7 +44,7 @@ impl Context {
     }
 
     /// Adds a layer: `lowerdir+`, `upperdir` or `workdir`.
-    pub(crate) fn add(&mut self, key: &'static str, layer: &OpenLayer) -> Result<(), Error> {
+    pub(crate) fn add(&mut self, key: &'static str, layer: &OpenLayer<'_>) -> Result<(), Error> {
         if self.by == HandOver::Descriptor {
             match fsconfig_set_fd(&self.fd, key, layer.as_fd()) {
                 // A kernel that does not know descriptors here (EOPNOTSUPP before Linux 6.5, EINVAL before 6.13); or one
@@ -60,7 +60,7 @@ impl Context {
                 }
             }
         }
-        let link = format!("{THREAD_FDS}/{}", layer.fd.as_raw_fd());
+        let link = format!("{THREAD_FDS}/{}", layer.as_fd().as_raw_fd());
         match fsconfig_set_string(&self.fd, key, link) {
             Err(Errno::INVAL) if !knows_lowerdir_plus() => Err(too_old()),
             result => result.map_err(|e| self.failed("fsconfig", e).about(&layer.name)),

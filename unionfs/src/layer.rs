@@ -2,7 +2,8 @@
 
 use crate::{Error, Form, Operation, is_opaque};
 use rustix::fs::{CWD, Mode, OFlags, fstat, openat};
-use std::ffi::OsString;
+use std::borrow::Cow;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -26,7 +27,10 @@ pub struct Layer(Source);
 #[derive(Debug, Clone)]
 enum Source {
     Path(PathBuf),
+    /// Of whatever sort: opened anew, for reading, and only if it is a directory.
     Fd(Arc<OwnedFd>),
+    /// A directory that this crate has opened for reading. It is used as it is.
+    Ready(Arc<OwnedFd>),
 }
 
 /// Which directory it is, whatever its name: `st_dev` and `st_ino`.
@@ -34,50 +38,61 @@ pub(crate) type Identity = (u64, u64);
 
 /// A layer's directory, open for reading: the kernel wants that (before Linux 6.15), and so do its attributes.
 #[derive(Debug)]
-pub(crate) struct OpenLayer {
-    pub(crate) fd: OwnedFd,
+pub(crate) struct OpenLayer<'a> {
+    pub(crate) fd: OpenFd<'a>,
     /// For errors only.
-    pub(crate) name: OsString,
+    pub(crate) name: Cow<'a, OsStr>,
+}
+
+#[derive(Debug)]
+pub(crate) enum OpenFd<'a> {
+    Own(OwnedFd),
+    Shared(BorrowedFd<'a>),
 }
 
 impl Layer {
-    pub(crate) fn shared(fd: &Arc<OwnedFd>) -> Self {
-        Layer(Source::Fd(Arc::clone(fd)))
+    /// `fd` is a directory that is open for reading.
+    pub(crate) fn ready(fd: &Arc<OwnedFd>) -> Self {
+        Layer(Source::Ready(Arc::clone(fd)))
     }
 
-    pub(crate) fn open(&self) -> Result<OpenLayer, Error> {
+    pub(crate) fn open(&self) -> Result<OpenLayer<'_>, Error> {
         let (base, path) = match &self.0 {
             Source::Path(path) => (CWD, path.as_path()),
             Source::Fd(fd) => (fd.as_fd(), Path::new(".")),
+            Source::Ready(fd) => return Ok(OpenLayer { fd: OpenFd::Shared(fd.as_fd()), name: self.name() }),
         };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = openat(base, path, flags, Mode::empty());
         let fd = opened.map_err(|e| Error::os(Operation::OpenLayer, "openat", e).about(self.name()))?;
-        Ok(OpenLayer { fd, name: self.name() })
+        Ok(OpenLayer { fd: OpenFd::Own(fd), name: self.name() })
     }
 
-    fn name(&self) -> OsString {
+    fn name(&self) -> Cow<'_, OsStr> {
         match &self.0 {
-            Source::Path(path) => path.clone().into_os_string(),
-            Source::Fd(fd) => format!("descriptor {}", fd.as_raw_fd()).into(),
+            Source::Path(path) => path.as_os_str().into(),
+            Source::Fd(fd) | Source::Ready(fd) => Cow::Owned(format!("descriptor {}", fd.as_raw_fd()).into()),
         }
     }
 }
 
-impl OpenLayer {
+impl OpenLayer<'_> {
     pub(crate) fn identity(&self) -> Result<Identity, Error> {
-        let stat = fstat(&self.fd).map_err(|e| Error::os(Operation::OpenLayer, "fstat", e).about(&self.name))?;
+        let stat = fstat(self).map_err(|e| Error::os(Operation::OpenLayer, "fstat", e).about(&self.name))?;
         Ok((stat.st_dev, stat.st_ino))
     }
 
     pub(crate) fn is_opaque(&self, form: Form) -> Result<bool, Error> {
-        is_opaque(&self.fd, form).map_err(|e| e.about(&self.name))
+        is_opaque(self, form).map_err(|e| e.about(&self.name))
     }
 }
 
-impl AsFd for OpenLayer {
+impl AsFd for OpenLayer<'_> {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        match &self.fd {
+            OpenFd::Own(fd) => fd.as_fd(),
+            OpenFd::Shared(fd) => *fd,
+        }
     }
 }
 

@@ -2,12 +2,15 @@
 
 use crate::context::Context;
 use crate::layer::OpenLayer;
-use crate::overlay::{Attributes, Overlay};
+use crate::overlay::{Attributes, MAX_LOWERS, Overlay};
 use crate::stack::{Stack, Verdict};
 use crate::{Error, Operation, sys, writable};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
 use std::os::fd::{AsFd, OwnedFd};
+
+/// Upper and work.
+type Writable<'a> = (OpenLayer<'a>, OpenLayer<'a>);
 
 pub(crate) fn mount(spec: &Overlay) -> Result<OwnedFd, Error> {
     spec.options.check(spec.writable.is_some())?;
@@ -23,13 +26,13 @@ pub(crate) fn mount(spec: &Overlay) -> Result<OwnedFd, Error> {
 }
 
 /// The lowers that are to be mounted, topmost first.
-fn open_lowers(spec: &Overlay) -> Result<Vec<OpenLayer>, Error> {
+fn open_lowers(spec: &Overlay) -> Result<Vec<OpenLayer<'_>>, Error> {
     let mut stack = Stack::default();
-    let mut taken = Vec::new();
-    for lower in &spec.lowers {
-        if stack.is_closed() {
-            break;
-        }
+    let mut taken = Vec::with_capacity(spec.lowers.len().min(MAX_LOWERS));
+    let mut rest = spec.lowers.iter().peekable();
+    while !stack.is_closed()
+        && let Some(lower) = rest.next()
+    {
         let lower = lower.open()?;
         match stack.next(lower.identity()?) {
             Verdict::Duplicate => continue,
@@ -42,7 +45,8 @@ fn open_lowers(spec: &Overlay) -> Result<Vec<OpenLayer>, Error> {
                 ));
             }
         }
-        if lower.is_opaque(spec.options.form)? {
+        // Below the last one there is nothing to hide.
+        if rest.peek().is_some() && lower.is_opaque(spec.options.form)? {
             stack.close();
         }
         taken.push(lower);
@@ -50,8 +54,7 @@ fn open_lowers(spec: &Overlay) -> Result<Vec<OpenLayer>, Error> {
     Ok(taken)
 }
 
-/// Upper and work.
-fn open_writable(spec: &Overlay) -> Result<Option<(OpenLayer, OpenLayer)>, Error> {
+fn open_writable(spec: &Overlay) -> Result<Option<Writable<'_>>, Error> {
     let Some(writable) = &spec.writable else {
         return Ok(None);
     };
@@ -63,7 +66,7 @@ fn open_writable(spec: &Overlay) -> Result<Option<(OpenLayer, OpenLayer)>, Error
     Ok(Some((upper, work)))
 }
 
-fn overlay(spec: &Overlay, lowers: &[OpenLayer], writable: Option<&(OpenLayer, OpenLayer)>) -> Result<OwnedFd, Error> {
+fn overlay(spec: &Overlay, lowers: &[OpenLayer<'_>], writable: Option<&Writable<'_>>) -> Result<OwnedFd, Error> {
     let mut context = Context::open()?;
     for setting in spec.options.settings() {
         context.set(setting)?;
@@ -80,7 +83,7 @@ fn overlay(spec: &Overlay, lowers: &[OpenLayer], writable: Option<&(OpenLayer, O
 }
 
 /// The kernel says why a mount could not be created only in its log, which is not ours to read.
-fn explain(error: Error, writable: Option<&(OpenLayer, OpenLayer)>) -> Error {
+fn explain(error: Error, writable: Option<&Writable<'_>>) -> Error {
     match writable {
         Some((_, work))
             if error.raw_os_error() == Some(Errno::INVAL.raw_os_error())
@@ -93,7 +96,7 @@ fn explain(error: Error, writable: Option<&(OpenLayer, OpenLayer)>) -> Error {
 }
 
 /// One lower alone is no union.
-fn bind(only: &OpenLayer, attributes: Attributes) -> Result<OwnedFd, Error> {
+fn bind(only: &OpenLayer<'_>, attributes: Attributes) -> Result<OwnedFd, Error> {
     let fail = |call| move |e| Error::os(Operation::Bind, call, e).about(&only.name);
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     let mount = open_tree(only.as_fd(), "", flags).map_err(fail("open_tree"))?;

@@ -73,7 +73,7 @@ impl Overlay {
     /// What is written goes to this layer.
     #[doc(alias("upperdir", "workdir"))]
     pub fn writable(self, layer: &WritableLayer) -> Self {
-        self.upper(Layer::shared(layer.upper()), Layer::shared(layer.work()))
+        self.upper(Layer::ready(layer.upper()), Layer::ready(layer.work()))
     }
 
     /// What is written goes to the directory `upper`. `work` is another one, empty, on the same mount, and neither lies in the other.

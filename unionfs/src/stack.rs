@@ -2,12 +2,12 @@
 
 use crate::layer::Identity;
 use crate::overlay::MAX_LOWERS;
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 
 /// The lowers so far, from the topmost down.
 #[derive(Debug, Default)]
 pub(crate) struct Stack {
-    taken: BTreeSet<Identity>,
+    taken: HashSet<Identity>,
     closed: bool,
 }
 
@@ -29,14 +29,10 @@ impl Stack {
 
     /// Looks at the next lower, unless the stack [is closed](Self::is_closed).
     pub(crate) fn next(&mut self, identity: Identity) -> Verdict {
-        if self.taken.contains(&identity) {
-            return Verdict::Duplicate;
-        }
         if self.taken.len() == MAX_LOWERS {
-            return Verdict::TooMany;
+            return if self.taken.contains(&identity) { Verdict::Duplicate } else { Verdict::TooMany };
         }
-        self.taken.insert(identity);
-        Verdict::Take
+        if self.taken.insert(identity) { Verdict::Take } else { Verdict::Duplicate }
     }
 
     /// The lower just taken has an opaque root.

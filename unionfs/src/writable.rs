@@ -1,6 +1,5 @@
 //! The writable layer: the directories `upper` and `work`, side by side.
 
-use crate::layer::OpenLayer;
 use crate::remove::remove_tree;
 use crate::{Error, ErrorKind, Operation};
 use rustix::fs::AtFlags;
@@ -79,14 +78,13 @@ impl WritableLayer {
         let dir = dir.as_fd();
         let upper = open_directory(dir, UPPER).map_err(|e| prepare("openat2", e, UPPER))?;
         let work = open_directory(dir, WORK).map_err(|e| prepare("openat2", e, WORK))?;
-        let work = OpenLayer { fd: work, name: WORK.into() };
         if was_volatile(&work).map_err(|e| prepare("openat2", e, VOLATILE))? {
             match after {
-                AfterVolatile::Refuse => return Err(volatile_error(Operation::PrepareWritable, &work.name)),
+                AfterVolatile::Refuse => return Err(volatile_error(Operation::PrepareWritable, WORK)),
                 AfterVolatile::Accept => forget_volatile(&work)?,
             }
         }
-        Ok(WritableLayer { upper: Arc::new(upper), work: Arc::new(work.fd) })
+        Ok(WritableLayer { upper: Arc::new(upper), work: Arc::new(work) })
     }
 
     /// Deletes what [`create`](Self::create) made in `dir`, with all that is in it. What is missing is no error, so that it can be
@@ -157,9 +155,9 @@ fn open_directory(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
 }
 
 /// Whether a mount with this work directory was volatile.
-pub(crate) fn was_volatile(work: &OpenLayer) -> Result<bool, Errno> {
+pub(crate) fn was_volatile(work: impl AsFd) -> Result<bool, Errno> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
-    match openat2(&work.fd, VOLATILE, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS) {
+    match openat2(work, VOLATILE, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS) {
         Ok(_) => Ok(true),
         Err(Errno::NOENT) => Ok(false),
         Err(e) => Err(e),
@@ -171,7 +169,7 @@ pub(crate) fn volatile_error(operation: Operation, object: impl Into<OsString>) 
     Error::explained(ErrorKind::Volatile, operation, words).about(object)
 }
 
-fn forget_volatile(work: &OpenLayer) -> Result<(), Error> {
+fn forget_volatile(work: &OwnedFd) -> Result<(), Error> {
     let incompat = open_directory(work.as_fd(), INCOMPAT).map_err(|e| prepare("openat2", e, INCOMPAT))?;
     remove_tree(incompat.as_fd(), OsStr::new("volatile"), Operation::PrepareWritable)
 }

@@ -33,6 +33,13 @@ enum Source {
     Ready(Arc<OwnedFd>),
 }
 
+/// A layer as it was given. What is given in the same way twice is one directory; what is not may be one all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Given<'a> {
+    Path(&'a OsStr),
+    Fd(i32),
+}
+
 /// Which directory it is, whatever its name: `st_dev` and `st_ino`.
 pub(crate) type Identity = (u64, u64);
 
@@ -66,6 +73,13 @@ impl Layer {
         let opened = openat(base, path, flags, Mode::empty());
         let fd = opened.map_err(|e| Error::os(Operation::OpenLayer, "openat", e).about(self.name()))?;
         Ok(OpenLayer { fd: OpenFd::Own(fd), name: self.name() })
+    }
+
+    pub(crate) fn given(&self) -> Given<'_> {
+        match &self.0 {
+            Source::Path(path) => Given::Path(path.as_os_str()),
+            Source::Fd(fd) | Source::Ready(fd) => Given::Fd(fd.as_raw_fd()),
+        }
     }
 
     fn name(&self) -> Cow<'_, OsStr> {

@@ -4,7 +4,7 @@ use crate::context::Context;
 use crate::layer::OpenLayer;
 use crate::overlay::{Attributes, MAX_LOWERS, Overlay};
 use crate::stack::{Stack, Verdict};
-use crate::{Error, Operation, sys, writable};
+use crate::{Error, ErrorKind, Operation, sys, writable};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,37 +19,65 @@ pub(crate) fn mount(spec: &Overlay) -> Result<OwnedFd, Error> {
     }
     let lowers = open_lowers(spec)?;
     let writable = open_writable(spec)?;
-    match (&writable, lowers.as_slice()) {
+    match union(spec, &lowers, writable.as_ref()) {
+        // The kernel takes no directory twice. That one is given twice in two ways is rare, and looked for only now.
+        Err(error) if error.kind() == ErrorKind::Overlapping => {
+            let all = lowers.len();
+            let lowers = distinct(lowers)?;
+            if lowers.len() == all { Err(error) } else { union(spec, &lowers, writable.as_ref()) }
+        }
+        result => result,
+    }
+}
+
+fn union(spec: &Overlay, lowers: &[OpenLayer<'_>], writable: Option<&Writable<'_>>) -> Result<OwnedFd, Error> {
+    match (writable, lowers) {
         (None, [only]) => bind(only, spec.attributes),
-        _ => overlay(spec, &lowers, writable.as_ref()),
+        _ => overlay(spec, lowers, writable),
     }
 }
 
 /// The lowers that are to be mounted, topmost first.
 fn open_lowers(spec: &Overlay) -> Result<Vec<OpenLayer<'_>>, Error> {
-    let mut stack = Stack::default();
-    let mut taken = Vec::with_capacity(spec.lowers.len().min(MAX_LOWERS));
+    // With more than are allowed it matters at once which of them are the same, also because each takes a descriptor.
+    let most = spec.lowers.len();
+    let look = most > MAX_LOWERS;
+    let (mut given, mut found) = (Stack::with_capacity(most), Stack::with_capacity(if look { most } else { 0 }));
+    let mut taken = Vec::with_capacity(most.min(MAX_LOWERS));
     let mut rest = spec.lowers.iter().peekable();
-    while !stack.is_closed()
-        && let Some(lower) = rest.next()
-    {
+    while let Some(lower) = rest.next() {
+        if !look && given.next(lower.given()) == Verdict::Duplicate {
+            continue;
+        }
         let lower = lower.open()?;
-        match stack.next(lower.identity()?) {
-            Verdict::Duplicate => continue,
-            Verdict::Take => {}
-            Verdict::TooMany => {
-                return Err(Error::invalid(
-                    Operation::Check,
-                    "lowers",
-                    "there are more than 500, which is what overlayfs takes",
-                ));
+        if look {
+            match found.next(lower.identity()?) {
+                Verdict::Duplicate => continue,
+                Verdict::Take => {}
+                Verdict::TooMany => {
+                    let words = "there are more than 500, which is what overlayfs takes";
+                    return Err(Error::invalid(Operation::Check, "lowers", words));
+                }
             }
         }
         // Below the last one there is nothing to hide.
-        if rest.peek().is_some() && lower.is_opaque(spec.options.form)? {
-            stack.close();
-        }
+        let hides_the_rest = rest.peek().is_some() && lower.is_opaque(spec.options.form)?;
         taken.push(lower);
+        if hides_the_rest {
+            break;
+        }
+    }
+    Ok(taken)
+}
+
+/// Of lowers that are one directory the topmost.
+fn distinct(lowers: Vec<OpenLayer<'_>>) -> Result<Vec<OpenLayer<'_>>, Error> {
+    let mut stack = Stack::with_capacity(lowers.len());
+    let mut taken = Vec::with_capacity(lowers.len());
+    for lower in lowers {
+        if stack.next(lower.identity()?) == Verdict::Take {
+            taken.push(lower);
+        }
     }
     Ok(taken)
 }

@@ -14,7 +14,8 @@ pub const MAX_LOWERS: usize = 500;
 /// The methods take and return it, so that they chain. [`mount`](Self::mount) can be called many times, from any thread; with an
 /// upper, one mount at a time.
 ///
-/// Of lowers that are the same directory only the topmost is mounted. A lower whose root is [opaque](crate::make_opaque) is the last
+/// Of lowers that are the same directory only the topmost is mounted. Under different names, or as different descriptors, they are found when the
+/// kernel refuses them (which it notes in its log), and mounted at a second attempt: give each layer in one way. A lower whose root is [opaque](crate::make_opaque) is the last
 /// that is mounted; those after it are not even opened.
 ///
 /// # A lower alone

@@ -1,14 +1,13 @@
 //! Which of the lowers given are mounted: pure policy.
 
-use crate::layer::Identity;
 use crate::overlay::MAX_LOWERS;
 use std::collections::HashSet;
+use std::hash::Hash;
 
-/// The lowers so far, from the topmost down.
-#[derive(Debug, Default)]
-pub(crate) struct Stack {
-    taken: HashSet<Identity>,
-    closed: bool,
+/// The lowers so far, from the topmost down, told apart by what was given or by the directories that they are.
+#[derive(Debug)]
+pub(crate) struct Stack<T> {
+    taken: HashSet<T>,
 }
 
 /// What becomes of the next lower.
@@ -21,23 +20,18 @@ pub(crate) enum Verdict {
     TooMany,
 }
 
-impl Stack {
-    /// Whether an opaque root hides whatever comes next.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed
+impl<T: Eq + Hash> Stack<T> {
+    /// With room for so many lowers.
+    pub(crate) fn with_capacity(lowers: usize) -> Self {
+        Stack { taken: HashSet::with_capacity(lowers.min(MAX_LOWERS)) }
     }
 
-    /// Looks at the next lower, unless the stack [is closed](Self::is_closed).
-    pub(crate) fn next(&mut self, identity: Identity) -> Verdict {
+    /// Looks at the next lower.
+    pub(crate) fn next(&mut self, lower: T) -> Verdict {
         if self.taken.len() == MAX_LOWERS {
-            return if self.taken.contains(&identity) { Verdict::Duplicate } else { Verdict::TooMany };
+            return if self.taken.contains(&lower) { Verdict::Duplicate } else { Verdict::TooMany };
         }
-        if self.taken.insert(identity) { Verdict::Take } else { Verdict::Duplicate }
-    }
-
-    /// The lower just taken has an opaque root.
-    pub(crate) fn close(&mut self) {
-        self.closed = true;
+        if self.taken.insert(lower) { Verdict::Take } else { Verdict::Duplicate }
     }
 }
 
@@ -48,16 +42,13 @@ mod tests {
 
     /// Goes through lowers as the mount does.
     fn taken(lowers: &[(u64, bool)]) -> Vec<u64> {
-        let mut stack = Stack::default();
+        let mut stack = Stack::with_capacity(8);
         let mut taken = Vec::new();
         for &(ino, opaque) in lowers {
-            if stack.is_closed() {
-                break;
-            }
             if stack.next((1, ino)) == Verdict::Take {
                 taken.push(ino);
                 if opaque {
-                    stack.close();
+                    break;
                 }
             }
         }
@@ -82,7 +73,7 @@ mod tests {
 
     #[test]
     fn five_hundred_and_no_more_duplicates_aside() {
-        let mut stack = Stack::default();
+        let mut stack = Stack::with_capacity(8);
         assert!((0..500).all(|ino| stack.next((1, ino)) == Verdict::Take));
         assert_eq!(stack.next((1, 7)), Verdict::Duplicate);
         assert_eq!(stack.next((1, 500)), Verdict::TooMany);
@@ -90,7 +81,7 @@ mod tests {
 
     #[test]
     fn the_same_number_on_another_device_is_another_directory() {
-        let mut stack = Stack::default();
+        let mut stack = Stack::with_capacity(8);
         assert_eq!((stack.next((1, 7)), stack.next((2, 7))), (Verdict::Take, Verdict::Take));
     }
 

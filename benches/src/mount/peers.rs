@@ -53,11 +53,11 @@ fn program(place: &Arc<Place>) -> Contender {
 
 fn options(lowers: &[PathBuf], writable: Option<(PathBuf, PathBuf)>) -> String {
     let lowers: Vec<String> = lowers.iter().map(|lower| lower.display().to_string()).collect();
-    let mut options = format!("lowerdir={}", lowers.join(":"));
-    if let Some((upper, work)) = writable {
-        options += &format!(",upperdir={},workdir={}", upper.display(), work.display());
+    let lowers = format!("lowerdir={}", lowers.join(":"));
+    match writable {
+        Some((upper, work)) => format!("{lowers},upperdir={},workdir={}", upper.display(), work.display()),
+        None => lowers,
     }
-    options
 }
 
 fn run(command: &mut Command) -> Result<()> {

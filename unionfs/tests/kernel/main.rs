@@ -61,6 +61,7 @@ in_both_forms! {
     writable::removal_is_not_led_astray,
     writable::a_volatile_layer_is_refused_until_accepted,
     faults::every_call_of_a_mount,
+    faults::every_call_of_a_second_attempt,
     faults::every_call_of_a_bind,
     faults::every_call_of_a_writable_layer,
     faults::layers_as_links,

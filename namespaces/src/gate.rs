@@ -32,13 +32,13 @@ impl Gate {
         let _ = send(self.0.as_raw_fd(), b"o", MsgFlags::MSG_NOSIGNAL);
     }
 
-    /// Waits for the other side.
+    /// Waits until the other side lets us go on, or is gone: with something unread, that is a reset.
     pub(crate) fn wait(&self) -> Result<(), Error> {
         loop {
             match recv(self.0.as_raw_fd(), &mut [0], MsgFlags::empty()) {
+                Ok(_) | Err(Errno::ECONNRESET) => return Ok(()),
                 Err(Errno::EINTR) => {}
                 Err(errno) => return Err(Error::os(Step::Hold, "recvfrom", errno as i32)),
-                Ok(_) => return Ok(()),
             }
         }
     }

@@ -9,7 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 /// What a thread needs that clones and then waits: not much.
 const THREAD_STACK: usize = 128 << 10;
@@ -35,6 +35,7 @@ pub struct Held {
     done: Receiver<Outcome>,
     /// For the thread, to live as long as the child.
     lifeline: Arc<Mutex<Option<OwnedFd>>>,
+    thread: Option<JoinHandle<()>>,
     ours: [Option<OwnedFd>; 3],
 }
 
@@ -50,9 +51,9 @@ pub(crate) fn hold(plan: &Arc<Shared>) -> Result<Held, Error> {
     let thread =
         Cloner { plan: plan.clone(), pipes, gate: theirs, birth: birth.clone(), lifeline: Arc::clone(&lifeline), tell };
     let thread = thread::Builder::new().name("cofferdam-hold".into()).stack_size(THREAD_STACK).spawn(|| thread.run());
-    thread.map_err(|e| Error::os(Step::Clone, "pthread_create", e.raw_os_error().unwrap_or(0)))?;
+    let thread = thread.map_err(|e| Error::os(Step::Clone, "pthread_create", e.raw_os_error().unwrap_or(0)))?;
     gate.wait()?;
-    let held = Held { plan: plan.clone(), born: birth.take(), gate, done, lifeline, ours };
+    let held = Held { plan: plan.clone(), born: birth.take(), gate, done, lifeline, thread: Some(thread), ours };
     // Either the child says that it is ready, or the thread that there is nothing to wait for.
     match held.done.try_recv() {
         Ok(outcome) => Err(held.failed(outcome)),
@@ -117,6 +118,8 @@ impl Held {
             let pidfd = born.pidfd.try_clone();
             let pidfd = pidfd.map_err(|e| Error::os(Step::Hold, "fcntl", e.raw_os_error().unwrap_or(0)))?;
             *self.lifeline.lock().unwrap_or_else(PoisonError::into_inner) = Some(pidfd);
+            // It stays for as long as the child.
+            self.thread = None;
         }
         self.gate.open();
         self.gate.wait()?;
@@ -148,6 +151,10 @@ impl Drop for Held {
     fn drop(&mut self) {
         if let Some(born) = self.born.take() {
             end(&born);
+        }
+        if let Some(thread) = self.thread.take() {
+            // It does not panic, and there is nothing to do if it did.
+            let _ = thread.join();
         }
     }
 }

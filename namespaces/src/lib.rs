@@ -35,6 +35,7 @@
 //! | [`Plan`] | both together, checked and turned into a list of system calls; spawns any number of times, from any thread |
 //! | [`Held`] | a child that is ready, and waits for its release before its program starts |
 //! | [`Child`] | a running process: a pidfd that can be polled, waited for and signalled |
+//! | [`Scope`] | a user namespace in which the caller's own code runs as root: to mount an overlay, say, without privileges |
 //!
 //! Everything that needs memory is done when the [`Plan`] is made. A spawn is then one `clone3(2)` with `CLONE_VM`: the child
 //! shares the caller's memory, runs on a small guarded stack of its own and executes the list of system calls with
@@ -138,6 +139,7 @@ mod namespace;
 mod plan;
 mod program;
 mod sandbox;
+mod scope;
 mod start;
 mod step;
 mod sys;
@@ -149,4 +151,5 @@ pub use held::Held;
 pub use plan::Plan;
 pub use program::Call;
 pub use sandbox::{IdMap, Mount, Namespaces, Root, Sandbox, Stdio};
+pub use scope::Scope;
 pub use step::Step;

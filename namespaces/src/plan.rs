@@ -146,7 +146,7 @@ impl Shared {
         let kept = self.stacks.lock().unwrap_or_else(PoisonError::into_inner).pop();
         match kept {
             Some(stack) => Ok(stack),
-            None => Stack::map().map_err(|(call, errno)| Error::os(Step::Stack, call, errno)),
+            None => Stack::map(Stack::SMALL).map_err(|(call, errno)| Error::os(Step::Stack, call, errno)),
         }
     }
 

@@ -82,6 +82,8 @@ steps! {
     Exec child "start the program",
     /// Opening one of its namespaces.
     Namespace caller "open a namespace",
+    /// Running code in a [`Scope`](crate::Scope).
+    Scope caller "work in the scope",
     /// Waiting for the process.
     Wait caller "wait",
     /// Sending it a signal.

@@ -6,10 +6,13 @@
 #![allow(clippy::many_single_char_names, reason = "the six arguments of a system call have no better names here")]
 
 use crate::program::{Arg, Op, SLOTS, Then};
+use crate::{Error, Scope, Step};
 use std::arch::asm;
+use std::ffi::CStr;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::{NonNull, null_mut};
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::Relaxed};
 
@@ -39,9 +42,9 @@ impl<'a> Frame<'a> {
 }
 
 /// The child. No panic, no allocation, no libc: see the top of this file.
-extern "C" fn child(frame: *const Frame<'_>) -> ! {
-    // SAFETY: the caller of `clone_and_run` keeps the frame until the clone returns to it, which is after this function's last use.
-    let frame = unsafe { &*frame };
+extern "C" fn child(frame: *mut libc::c_void) -> ! {
+    // SAFETY: `clone_and_run` passes a frame, and keeps it until the clone returns to it, which is after this function's last use.
+    let frame = unsafe { &*frame.cast::<Frame<'_>>() };
     let mut slots = frame.slots;
     let mut denied = false;
     for (at, op) in frame.ops.iter().enumerate() {
@@ -83,6 +86,10 @@ extern "C" fn child(frame: *const Frame<'_>) -> ! {
             break;
         }
     }
+    exit()
+}
+
+fn exit() -> ! {
     loop {
         // SAFETY: exit_group takes a number and ends this process only: it is no thread of the caller.
         unsafe { syscall6(libc::SYS_exit_group, [127, 0, 0, 0, 0, 0]) };
@@ -104,6 +111,21 @@ struct CloneArgs {
     set_tid: u64,
     set_tid_size: u64,
     cgroup: u64,
+}
+
+impl CloneArgs {
+    fn new(flags: u64, cgroup: Option<BorrowedFd<'_>>, stack: &Stack, birth: &Birth) -> Self {
+        let into = if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 };
+        CloneArgs {
+            flags: flags | into | SHARED,
+            pidfd: birth.pidfd.as_ptr().expose_provenance() as u64,
+            parent_tid: birth.pid.as_ptr().expose_provenance() as u64,
+            stack: stack.bottom() as u64,
+            stack_size: stack.size as u64,
+            cgroup: cgroup.map_or(0, |fd| u64::from(fd.as_raw_fd().cast_unsigned())),
+            ..CloneArgs::default()
+        }
+    }
 }
 
 /// In the caller's memory, which is suspended meanwhile; with a pidfd; without the caller's signal handlers.
@@ -154,27 +176,110 @@ pub(crate) fn clone_and_run(
     frame: &Frame<'_>,
     birth: &Birth,
 ) -> Result<(), i32> {
-    let into = if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 };
-    let args = CloneArgs {
-        flags: flags | into | SHARED,
-        pidfd: birth.pidfd.as_ptr().expose_provenance() as u64,
-        parent_tid: birth.pid.as_ptr().expose_provenance() as u64,
-        stack: stack.bottom() as u64,
-        stack_size: Stack::SIZE as u64,
-        cgroup: cgroup.map_or(0, |fd| u64::from(fd.as_raw_fd().cast_unsigned())),
-        ..CloneArgs::default()
-    };
+    let args = CloneArgs::new(flags, cgroup, stack, birth);
     // SAFETY: CLONE_VFORK suspends this thread until the child has left this memory, so that `args`, `frame`, `birth` and the stack,
     // which nobody else uses, outlive it; `child` never returns and keeps to the rules of this file.
-    let result = unsafe { clone3(&raw const args, std::ptr::from_ref(frame)) };
+    let result = unsafe { clone3(&raw const args, child, std::ptr::from_ref(frame).cast_mut().cast()) };
     if result < 0 { Err(errno_of(result)) } else { Ok(()) }
 }
 
-/// clone3(2) that calls [`child`] on the new stack in the child, and returns in the caller.
+impl Scope {
+    /// Runs a closure in the scope, and returns what it returns.
+    ///
+    /// The closure is run by a process of its own, in this program's memory, with its descriptors and the calling thread's working
+    /// directory, with all signals blocked. Its working directory, credentials and namespaces are its own. The calling thread and a helper thread
+    /// wait; all others go on. A process that the closure spawns is a child of that process, not of this program: it must be waited for inside.
+    /// If the program is killed, so is the closure's process.
+    ///
+    /// A panic of the closure goes on in the calling thread.
+    ///
+    /// # Errors
+    /// [`Step::Scope`]: a namespace could not be joined, the working directory is not there, or the process was killed.
+    ///
+    /// # Safety
+    /// The closure runs with the identity of a suspended thread: thread-locals and locks work, but the kernel knows another thread and process
+    /// id. It must not rely on these: it must not use locks that know their owner by thread id (`PTHREAD_PRIO_INHERIT`), allocators that use `rseq(2)`
+    /// (the per-CPU mode of `TCMalloc`), change credentials (the dumpable flag belongs to the memory), or leave a thread running.
+    /// Rust's own locks, channels, collections and files, the system's allocator, and the cofferdam crates are fine.
+    pub unsafe fn run<R: Send>(&self, closure: impl FnOnce() -> R + Send) -> Result<R, Error> {
+        let mut closure = Some(closure);
+        let mut result = None;
+        let mut body = || result = closure.take().map(|closure| catch_unwind(AssertUnwindSafe(closure)));
+        let ended = self
+            .run_with(|namespaces, directory| Errand { namespaces, directory, body: &mut body, failed: None }.run());
+        match (ended, result) {
+            (_, Some(Ok(result))) => Ok(result),
+            (_, Some(Err(panic))) => resume_unwind(panic),
+            (Err(error), None) => Err(error),
+            (Ok(()), None) => Err(Error::status_lost()),
+        }
+    }
+}
+
+/// Code of the caller's that a child runs in other namespaces, in the caller's memory and with its descriptors.
+struct Errand<'a> {
+    /// To be joined, in this order.
+    namespaces: &'a [BorrowedFd<'a>],
+    /// The working directory, which joining a mount namespace changes.
+    directory: &'a CStr,
+    /// Does not unwind, and does what [`Scope::run`] allows.
+    body: &'a mut (dyn FnMut() + Send),
+    /// The system call that failed before the body was run, and its errno.
+    failed: Option<(&'static str, i32)>,
+}
+
+impl Errand<'_> {
+    /// On a thread that can be suspended and then ends.
+    fn run(&mut self) -> Result<(), Error> {
+        let failed = |(call, errno)| Error::os(Step::Scope, call, errno);
+        SignalMask::ALL.set().map_err(|errno| failed(("rt_sigprocmask", errno)))?;
+        let (stack, birth) = (Stack::map(Stack::LARGE).map_err(failed)?, Birth::new());
+        let args = CloneArgs::new(libc::CLONE_FILES as u64, None, &stack, &birth);
+        // SAFETY: as in `clone_and_run`. This thread is suspended, so that the child can use its thread-locals: nobody else does.
+        let result = unsafe { clone3(&raw const args, run_errand, std::ptr::from_mut(self).cast()) };
+        if result < 0 {
+            return Err(failed(("clone3", errno_of(result))));
+        }
+        let born = birth.take().ok_or_else(Error::status_lost)?;
+        let status = reap(born.pidfd.as_fd(), Block::Yes).map_err(|errno| failed(("waitid", errno)))?;
+        match (self.failed, status.unwrap_or(0) & 0x7f) {
+            (Some(call), _) => Err(failed(call)),
+            (None, 0) => Ok(()),
+            (None, signal) => Err(Error::killed(Step::Scope, signal)),
+        }
+    }
+}
+
+extern "C" fn run_errand(errand: *mut libc::c_void) -> ! {
+    // SAFETY: `Errand::run` passes itself, and does not touch itself before this process has ended.
+    let errand = unsafe { &mut *errand.cast::<Errand<'_>>() };
+    let join = |fd: &BorrowedFd<'_>| ("setns", libc::SYS_setns, [u64::from(fd.as_raw_fd().cast_unsigned()), 0]);
+    let directory = errand.directory.as_ptr().expose_provenance() as u64;
+    let then = [
+        ("chdir", libc::SYS_chdir, [directory, 0]),
+        // Not before: joining a user namespace takes it back.
+        ("prctl", libc::SYS_prctl, [libc::PR_SET_PDEATHSIG as u64, libc::SIGKILL as u64]),
+    ];
+    for (name, number, [a, b]) in errand.namespaces.iter().map(join).chain(then) {
+        // SAFETY: descriptors, numbers and a string that the errand keeps.
+        let result = unsafe { syscall6(number, [a, b, 0, 0, 0, 0]) };
+        if result < 0 {
+            errand.failed = Some((name, errno_of(result)));
+            exit();
+        }
+    }
+    (errand.body)();
+    exit()
+}
+
+/// What a child runs, on its own stack.
+type Entry = extern "C" fn(*mut libc::c_void) -> !;
+
+/// clone3(2) that calls `entry` with `data` on the new stack in the child, and returns in the caller.
 ///
 /// # Safety
 /// `args` asks for `CLONE_VM` and `CLONE_VFORK` and names a stack for the child alone; both pointers are valid during the call.
-unsafe fn clone3(args: *const CloneArgs, frame: *const Frame<'_>) -> i64 {
+unsafe fn clone3(args: *const CloneArgs, entry: Entry, data: *mut libc::c_void) -> i64 {
     let result: i64;
     #[cfg(target_arch = "x86_64")]
     // SAFETY: the child starts with an empty frame on its own, aligned stack and never comes back here; the kernel keeps all
@@ -192,8 +297,8 @@ unsafe fn clone3(args: *const CloneArgs, frame: *const Frame<'_>) -> i64 {
             inlateout("rax") libc::SYS_clone3 => result,
             in("rdi") args,
             in("rsi") size_of::<CloneArgs>(),
-            in("r8") frame,
-            in("r9") child as extern "C" fn(*const Frame<'_>) -> !,
+            in("r8") data,
+            in("r9") entry,
             out("rcx") _,
             out("r11") _,
         );
@@ -213,8 +318,8 @@ unsafe fn clone3(args: *const CloneArgs, frame: *const Frame<'_>) -> i64 {
             in("x8") libc::SYS_clone3,
             inlateout("x0") args => result,
             in("x1") size_of::<CloneArgs>(),
-            in("x3") frame,
-            in("x4") child as extern "C" fn(*const Frame<'_>) -> !,
+            in("x3") data,
+            in("x4") entry,
         );
     }
     result
@@ -253,50 +358,46 @@ unsafe fn syscall6(number: i64, [a, b, c, d, e, f]: [u64; 6]) -> i64 {
 
 /// A stack for a child, with a guard page below it.
 #[derive(Debug)]
-pub(crate) struct Stack(NonNull<libc::c_void>);
+pub(crate) struct Stack {
+    base: NonNull<libc::c_void>,
+    size: usize,
+}
 
 // SAFETY: a stack is plain memory, used by one spawn at a time.
 unsafe impl Send for Stack {}
 
 impl Stack {
-    /// What the child may use. It needs less than 2 KiB, and some more in a build without optimisation.
-    const SIZE: usize = 64 << 10;
+    /// What a child needs for its list of calls: less than 2 KiB, and some more in a build without optimisation.
+    pub(crate) const SMALL: usize = 64 << 10;
+    /// As much as a thread of a program usually has, for code that is not ours. Only what is used takes memory.
+    pub(crate) const LARGE: usize = 8 << 20;
     /// At least one page on every architecture.
     const GUARD: usize = 64 << 10;
 
     /// Maps a new stack.
-    pub(crate) fn map() -> Result<Self, (&'static str, i32)> {
-        let len = Self::GUARD + Self::SIZE;
+    pub(crate) fn map(size: usize) -> Result<Self, (&'static str, i32)> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK | libc::MAP_NORESERVE;
         // SAFETY: a new private mapping at an address of the kernel's choice changes nothing that exists.
-        let base = unsafe {
-            libc::mmap(
-                null_mut(),
-                len,
-                libc::PROT_NONE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK,
-                -1,
-                0,
-            )
-        };
+        let base = unsafe { libc::mmap(null_mut(), Self::GUARD + size, libc::PROT_NONE, flags, -1, 0) };
         let stack = match NonNull::new(base) {
-            Some(base) if base.as_ptr() != libc::MAP_FAILED => Stack(base),
+            Some(base) if base.as_ptr() != libc::MAP_FAILED => Stack { base, size },
             _ => return Err(("mmap", last_errno())),
         };
-        let usable = stack.0.as_ptr().wrapping_byte_add(Self::GUARD);
+        let usable = stack.base.as_ptr().wrapping_byte_add(Self::GUARD);
         // SAFETY: the range is the upper part of the mapping just made, which nobody uses yet.
-        let result = unsafe { libc::mprotect(usable, Self::SIZE, libc::PROT_READ | libc::PROT_WRITE) };
+        let result = unsafe { libc::mprotect(usable, size, libc::PROT_READ | libc::PROT_WRITE) };
         if result == 0 { Ok(stack) } else { Err(("mprotect", last_errno())) }
     }
 
     fn bottom(&self) -> usize {
-        self.0.as_ptr().wrapping_byte_add(Self::GUARD).expose_provenance()
+        self.base.as_ptr().wrapping_byte_add(Self::GUARD).expose_provenance()
     }
 }
 
 impl Drop for Stack {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours, and no child runs on it: a clone returns only when its child has left.
-        unsafe { libc::munmap(self.0.as_ptr(), Self::GUARD + Self::SIZE) };
+        unsafe { libc::munmap(self.base.as_ptr(), Self::GUARD + self.size) };
     }
 }
 

@@ -8,14 +8,17 @@ mod hold;
 mod isolation;
 mod life;
 mod roots;
+mod scopes;
 mod streams;
 mod support;
 
 use cofferdam_testkit::{Need, Test, run};
 use std::process::ExitCode;
 
+const BUSYBOX: &str = "/bin/busybox";
+
 fn main() -> ExitCode {
-    run(&[errors(), isolation(), roots(), streams(), life(), hold(), cgroups(), faults()].concat())
+    run(&[errors(), isolation(), roots(), streams(), life(), hold(), scopes(), cgroups(), faults()].concat())
 }
 
 /// Needs nothing.
@@ -32,7 +35,7 @@ fn root(name: &'static str, run: fn()) -> Test {
 }
 
 fn rooted(name: &'static str, run: fn()) -> Test {
-    test(name, run).needs(&[Need::Root, Need::Program("/bin/busybox")])
+    test(name, run).needs(&[Need::Root, Need::Program(BUSYBOX)])
 }
 
 fn v2(name: &'static str, run: fn()) -> Test {
@@ -125,6 +128,19 @@ fn hold() -> Vec<Test> {
         test("outlives_the_holding_thread_and_not_the_process", hold::outlives_the_holding_thread_and_not_the_process),
         test("ends_with_the_caller", hold::ends_with_the_caller),
         user("many_at_once", hold::many_at_once),
+    ]
+}
+
+fn scopes() -> Vec<Test> {
+    vec![
+        user("root_inside_and_nobody_new_outside", scopes::root_inside_and_nobody_new_outside),
+        user("what_is_made_inside_is_there_outside", scopes::what_is_made_inside_is_there_outside),
+        user("mounts_stay_in_the_scope", scopes::mounts_stay_in_the_scope),
+        user("a_root_for_an_ordinary_user", scopes::a_root_for_an_ordinary_user).needs(&[Need::Program(BUSYBOX)]),
+        user("other_namespaces_beside_it", scopes::other_namespaces_beside_it),
+        user("a_panic_goes_on_outside", scopes::a_panic_goes_on_outside),
+        user("its_process_can_be_killed", scopes::its_process_can_be_killed),
+        user("among_busy_threads", scopes::among_busy_threads),
     ]
 }
 

@@ -1,0 +1,327 @@
+//! A layer's blob on its way to the archive inside: decompressed, counted and hashed as it goes.
+
+use crate::digest::Hasher;
+use crate::{Algorithm, Digest, Error, ErrorKind, Operation};
+use flate2::bufread::MultiGzDecoder;
+use std::fmt;
+use std::io::{self, BufReader, Chain, Cursor, Read};
+
+/// What is read from the blob at a time; the reader below sees no smaller reads than this.
+const BUFFER: usize = 128 * 1024;
+const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
+const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+
+/// How a layer's blob is compressed, found by its first bytes: the media type may lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// gzip, of one or several members.
+    Gzip,
+}
+
+/// What went through a [`LayerReader`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LayerSummary {
+    /// How the blob is compressed.
+    pub compression: Compression,
+    /// The digest of the blob, compressed as it is.
+    pub blob_digest: Digest,
+    /// The length of the blob in bytes.
+    pub blob_size: u64,
+    /// The digest of what is inside, which the config of an image lists.
+    pub diff_id: Digest,
+    /// The length of what is inside in bytes.
+    pub size: u64,
+}
+
+/// Reads a layer: gives the tar archive inside, and counts and hashes the blob and the archive as they go by.
+///
+/// Nothing is verified before [`finish`](LayerReader::finish): whoever reads bytes of the archive before that must be ready for hostile ones.
+///
+/// ```
+/// use cofferdam_image::{Digest, LayerReader};
+/// use std::io::Read;
+///
+/// let mut layer = LayerReader::new(&b"a blob that is not compressed"[..])?;
+/// let mut archive = Vec::new();
+/// layer.read_to_end(&mut archive)?;
+/// assert_eq!(layer.finish()?.diff_id, Digest::of(&archive));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct LayerReader<R: Read> {
+    stream: Stream<R>,
+    hasher: Hasher,
+    size: u64,
+    limit: u64,
+    /// An error has been returned: what a decoder says after one means nothing.
+    broken: bool,
+}
+
+enum Stream<R: Read> {
+    // Boxed for their size.
+    Plain(Box<Blob<R>>),
+    Gzip(Box<MultiGzDecoder<BufReader<Blob<R>>>>),
+}
+
+impl<R: Read> LayerReader<R> {
+    /// Looks at the first bytes of the blob. Digests will be SHA-256.
+    ///
+    /// # Errors
+    /// What the reader says; [`Unsupported`](ErrorKind::Unsupported) for zstd.
+    pub fn new(blob: R) -> Result<Self, Error> {
+        Self::with_algorithms(blob, Algorithm::Sha256, Algorithm::Sha256)
+    }
+
+    /// As [`new`](Self::new), with these algorithms for the digest of the blob and for the `DiffID`.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_algorithms(mut blob: R, of_blob: Algorithm, of_diff_id: Algorithm) -> Result<Self, Error> {
+        let start = read_start(&mut blob).map_err(|e| Error::from_io(Operation::ReadLayer, e))?;
+        let compression = sniff(&start)?;
+        let mut blob = Blob { reader: Cursor::new(start).chain(blob), hasher: None, size: 0 };
+        // Of a plain layer, blob and archive are the same: hash once if the algorithm is the same too.
+        if compression != Compression::None || of_blob != of_diff_id {
+            blob.hasher = Some(Hasher::new(of_blob));
+        }
+        let stream = match compression {
+            Compression::None => Stream::Plain(Box::new(blob)),
+            Compression::Gzip => Stream::Gzip(Box::new(MultiGzDecoder::new(BufReader::with_capacity(BUFFER, blob)))),
+        };
+        Ok(LayerReader { stream, hasher: Hasher::new(of_diff_id), size: 0, limit: u64::MAX, broken: false })
+    }
+
+    /// Makes it an error if there are more bytes than this inside, padding included.
+    #[must_use]
+    pub fn limit(mut self, bytes: u64) -> Self {
+        self.limit = bytes;
+        self
+    }
+
+    /// Reads what is left, to the end of the blob, and says what it was.
+    ///
+    /// # Errors
+    /// As reading: what the reader says, [`Corrupt`](ErrorKind::Corrupt), [`LimitExceeded`](ErrorKind::LimitExceeded).
+    pub fn finish(mut self) -> Result<LayerSummary, Error> {
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            match self.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(Error::from_io(Operation::ReadLayer, e)),
+            }
+        }
+        let (compression, blob) = match self.stream {
+            Stream::Plain(blob) => (Compression::None, *blob),
+            Stream::Gzip(decoder) => (Compression::Gzip, decoder.into_inner().into_inner()),
+        };
+        let diff_id = self.hasher.finish();
+        Ok(LayerSummary {
+            compression,
+            blob_digest: blob.hasher.map_or_else(|| diff_id.clone(), Hasher::finish),
+            blob_size: blob.size,
+            diff_id,
+            size: self.size,
+        })
+    }
+}
+
+impl<R: Read> Read for LayerReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.broken {
+            return Err(Error::new(ErrorKind::Corrupt, Operation::ReadLayer, "could not be read before").into());
+        }
+        let result = self.read_more(buffer);
+        self.broken = result.as_ref().is_err_and(|e| e.kind() != io::ErrorKind::Interrupted);
+        result
+    }
+}
+
+impl<R: Read> LayerReader<R> {
+    fn read_more(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = match &mut self.stream {
+            Stream::Plain(blob) => blob.read(buffer)?,
+            Stream::Gzip(decoder) => decoder.read(buffer).map_err(corrupt)?,
+        };
+        self.hasher.update(buffer.get(..count).unwrap_or_default());
+        self.size = self.size.saturating_add(count as u64);
+        if self.size > self.limit {
+            return Err(Error::limit(Operation::ReadLayer, "bytes in the archive", self.limit).into());
+        }
+        Ok(count)
+    }
+}
+
+impl<R: Read> fmt::Debug for LayerReader<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LayerReader").field("size", &self.size).field("limit", &self.limit).finish_non_exhaustive()
+    }
+}
+
+/// The decoder's own errors are about the stream. Those of the reader below have been made ours by [`Blob`].
+fn corrupt(error: io::Error) -> io::Error {
+    let words = match error.kind() {
+        io::ErrorKind::UnexpectedEof => "the gzip stream is cut off".to_owned(),
+        io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => error.to_string(),
+        _ => return error,
+    };
+    if matches!(error.get_ref(), Some(inner) if inner.is::<Error>()) {
+        return error;
+    }
+    Error::message(ErrorKind::Corrupt, Operation::ReadLayer, words).into()
+}
+
+/// The blob as it is, counted and hashed.
+struct Blob<R> {
+    reader: Chain<Cursor<Vec<u8>>, R>,
+    hasher: Option<Hasher>,
+    size: u64,
+}
+
+impl<R: Read> Read for Blob<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.reader.read(buffer).map_err(|e| match e.kind() {
+            io::ErrorKind::Interrupted => e,
+            _ => Error::from_io(Operation::ReadLayer, e).into(),
+        })?;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(buffer.get(..count).unwrap_or_default());
+        }
+        self.size = self.size.saturating_add(count as u64);
+        Ok(count)
+    }
+}
+
+/// The first four bytes, or as many as there are.
+fn read_start(blob: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut start = Vec::with_capacity(ZSTD_MAGIC.len());
+    blob.by_ref().take(ZSTD_MAGIC.len() as u64).read_to_end(&mut start)?;
+    Ok(start)
+}
+
+fn sniff(start: &[u8]) -> Result<Compression, Error> {
+    // A skippable frame, which can come before a zstd stream: 0x184D2A50 to 0x184D2A5F, little endian.
+    let skippable = matches!(start, [0x50..=0x5f, 0x2a, 0x4d, 0x18]);
+    if start.starts_with(ZSTD_MAGIC) || skippable {
+        return Err(Error::new(ErrorKind::Unsupported, Operation::ReadLayer, "is compressed with zstd"));
+    }
+    Ok(if start.starts_with(GZIP_MAGIC) { Compression::Gzip } else { Compression::None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::write::GzEncoder;
+    use proptest::prelude::*;
+    use std::io::Write;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn read(blob: &[u8]) -> Result<(Vec<u8>, LayerSummary), Error> {
+        let mut reader = LayerReader::new(blob)?;
+        let mut archive = Vec::new();
+        reader.read_to_end(&mut archive).map_err(|e| Error::from_io(Operation::Unpack, e))?;
+        Ok((archive, reader.finish()?))
+    }
+
+    #[test]
+    fn several_members_are_one_stream() {
+        let blob = [gzip(b"one "), gzip(b""), gzip(b"two")].concat();
+        let (archive, summary) = read(&blob).unwrap();
+        assert_eq!(archive, b"one two");
+        let expected = LayerSummary {
+            compression: Compression::Gzip,
+            blob_digest: Digest::of(&blob),
+            blob_size: blob.len() as u64,
+            diff_id: Digest::of(b"one two"),
+            size: 7,
+        };
+        assert_eq!(summary, expected);
+        assert_eq!(LayerReader::new(&blob[..]).unwrap().finish().unwrap(), expected, "without reading");
+    }
+
+    #[test]
+    fn nothing_is_a_layer_too() {
+        let (archive, summary) = read(b"").unwrap();
+        assert_eq!((archive, summary.diff_id), (Vec::new(), Digest::of(b"")));
+    }
+
+    #[test]
+    fn damage_is_found() {
+        let good = gzip(&[7; 5000]);
+        let says = |blob: &[u8]| read(blob).map(drop).unwrap_err();
+        for length in [2, 4, 9, good.len() / 2, good.len() - 8, good.len() - 1] {
+            let error = says(&good[..length]);
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "cut at {length}: {error}");
+        }
+        for garbage in [&b"\0"[..], b"garbage", &[0x1f, 0x8b], &[0; 512]] {
+            let error = says(&[&good, garbage].concat());
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{garbage:?}: {error}");
+        }
+        let mut flipped = good.clone();
+        let checksum = flipped.len() - 6;
+        flipped[checksum] ^= 1;
+        assert_eq!(says(&flipped).kind(), ErrorKind::Corrupt);
+        for zstd in [&[0x28, 0xb5, 0x2f, 0xfd, 0, 0][..], &[0x5a, 0x2a, 0x4d, 0x18, 0]] {
+            assert_eq!(says(zstd).kind(), ErrorKind::Unsupported);
+        }
+    }
+
+    #[test]
+    fn a_bomb_is_stopped() {
+        let bomb = gzip(&vec![0; 4 << 20]);
+        let error = LayerReader::new(&bomb[..]).unwrap().limit(1 << 20).finish().unwrap_err();
+        assert_eq!(error.to_string(), "read the layer: more than 1048576 bytes in the archive");
+    }
+
+    #[test]
+    fn an_error_of_the_blob_comes_through() {
+        struct Broken(Vec<u8>);
+        impl Read for Broken {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                if self.0.is_empty() {
+                    return Err(io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error()));
+                }
+                let count = self.0.len().min(buffer.len());
+                buffer[..count].copy_from_slice(&self.0[..count]);
+                self.0.drain(..count);
+                Ok(count)
+            }
+        }
+        for blob in [gzip(&[7; 5000])[..20].to_vec(), vec![7; 20], Vec::new()] {
+            let error = LayerReader::new(Broken(blob)).and_then(LayerReader::finish).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_and_any_piece_size(bytes in proptest::collection::vec(any::<u8>(), 0..300), piece in 1_usize..50, zip: bool) {
+            let blob = if zip { gzip(&bytes) } else { bytes.clone() };
+            let Ok(mut reader) = LayerReader::new(&blob[..]) else { return Ok(()) };
+            let (mut archive, mut buffer) = (Vec::new(), vec![0; piece]);
+            while let Ok(count @ 1..) = reader.read(&mut buffer) {
+                archive.extend_from_slice(&buffer[..count]);
+            }
+            if let Ok(summary) = reader.finish() {
+                prop_assert_eq!(summary.blob_digest, Digest::of(&blob));
+                prop_assert_eq!(summary.blob_size, blob.len() as u64);
+                prop_assert_eq!(summary.size, archive.len() as u64);
+                prop_assert_eq!(summary.diff_id, Digest::of(&archive));
+                if zip {
+                    prop_assert_eq!(archive, bytes);
+                }
+            } else {
+                prop_assert!(!zip);
+            }
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Unpacks one layer into a directory, as a layer for an overlay mount.
+
+mod finish;
+mod leaf;
+mod lowers;
+mod meta;
+mod name;
+mod resolve;
+mod tree;
+
+use crate::archive::{Archive, Entry, Kind};
+use crate::report::{Skipped, SkippedPart};
+use crate::{Devices, Error, ErrorKind, LayerReader, LayerSummary, Operation, Options, Report};
+use lowers::Lowers;
+use meta::Meta;
+use name::{Meaning, TreePath, ancestors, join, meaning, split, tree_path};
+use resolve::{Node, resolve};
+use rustix::fs::FileType;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::io::{BufReader, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use tree::Tree;
+
+/// What is read of a file's data, and written, at a time.
+const BUFFER: usize = 256 * 1024;
+
+/// Unpacks one layer into an empty directory, in the form in which overlayfs expects a layer.
+///
+/// ```no_run
+/// use cofferdam_image::{LayerReader, Options, Unpacker};
+/// use std::fs::File;
+///
+/// let stage = File::open("layers/stage")?;
+/// let below = File::open("layers/0")?;
+/// let report = Unpacker::new(&stage, Options::new())?
+///     .lowers(&[&below])?
+///     .unpack(LayerReader::new(File::open("layer.tar.gz")?)?)?;
+/// # let promised = cofferdam_image::Digest::of(b"");
+/// assert_eq!(report.diff_id, promised); // nobody else compares it here
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// The order of the entries does not matter to the result, except that of several with one name the last counts. What has to be
+/// known as a whole (whiteouts, hard links whose target comes later, attributes of directories) is therefore done at the end;
+/// until then every directory is open to the caller alone.
+#[derive(Debug)]
+pub struct Unpacker {
+    options: Options,
+    tree: Tree,
+    lowers: Lowers,
+    whiteouts: BTreeSet<TreePath>,
+    opaques: BTreeSet<TreePath>,
+    /// Symlinks of lower layers that entries went through, and their targets.
+    followed: BTreeMap<TreePath, Vec<u8>>,
+    /// Hard links whose targets this layer has not had so far.
+    links: BTreeMap<TreePath, TreePath>,
+    entries: u64,
+    bytes: u64,
+    skipped: Vec<Skipped>,
+    buffer: Vec<u8>,
+}
+
+impl Unpacker {
+    /// Unpacks into `stage`, an empty directory. Only the caller should be able to enter the directory that it is in: a layer
+    /// may have set-user-id programs and devices.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if the directory is not empty; what opening and reading it says.
+    pub fn new(stage: impl AsFd, options: Options) -> Result<Self, Error> {
+        Ok(Unpacker {
+            tree: Tree::new(stage.as_fd())?,
+            lowers: Lowers::unknown(options.form),
+            options,
+            whiteouts: BTreeSet::new(),
+            opaques: BTreeSet::new(),
+            followed: BTreeMap::new(),
+            links: BTreeMap::new(),
+            entries: 0,
+            bytes: 0,
+            skipped: Vec::new(),
+            buffer: Vec::new(),
+        })
+    }
+
+    /// Says which layers are below, *all* of them, lowest first, unpacked in the same form. An empty list: this is the lowest layer.
+    ///
+    /// They are needed for hard links to their files, for the attributes of directories that this layer's entries only pass
+    /// through, and to follow their symlinks. Without this call nothing is known about them: such a link is an error, such a
+    /// directory is root's with mode 0755, and their symlinks are hidden by directories.
+    ///
+    /// # Errors
+    /// What opening them says.
+    pub fn lowers(mut self, lowest_first: &[impl AsFd]) -> Result<Self, Error> {
+        let layers: Vec<BorrowedFd<'_>> = lowest_first.iter().map(AsFd::as_fd).collect();
+        self.lowers = Lowers::new(&layers, self.options.form)?;
+        Ok(self)
+    }
+
+    /// Unpacks the layer, and reads it to its end. Blocks until it is done.
+    ///
+    /// After an error the directory holds a part of the layer: discard it. So it is to be done if the digests in the report are not those that were
+    /// promised; [`Image::unpack_layer`](crate::Image::unpack_layer) compares them.
+    ///
+    /// # Errors
+    /// [`Refused`](ErrorKind::Refused), [`Malformed`](ErrorKind::Malformed), [`Unsupported`](ErrorKind::Unsupported),
+    /// [`LimitExceeded`](ErrorKind::LimitExceeded) and [`Corrupt`](ErrorKind::Corrupt) about the layer, of which
+    /// [`entry`](Error::entry) names the entry; whatever the kernel says.
+    pub fn unpack<R: Read>(self, layer: LayerReader<R>) -> Result<Report, Error> {
+        self.unpack_with_summary(layer).map(|(report, _)| report)
+    }
+
+    pub(crate) fn unpack_with_summary<R: Read>(
+        mut self,
+        layer: LayerReader<R>,
+    ) -> Result<(Report, LayerSummary), Error> {
+        self.buffer = vec![0; BUFFER];
+        let limits = self.options.limits.clone();
+        let reader = BufReader::with_capacity(BUFFER, layer.limit(limits.bytes));
+        let mut archive = Archive::new(reader, limits.clone());
+        while let Some(entry) = archive.next()? {
+            self.entries += 1;
+            if self.entries > limits.entries {
+                return Err(Error::limit(Operation::Unpack, "entries", limits.entries));
+            }
+            self.entry(&entry, &mut archive).map_err(|e| e.at_entry(OsStr::from_bytes(&entry.name)))?;
+        }
+        let summary = archive.into_inner().into_inner().finish()?;
+        self.finish()?;
+        let report = Report {
+            entries: self.entries,
+            bytes: self.bytes,
+            skipped: self.skipped,
+            diff_id: summary.diff_id.clone(),
+            blob_digest: summary.blob_digest.clone(),
+            opaque_root: self.opaques.contains(&b""[..]),
+        };
+        Ok((report, summary))
+    }
+
+    fn entry<R: Read>(&mut self, entry: &Entry, archive: &mut Archive<R>) -> Result<(), Error> {
+        let path = match meaning(&entry.name, &self.options.limits)? {
+            Meaning::Entry(path) => path,
+            Meaning::Whiteout(path) => {
+                self.whiteouts.insert(path);
+                return Ok(());
+            }
+            Meaning::Opaque(path) => {
+                self.opaques.insert(path);
+                return Ok(());
+            }
+            Meaning::Reserved => {
+                self.skip(entry, SkippedPart::AufsMetadata);
+                return Ok(());
+            }
+        };
+        if path.is_empty() && entry.kind != Kind::Directory {
+            return Err(Error::refused("would replace the root by something that is not a directory"));
+        }
+        let (meta, left_out) = Meta::of_entry(entry, self.options.ownership)?;
+        let path = self.resolve_parent(&path)?;
+        match entry.kind {
+            Kind::Directory => self.directory(&path, meta)?,
+            Kind::File { .. } => self.file(&path, &meta, archive)?,
+            Kind::Symlink => self.symlink(&path, &entry.link, &meta)?,
+            // Its attributes are those of its target.
+            Kind::HardLink => return self.hard_link(&path, &entry.link),
+            Kind::Fifo => self.node(&path, FileType::Fifo, 0, &meta)?,
+            Kind::CharDevice | Kind::BlockDevice => {
+                let char_device = entry.kind == Kind::CharDevice;
+                if char_device && entry.device == (0, 0) {
+                    return Err(Error::refused("is the device 0:0, by which a layer would steer overlayfs"));
+                }
+                if self.options.devices == Devices::Skip {
+                    self.skip(entry, SkippedPart::Device);
+                    return Ok(());
+                }
+                let kind = if char_device { FileType::CharacterDevice } else { FileType::BlockDevice };
+                self.node(&path, kind, rustix::fs::makedev(entry.device.0, entry.device.1), &meta)?;
+            }
+            Kind::Other(_) => {
+                let words = "is of a type that is not known";
+                return Err(Error::new(ErrorKind::Unsupported, Operation::Unpack, words));
+            }
+        }
+        for name in left_out {
+            self.skip(entry, SkippedPart::Xattr(OsString::from_vec(name)));
+        }
+        Ok(())
+    }
+
+    fn skip(&mut self, entry: &Entry, what: SkippedPart) {
+        self.skipped.push(Skipped { entry: OsString::from_vec(entry.name.clone()), what });
+    }
+
+    /// Where a name leads, its last component not being followed.
+    fn resolve_parent(&mut self, path: &[u8]) -> Result<TreePath, Error> {
+        let (parent, leaf) = split(path);
+        // The most frequent case: the parent is a directory of this layer, without symlinks on the way.
+        if self.tree.has(parent) {
+            return Ok(path.to_vec());
+        }
+        match resolve(parent, |path| self.look(path))? {
+            Some(parent) => Ok(join(&parent, leaf)),
+            None => Err(Error::refused("is below something that is not a directory")),
+        }
+    }
+
+    /// What an entry on its way meets: this layer above the lower ones.
+    fn look(&mut self, path: &[u8]) -> Result<Node, Error> {
+        match self.tree.look(path)? {
+            Node::Absent if self.is_cut(path) => return Ok(Node::Absent),
+            Node::Absent => {}
+            found => return Ok(found),
+        }
+        let Some(found) = self.lowers.look(path)? else { return Ok(Node::Absent) };
+        Ok(match found.node()? {
+            Node::Symlink(target) => {
+                self.followed.insert(path.to_vec(), target.clone());
+                Node::Symlink(target)
+            }
+            // A directory of this layer will hide it.
+            Node::Other => Node::Absent,
+            node => node,
+        })
+    }
+
+    /// Whether this layer hides what the lower ones have at `path`, by a whiteout, or an opaque or new directory above.
+    fn is_cut(&self, path: &[u8]) -> bool {
+        let replaced = |path: &[u8]| self.tree.get(path).is_some_and(|d| d.opaque);
+        self.whiteouts.contains(path) || replaced(path) || self.is_within_cut(path)
+    }
+
+    fn is_within_cut(&self, path: &[u8]) -> bool {
+        let replaced = |path: &[u8]| self.tree.get(path).is_some_and(|d| d.opaque);
+        ancestors(path).any(|a| self.whiteouts.contains(a) || self.opaques.contains(a) || replaced(a))
+    }
+
+    fn hard_link(&mut self, path: &[u8], target: &[u8]) -> Result<(), Error> {
+        let target = tree_path(target, &self.options.limits)?;
+        let found = self.resolve_parent(&target)?;
+        if found == path {
+            return Err(Error::refused("is a hard link to itself"));
+        }
+        if self.tree.look(&found)? == Node::Absent {
+            // It may come later; else it is a lower layer's.
+            self.links.insert(path.to_vec(), target);
+            return Ok(());
+        }
+        self.link(path, &found)
+    }
+}

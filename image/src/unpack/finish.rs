@@ -1,0 +1,217 @@
+//! What can be done only when all entries are known.
+
+use super::Unpacker;
+use super::leaf::write_error;
+use super::lowers::Found;
+use super::meta::Meta;
+use super::name::{TreePath, join, split};
+use super::resolve::{Node, resolve};
+use super::tree::fail;
+use crate::layout::open_beneath;
+use crate::{Error, ErrorKind, Operation};
+use cofferdam_unionfs::{make_opaque, make_whiteout};
+use rustix::fs::{FileType, OFlags};
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+
+impl Unpacker {
+    pub(super) fn finish(&mut self) -> Result<(), Error> {
+        self.settle_marks()?;
+        self.make_links()?;
+        self.check_followed()?;
+        self.mark_opaque()?;
+        self.make_whiteouts()?;
+        self.finish_directories()
+    }
+
+    /// Finds where the names of whiteouts and opaque directories lead. Those below a file of this layer hide nothing.
+    fn settle_marks(&mut self) -> Result<(), Error> {
+        let mut whiteouts = BTreeSet::new();
+        for path in self.whiteouts.clone() {
+            let (parent, leaf) = split(&path);
+            let parent = resolve(parent, |p| self.look(p)).map_err(at(&path))?;
+            whiteouts.extend(parent.map(|parent| join(&parent, leaf)));
+        }
+        let mut opaques = BTreeSet::new();
+        for path in self.opaques.clone() {
+            opaques.extend(resolve(&path, |p| self.look(p)).map_err(at(&path))?);
+        }
+        self.whiteouts = whiteouts;
+        self.opaques = opaques;
+        Ok(())
+    }
+
+    /// Links whose targets came after them, and those whose targets are in lower layers.
+    fn make_links(&mut self) -> Result<(), Error> {
+        while let Some(mut next) = self.links.pop_first() {
+            // A target can itself be a link that waits: that one goes first. Taking them off as we go ends every circle.
+            let mut chain = Vec::new();
+            loop {
+                let (path, target) = next;
+                let target = self.resolve_parent(&target).map_err(at(&path))?;
+                let following = self.links.remove_entry(&target);
+                chain.push((path, target));
+                match following {
+                    Some(link) => next = link,
+                    None => break,
+                }
+            }
+            for (path, target) in chain.into_iter().rev() {
+                self.late_link(&path, &target).map_err(at(&path))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn late_link(&mut self, path: &[u8], target: &[u8]) -> Result<(), Error> {
+        if path == target {
+            return Err(Error::refused("is a hard link to itself"));
+        }
+        if self.tree.look(target)? == Node::Absent {
+            self.copy_up(target)?;
+        }
+        self.link(path, target)
+    }
+
+    /// Copies a lower layer's file into this one, so that a second name can be given to it.
+    fn copy_up(&mut self, path: &[u8]) -> Result<(), Error> {
+        let found = if self.is_cut(path) { None } else { self.lowers.look(path)? };
+        let Some(found) = found else {
+            let words = if self.lowers.complete() {
+                "is a hard link to what neither this layer nor a lower one has"
+            } else {
+                "is a hard link to what this layer does not have, and nothing is known about lower ones"
+            };
+            return Err(Error::new(ErrorKind::NotFound, Operation::Unpack, words).about(OsStr::from_bytes(path)));
+        };
+        if found.is_directory() {
+            return Err(Error::refused("is a hard link to a directory"));
+        }
+        let meta = Meta::of_lower(&found, self.options.ownership)?;
+        match FileType::from_raw_mode(found.stat.st_mode) {
+            FileType::RegularFile => self.copy_file(path, &found, &meta),
+            FileType::Symlink => self.symlink(path, &found.target()?, &meta),
+            FileType::Socket | FileType::Unknown => Err(Error::refused("is a hard link to a socket")),
+            kind => self.node(path, kind, found.stat.st_rdev, &meta),
+        }
+    }
+
+    fn copy_file(&mut self, path: &[u8], found: &Found, meta: &Meta) -> Result<(), Error> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let from = open_beneath(&found.dir, found.leaf.as_slice(), flags).map_err(fail("openat2", path))?;
+        let mut to = self.create(path)?;
+        self.bytes += std::io::copy(&mut File::from(from), &mut to).map_err(|e| write_error(&e, path))?;
+        meta.apply(to.as_fd(), path, self.options.ownership)
+    }
+
+    /// An entry that went through a lower layer's symlink is where that led. If this layer then takes the symlink away,
+    /// the entry would have been elsewhere in another order: there is no right result.
+    fn check_followed(&mut self) -> Result<(), Error> {
+        for (path, target) in std::mem::take(&mut self.followed) {
+            let gone = self.is_cut(&path)
+                || match self.tree.look(&path)? {
+                    Node::Absent => false,
+                    Node::Symlink(own) => own != target,
+                    Node::Directory | Node::Other => true,
+                };
+            if gone {
+                let words =
+                    "is a symbolic link of a lower layer that entries went through before this layer replaces it";
+                return Err(Error::refused(words).at_entry(OsStr::from_bytes(&path)));
+            }
+        }
+        Ok(())
+    }
+
+    fn mark_opaque(&mut self) -> Result<(), Error> {
+        for path in self.opaques.clone() {
+            // Within another one, or within a whiteout, nothing of a lower layer is left to hide.
+            if self.is_within_cut(&path) {
+                continue;
+            }
+            if self.whiteouts.contains(&path) && !self.tree.has(&path) {
+                continue;
+            }
+            let wanted = match self.tree.look(&path)? {
+                Node::Directory => true,
+                Node::Absent => !self.lowers.complete() || self.lowers.look(&path)?.is_some_and(|f| f.is_directory()),
+                // It hides more than that by itself.
+                Node::Symlink(_) | Node::Other => false,
+            };
+            if wanted {
+                self.tree.ensure(&path).map_err(at(&path))?;
+                self.set_opaque(&path).map_err(at(&path))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn make_whiteouts(&mut self) -> Result<(), Error> {
+        for path in self.whiteouts.clone() {
+            self.make_whiteout(&path).map_err(at(&path))?;
+        }
+        Ok(())
+    }
+
+    fn make_whiteout(&mut self, path: &[u8]) -> Result<(), Error> {
+        match self.tree.look(path)? {
+            // The whiteout is about the lower layers' entry; this layer's own one stays, and does not merge with it.
+            Node::Directory => return self.set_opaque(path),
+            Node::Symlink(_) | Node::Other => return Ok(()),
+            Node::Absent => {}
+        }
+        // Where nothing is merged, overlayfs would list the whiteout as a name that cannot be opened: leave out what hides nothing.
+        let hides = !self.lowers.complete() || self.lowers.look(path)?.is_some();
+        if self.is_within_cut(path) || !hides {
+            return Ok(());
+        }
+        let (parent, leaf) = split(path);
+        let dir = self.tree.ensure(parent)?;
+        make_whiteout(&*dir, OsStr::from_bytes(leaf)).map_err(|e| Error::from_unionfs(&e))
+    }
+
+    fn set_opaque(&mut self, path: &[u8]) -> Result<(), Error> {
+        let dir = self.tree.open(path)?;
+        make_opaque(&*dir, self.options.form).map_err(|e| Error::from_unionfs(&e))
+    }
+
+    /// Children before their parents: a directory whose mode keeps the caller out is not needed any more then.
+    fn finish_directories(&mut self) -> Result<(), Error> {
+        for path in self.tree.paths().iter().rev() {
+            self.finish_directory(path).map_err(at(path))?;
+        }
+        Ok(())
+    }
+
+    fn finish_directory(&mut self, path: &TreePath) -> Result<(), Error> {
+        let Some(directory) = self.tree.get_mut(path) else { return Ok(()) };
+        let (meta, opaque) = (directory.meta.take(), directory.opaque);
+        if opaque {
+            self.set_opaque(path)?;
+        }
+        let meta = match meta {
+            Some(meta) => meta,
+            None => self.passed_through(path)?,
+        };
+        let dir = self.tree.open(path)?;
+        meta.apply(dir.as_fd(), path, self.options.ownership)
+    }
+
+    /// What a directory without an entry of its own is like: as the lower layers have it.
+    fn passed_through(&self, path: &[u8]) -> Result<Meta, Error> {
+        let found = if self.is_cut(path) { None } else { self.lowers.look(path)? };
+        match found.filter(Found::is_directory) {
+            Some(found) => Meta::of_lower(&found, self.options.ownership),
+            None => Ok(Meta::of_nothing()),
+        }
+    }
+}
+
+/// Names the path that an error is about, as an entry of that name would.
+fn at(path: &[u8]) -> impl Fn(Error) -> Error {
+    let path = OsStr::from_bytes(path).to_owned();
+    move |error| error.at_entry(&path)
+}

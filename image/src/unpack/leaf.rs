@@ -1,0 +1,140 @@
+//! Makes single files: by their name in a directory that is open, never following it, never opening what is there.
+
+use super::Unpacker;
+use super::meta::{Meta, is_of};
+use super::name::{join, split};
+use super::resolve::Node;
+use super::tree::{Directory, fail, interfered};
+use crate::archive::Archive;
+use crate::layout::RETRIES;
+use crate::{Error, ErrorKind, Operation};
+use rustix::fs::{AtFlags, Dev, FileType, Mode, OFlags, fstat, linkat, mknodat, openat, symlinkat};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+
+impl Unpacker {
+    /// A directory. What it is beside its name is done at the end, when nothing is made in it any more.
+    pub(super) fn directory(&mut self, path: &[u8], meta: Meta) -> Result<(), Error> {
+        // Something else that stood here hides what lower layers have, as it would if layers were unpacked one onto the other.
+        let mut opaque = self.links.remove(path).is_some();
+        match self.tree.look(path)? {
+            Node::Directory => {
+                if let Some(directory) = self.tree.get_mut(path) {
+                    directory.meta = Some(meta);
+                    directory.opaque |= opaque;
+                }
+                return Ok(());
+            }
+            Node::Symlink(_) | Node::Other => {
+                self.tree.remove(path)?;
+                opaque = true;
+            }
+            Node::Absent => {}
+        }
+        let (parent, _) = split(path);
+        self.tree.ensure(parent)?;
+        self.tree.make(path, Directory { meta: Some(meta), opaque })?.map_err(|()| interfered(path))
+    }
+
+    pub(super) fn file<R: Read>(&mut self, path: &[u8], meta: &Meta, archive: &mut Archive<R>) -> Result<(), Error> {
+        let mut file = self.create(path)?;
+        loop {
+            let count = archive.read_data(&mut self.buffer)?;
+            if count == 0 {
+                break;
+            }
+            let data = self.buffer.get(..count).unwrap_or_default();
+            file.write_all(data).map_err(|e| write_error(&e, path))?;
+            self.bytes += count as u64;
+        }
+        meta.apply(file.as_fd(), path, self.options.ownership)
+    }
+
+    /// A new file, in place of what was there. Never an old one: that could have other names.
+    pub(super) fn create(&mut self, path: &[u8]) -> Result<File, Error> {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = self.replacing(path, "openat", |dir, leaf| openat(dir, leaf, flags, Mode::RUSR | Mode::WUSR))?;
+        Ok(File::from(fd))
+    }
+
+    pub(super) fn symlink(&mut self, path: &[u8], target: &[u8], meta: &Meta) -> Result<(), Error> {
+        if target.is_empty() {
+            return Err(Error::refused("is a symbolic link without a target"));
+        }
+        self.replacing(path, "symlinkat", |dir, leaf| symlinkat(target, dir, leaf))?;
+        self.finish_node(path, FileType::Symlink, 0, meta)
+    }
+
+    pub(super) fn node(&mut self, path: &[u8], kind: FileType, device: Dev, meta: &Meta) -> Result<(), Error> {
+        self.replacing(path, "mknodat", |dir, leaf| mknodat(dir, leaf, kind, Mode::RUSR | Mode::WUSR, device))?;
+        self.finish_node(path, kind, device, meta)
+    }
+
+    /// Gives its attributes to what has just been made, if it still is what was made.
+    fn finish_node(&mut self, path: &[u8], kind: FileType, device: Dev, meta: &Meta) -> Result<(), Error> {
+        let (parent, leaf) = split(path);
+        let dir = self.tree.open(parent)?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = openat(&*dir, leaf, flags, Mode::empty()).map_err(fail("openat", path))?;
+        let stat = fstat(&fd).map_err(fail("fstat", path))?;
+        let is_device = matches!(kind, FileType::CharacterDevice | FileType::BlockDevice);
+        if !is_of(fd.as_fd(), kind, path)? || (is_device && stat.st_rdev != device) {
+            return Err(interfered(path));
+        }
+        meta.apply_to_node(fd.as_fd(), kind, path, self.options.ownership)
+    }
+
+    /// Another name for a file of this layer. A symlink is linked itself, not its target.
+    pub(super) fn link(&mut self, path: &[u8], target: &[u8]) -> Result<(), Error> {
+        if self.tree.has(target) {
+            return Err(Error::refused("is a hard link to a directory"));
+        }
+        let (target_parent, target_leaf) = split(target);
+        let from = self.tree.open(target_parent)?;
+        self.replacing(path, "linkat", |dir, leaf| linkat(&*from, target_leaf, dir, leaf, AtFlags::empty()))
+    }
+
+    /// Makes something new under a name, for which what was there must go: the last entry of a name counts.
+    fn replacing<T>(
+        &mut self,
+        path: &[u8],
+        call: &'static str,
+        mut make: impl FnMut(BorrowedFd<'_>, &[u8]) -> Result<T, Errno>,
+    ) -> Result<T, Error> {
+        let (parent, leaf) = split(path);
+        self.links.remove(path);
+        for _ in 0..RETRIES {
+            let dir = self.tree.ensure(parent)?;
+            match make(dir.as_fd(), leaf) {
+                Ok(done) => return Ok(done),
+                Err(Errno::EXIST) => self.clear(path)?,
+                Err(Errno::INTR | Errno::AGAIN) => {}
+                Err(errno) => return Err(fail(call, path)(errno)),
+            }
+        }
+        Err(interfered(path))
+    }
+
+    fn clear(&mut self, path: &[u8]) -> Result<(), Error> {
+        // Had this entry come first, those others would not have been possible.
+        if self.tree.get(path).is_some_and(|directory| directory.meta.is_none()) {
+            return Err(Error::refused("would replace a directory that other entries are in"));
+        }
+        // Links that wait in a directory go with it.
+        let start = join(path, b"");
+        let waiting = self.links.range(start.clone()..).map(|(link, _)| link);
+        for link in waiting.take_while(|link| link.starts_with(&start)).cloned().collect::<Vec<_>>() {
+            self.links.remove(&link);
+        }
+        self.tree.remove(path)
+    }
+}
+
+pub(super) fn write_error(error: &std::io::Error, path: &[u8]) -> Error {
+    match error.raw_os_error() {
+        Some(errno) => fail("write", path)(Errno::from_raw_os_error(errno)),
+        None => Error::message(ErrorKind::Os, Operation::Unpack, error.to_string()),
+    }
+}

@@ -1,0 +1,204 @@
+//! The layer's directories: which there are, and descriptors of those that were used last.
+//!
+//! Every path here has been resolved and has no symlinks. Each is opened from the root with `RESOLVE_BENEATH` and `RESOLVE_NO_SYMLINKS`: if
+//! somebody puts a symlink in the place of one of our directories meanwhile, opening fails instead of leading elsewhere.
+
+use super::meta::Meta;
+use super::name::{TreePath, ancestors, join, split};
+use super::resolve::Node;
+use crate::layout::open_beneath;
+use crate::{Error, ErrorKind, Operation};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, mkdirat, readlinkat, statat, unlinkat};
+use rustix::io::Errno;
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+/// As many directories are kept open.
+const CACHED: usize = 32;
+
+/// One directory of the layer. All of them are 0700 and the caller's until the end.
+#[derive(Debug, Default)]
+pub(super) struct Directory {
+    /// What its own entry said; `None` if other entries only pass through it.
+    pub(super) meta: Option<Meta>,
+    /// It hides the lower directory of its name, because something else stood here in between.
+    pub(super) opaque: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Tree {
+    root: Arc<OwnedFd>,
+    directories: BTreeMap<TreePath, Directory>,
+    /// Used last comes last.
+    cache: Vec<(TreePath, Arc<OwnedFd>)>,
+}
+
+pub(super) fn fail(call: &'static str, path: &[u8]) -> impl Fn(Errno) -> Error {
+    move |errno| Error::os(Operation::Unpack, call, errno).about(OsStr::from_bytes(path))
+}
+
+impl Tree {
+    /// Takes an empty directory.
+    pub(super) fn new(stage: BorrowedFd<'_>) -> Result<Self, Error> {
+        let root = open_beneath(stage, ".", OFlags::RDONLY | OFlags::DIRECTORY).map_err(fail("openat2", b"."))?;
+        for entry in Dir::read_from(&root).map_err(fail("openat", b"."))? {
+            let entry = entry.map_err(fail("getdents64", b"."))?;
+            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                let words = "is not empty, as the directory to unpack a layer into must be";
+                let name = OsStr::from_bytes(entry.file_name().to_bytes());
+                return Err(Error::new(ErrorKind::InvalidInput, Operation::Unpack, words).about(name));
+            }
+        }
+        let directories = BTreeMap::from([(TreePath::new(), Directory::default())]);
+        Ok(Tree { root: Arc::new(root), directories, cache: Vec::new() })
+    }
+
+    pub(super) fn has(&self, path: &[u8]) -> bool {
+        self.directories.contains_key(path)
+    }
+
+    pub(super) fn get(&self, path: &[u8]) -> Option<&Directory> {
+        self.directories.get(path)
+    }
+
+    pub(super) fn get_mut(&mut self, path: &[u8]) -> Option<&mut Directory> {
+        self.directories.get_mut(path)
+    }
+
+    /// All directories, parents before their children.
+    pub(super) fn paths(&self) -> Vec<TreePath> {
+        self.directories.keys().cloned().collect()
+    }
+
+    /// What this layer has at `path`.
+    pub(super) fn look(&mut self, path: &[u8]) -> Result<Node, Error> {
+        if self.has(path) {
+            return Ok(Node::Directory);
+        }
+        let (parent, leaf) = split(path);
+        let Some(stat) = self.stat(path)? else { return Ok(Node::Absent) };
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Symlink => {
+                let dir = self.open(parent)?;
+                let target = readlinkat(&*dir, leaf, Vec::new()).map_err(fail("readlinkat", path))?;
+                Ok(Node::Symlink(target.into_bytes()))
+            }
+            FileType::Directory => Err(interfered(path)),
+            _ => Ok(Node::Other),
+        }
+    }
+
+    /// The status of what this layer has at `path`, without following it.
+    pub(super) fn stat(&mut self, path: &[u8]) -> Result<Option<Stat>, Error> {
+        let (parent, leaf) = split(path);
+        if !self.has(parent) {
+            return Ok(None);
+        }
+        let dir = self.open(parent)?;
+        match statat(&*dir, leaf, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(fail("newfstatat", path)(errno)),
+        }
+    }
+
+    /// Opens a directory of this layer.
+    pub(super) fn open(&mut self, path: &[u8]) -> Result<Arc<OwnedFd>, Error> {
+        if path.is_empty() {
+            return Ok(Arc::clone(&self.root));
+        }
+        if let Some(index) = self.cache.iter().rposition(|(cached, _)| cached == path) {
+            let used = self.cache.remove(index);
+            let fd = Arc::clone(&used.1);
+            self.cache.push(used);
+            return Ok(fd);
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let opened = open_beneath(&*self.root, path, flags);
+        let fd = Arc::new(opened.map_err(|errno| match errno {
+            // It was there: we have made it.
+            Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV => interfered(path),
+            errno => fail("openat2", path)(errno),
+        })?);
+        if self.cache.len() >= CACHED {
+            self.cache.remove(0);
+        }
+        self.cache.push((path.to_vec(), Arc::clone(&fd)));
+        Ok(fd)
+    }
+
+    /// Opens a directory of this layer, and makes it and those above it if need be.
+    pub(super) fn ensure(&mut self, path: &[u8]) -> Result<Arc<OwnedFd>, Error> {
+        if !self.has(path) {
+            let missing: Vec<TreePath> =
+                ancestors(path).chain([path]).filter(|p| !self.has(p)).map(<[u8]>::to_vec).collect();
+            for path in missing {
+                self.make(&path, Directory::default())?.map_err(|()| interfered(&path))?;
+            }
+        }
+        self.open(path)
+    }
+
+    /// Makes a directory in one that is there. The inner error: something of that name is there already.
+    pub(super) fn make(&mut self, path: &[u8], directory: Directory) -> Result<Result<(), ()>, Error> {
+        let (parent, leaf) = split(path);
+        let dir = self.open(parent)?;
+        match mkdirat(&*dir, leaf, Mode::RWXU) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => return Ok(Err(())),
+            Err(errno) => return Err(fail("mkdirat", path)(errno)),
+        }
+        self.directories.insert(path.to_vec(), directory);
+        Ok(Ok(()))
+    }
+
+    /// Removes what is at `path`, a directory with all that is in it.
+    pub(super) fn remove(&mut self, path: &[u8]) -> Result<(), Error> {
+        for directory in self.below(path).into_iter().rev() {
+            self.empty(&directory)?;
+            self.cache.retain(|(cached, _)| *cached != directory);
+            self.directories.remove(&directory);
+            self.unlink(&directory, AtFlags::REMOVEDIR)?;
+        }
+        match self.stat(path)? {
+            Some(_) => self.unlink(path, AtFlags::empty()),
+            None => Ok(()),
+        }
+    }
+
+    /// The directories at and below `path`, parents before their children.
+    fn below(&self, path: &[u8]) -> Vec<TreePath> {
+        let start = join(path, b"");
+        let inner = self.directories.range(start.clone()..).map(|(path, _)| path);
+        let own = self.directories.get_key_value(path).map(|(path, _)| path);
+        own.into_iter().chain(inner.take_while(|path| path.starts_with(&start))).cloned().collect()
+    }
+
+    /// Removes all from a directory that has no directories in it any more.
+    fn empty(&mut self, path: &[u8]) -> Result<(), Error> {
+        let dir = self.open(path)?;
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&*dir).map_err(fail("openat", path))? {
+            let entry = entry.map_err(fail("getdents64", path))?;
+            names.push(entry.file_name().to_bytes().to_vec());
+        }
+        for name in names.iter().filter(|name| !matches!(name.as_slice(), b"." | b"..")) {
+            self.unlink(&join(path, name), AtFlags::empty())?;
+        }
+        Ok(())
+    }
+
+    fn unlink(&mut self, path: &[u8], flags: AtFlags) -> Result<(), Error> {
+        let (parent, leaf) = split(path);
+        let dir = self.open(parent)?;
+        unlinkat(dir.as_fd(), leaf, flags).map_err(fail("unlinkat", path))
+    }
+}
+
+pub(super) fn interfered(path: &[u8]) -> Error {
+    let words = "somebody else changed what is in the directory meanwhile";
+    Error::new(ErrorKind::Interfered, Operation::Unpack, words).about(OsStr::from_bytes(path))
+}

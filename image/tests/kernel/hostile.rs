@@ -1,0 +1,238 @@
+//! Archives that want to write outside, or to be taken for something else. For each that could harm a careless unpacker, such a one is
+//! run too: if it does not harm, the test proves nothing.
+
+use crate::support::{Scratch, Tar, is_root, listing, options, sentinel, unpack, unpack_new};
+use cofferdam_image::{ErrorKind, Limits, Options};
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+/// Unpacks by paths, as too many do.
+fn careless(archive: &[u8], stage: &Path) {
+    let mut archive = tar::Archive::new(archive);
+    for entry in archive.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let path = stage.join(entry.path().unwrap());
+        let link = entry.link_name().unwrap().map(std::borrow::Cow::into_owned);
+        // Whatever fails, the next one may not.
+        match entry.header().entry_type() {
+            tar::EntryType::Directory => {
+                let _ = fs::create_dir(&path);
+                let mode = fs::Permissions::from_mode(entry.header().mode().unwrap());
+                let _ = fs::set_permissions(&path, mode);
+            }
+            tar::EntryType::Symlink => drop(symlink(link.unwrap(), &path)),
+            tar::EntryType::Link => drop(fs::hard_link(stage.join(link.unwrap()), &path)),
+            _ => {
+                let mut data = Vec::new();
+                entry.read_to_end(&mut data).unwrap();
+                let _ = fs::write(&path, data);
+            }
+        }
+    }
+}
+
+pub(crate) fn nothing_outside_changes() {
+    let cases: &[&[&str]] = &[
+        &["l->../outside", "l/evil=1"],
+        &["l->../outside/file", "l=overwritten"],
+        &["l->../outside", "l/"],
+        &["l->../outside/dir", "l/", "l/evil/"],
+        &["l->..", "l/outside/file=overwritten"],
+        &["a/", "a/l->../../outside", "a/l/dir/evil=1"],
+        &["l->../outside", "m->l", "m/evil=1"],
+        &["h=>../outside/file", "h=overwritten"],
+        &["l->../outside", "h=>l/file", "h=overwritten"],
+        &["../outside/evil=1"],
+        &["a/", "a/../../outside/evil=1"],
+        &["../outside/"],
+        &["l->../outside", "l/evil|", "l/evil->x", "l/evil/"],
+    ];
+    for entries in cases {
+        let tar = Tar::of(entries);
+        let scratch = Scratch::new();
+        let before = sentinel(&scratch.outside());
+        // What is refused is refused; what is not must stay inside.
+        let (stage, result) = unpack_new(&scratch, &tar);
+        assert_eq!(sentinel(&scratch.outside()), before, "{entries:?}");
+        if let Err(error) = result {
+            assert!(matches!(error.kind(), ErrorKind::Refused | ErrorKind::NotFound), "{entries:?}: {error}");
+            assert!(error.entry().is_some(), "{error}");
+        } else {
+            assert!(!listing(&stage).is_empty());
+        }
+        // The proof that it could have changed.
+        let stage = scratch.stage();
+        careless(&tar.end(), &stage);
+        assert_ne!(sentinel(&scratch.outside()), before, "{entries:?} does not even harm the careless");
+    }
+}
+
+/// An absolute symlink means the root of the image, not that of the machine.
+pub(crate) fn absolute_symlinks_stay_inside() {
+    let scratch = Scratch::new();
+    let before = sentinel(&scratch.outside());
+    let outside = scratch.outside();
+    let target = outside.to_str().unwrap();
+    let tar = Tar::of(&[&format!("l->{target}"), "l/evil=1", "l/dir/more=1"]);
+    let (stage, result) = unpack_new(&scratch, &tar);
+    result.unwrap();
+    assert_eq!(sentinel(&outside), before);
+    assert_eq!(fs::read_to_string(stage.join(target.trim_start_matches('/')).join("evil")).unwrap(), "1");
+    careless(&tar.end(), &scratch.stage());
+    assert_ne!(sentinel(&outside), before);
+}
+
+/// The same through the symlinks of a lower layer.
+pub(crate) fn symlinks_of_lower_layers_stay_inside() {
+    let scratch = Scratch::new();
+    let before = sentinel(&scratch.outside());
+    let lowers = scratch.layers(&[Tar::of(&["l->../outside", "m->../../../../../etc"])]);
+    let stage = scratch.stage();
+    let tar = Tar::of(&["l/evil=1", "m/cofferdam-evil=1", "l/.wh.file", "h=>l/evil"]);
+    unpack(&tar.end(), &stage, Some(&lowers), options()).unwrap();
+    assert_eq!(sentinel(&scratch.outside()), before);
+    assert!(!Path::new("/etc/cofferdam-evil").exists());
+    let inside = ["etc/", "etc/cofferdam-evil=1", "h=1", "outside/", "outside/evil=1"];
+    assert_eq!(listing(&stage), inside);
+}
+
+/// What is in the archive, the archive, how it is refused.
+type Refused = (&'static str, Tar, ErrorKind);
+
+fn bad_names() -> Vec<Refused> {
+    let xattr = |key: &str| Tar::default().pax(b'x', &[(key, b"y")]).entry("d/");
+    let device = Tar::default().header(b'3', "x", "", b"", |h| {
+        h.set_device_major(0).unwrap();
+        h.set_device_minor(0).unwrap();
+    });
+    vec![
+        ("the root as a symlink", Tar::of(&[".->/"]), ErrorKind::Refused),
+        ("the root as a file", Tar::of(&["./=x"]), ErrorKind::Malformed),
+        ("the root as a link", Tar::of(&["f=1", "/=>f"]), ErrorKind::Refused),
+        ("no name", Tar::of(&["=x"]), ErrorKind::Refused),
+        ("dots", Tar::of(&["a/../b=1"]), ErrorKind::Refused),
+        ("a link with dots", Tar::of(&["h=>../x"]), ErrorKind::Refused),
+        ("a link to nothing", Tar::of(&["h=>"]), ErrorKind::Refused),
+        ("a symlink to nothing", Tar::of(&["s->"]), ErrorKind::Refused),
+        ("a whiteout of nothing", Tar::of(&[".wh.=1"]), ErrorKind::Refused),
+        ("a whiteout of the parent", Tar::of(&["a/.wh...=1"]), ErrorKind::Refused),
+        ("a file in a whiteout", Tar::of(&[".wh.a/b=1"]), ErrorKind::Refused),
+        ("a whiteout device", device, ErrorKind::Refused),
+        ("an opaque mark", xattr("SCHILY.xattr.trusted.overlay.opaque"), ErrorKind::Refused),
+        ("a redirect", xattr("SCHILY.xattr.user.overlay.redirect"), ErrorKind::Refused),
+        ("an encoded redirect", xattr("LIBARCHIVE.xattr.trusted.overlay%2eredirect"), ErrorKind::Refused),
+    ]
+}
+
+fn bad_headers() -> Vec<Refused> {
+    let xattr = |key: &str| Tar::default().pax(b'x', &[(key, b"y")]).entry("d/");
+    let pax = |records: &[(&str, &[u8])]| Tar::default().pax(b'x', records).entry("f=1");
+    vec![
+        ("an attribute without a name", xattr("SCHILY.xattr."), ErrorKind::Malformed),
+        ("a size for all", Tar::default().pax(b'g', &[("size", b"1")]).entry("f=1"), ErrorKind::Malformed),
+        ("a name for all", Tar::default().pax(b'g', &[("path", b"x")]).entry("f=1"), ErrorKind::Malformed),
+        ("an unknown type", Tar::default().raw(b'Z', "x", "", b""), ErrorKind::Unsupported),
+        ("an old sparse file", Tar::default().raw(b'S', "x", "", b""), ErrorKind::Unsupported),
+        ("a sparse file", pax(&[("GNU.sparse.major", b"1")]), ErrorKind::Unsupported),
+        ("a zero byte", pax(&[("path", b"a\0b")]), ErrorKind::Malformed),
+        ("nobody's id", pax(&[("uid", b"4294967295")]), ErrorKind::Malformed),
+        ("a huge id", pax(&[("gid", b"18446744073709551615")]), ErrorKind::Malformed),
+        (
+            "two extended headers",
+            Tar::default().pax(b'x', &[("path", b"a")]).pax(b'x', &[("path", b"b")]).entry("c=1"),
+            ErrorKind::Malformed,
+        ),
+        (
+            "PAX beside GNU",
+            Tar::default().raw(b'L', "x", "", b"long").pax(b'x', &[("path", b"b")]).entry("c=1"),
+            ErrorKind::Malformed,
+        ),
+        ("a header for nothing", Tar::default().pax(b'x', &[("path", b"a")]), ErrorKind::Malformed),
+        ("a directory with data", Tar::default().raw(b'5', "d", "", b"data"), ErrorKind::Malformed),
+        ("a file like a directory", Tar::of(&["d/=1"]), ErrorKind::Malformed),
+        (
+            "a wrong checksum",
+            Tar({
+                let mut t = Tar::of(&["f=1"]).0;
+                t[0] ^= 1;
+                t
+            }),
+            ErrorKind::Malformed,
+        ),
+        (
+            "a lone zero block",
+            Tar([&Tar::of(&["f=1"]).0[..], &[0; 512], &Tar::of(&["g=1"]).0].concat()),
+            ErrorKind::Malformed,
+        ),
+    ]
+}
+
+pub(crate) fn what_is_refused() {
+    for (what, tar, kind) in bad_names().into_iter().chain(bad_headers()) {
+        let scratch = Scratch::new();
+        let before = sentinel(&scratch.outside());
+        let error = unpack_new(&scratch, &tar).1.expect_err(what);
+        assert_eq!(error.kind(), kind, "{what}: {error}");
+        assert_eq!(sentinel(&scratch.outside()), before);
+    }
+}
+
+pub(crate) fn limits_hold() {
+    let mut limits = Limits::default();
+    limits.entries = 3;
+    limits.bytes = 100 << 10;
+    limits.depth = 4;
+    limits.name_bytes = 300;
+    limits.xattr_bytes = 100;
+    limits.pax_bytes = 1000;
+    let long = |flag, size: u64| Tar::default().header(flag, "x", "", b"", move |h| h.set_size(size));
+    let name = vec![b'x'; 301];
+    for (what, tar, message) in [
+        ("entries", Tar::of(&["a=", "b=", "c=", "d="]), "3 entries"),
+        ("bytes", Tar::of(&[&format!("a={}", "x".repeat(110 << 10))]), "102400 bytes in the archive"),
+        ("a size", long(b'0', 7 << 40), "102400 bytes in the archive"),
+        ("depth", Tar::of(&["a/b/c/d/e="]), "4 components in a name"),
+        ("a name", Tar::default().pax(b'x', &[("path", &name)]).entry("a="), "300 bytes in a name"),
+        ("a GNU name", long(b'L', 1 << 40), "301 bytes in a name"),
+        (
+            "attributes",
+            Tar::default().pax(b'x', &[("SCHILY.xattr.user.a", &[7; 100])]).entry("a="),
+            "100 bytes of extended attributes of an entry",
+        ),
+        ("a PAX header", long(b'x', 1 << 40), "1000 bytes of PAX headers"),
+        (
+            "global PAX headers",
+            (0..4).fold(Tar::default(), |t, i| t.pax(b'g', &[(&format!("k{i}"), &[b'x'; 300])])),
+            "1000 bytes of PAX headers",
+        ),
+    ] {
+        let scratch = Scratch::new();
+        let mut archive = tar.end();
+        if what == "bytes" || what == "a size" {
+            archive.extend_from_slice(&vec![0; 200 << 10]);
+        }
+        let error = unpack(&archive, &scratch.stage(), None, options().limits(limits.clone())).expect_err(what);
+        assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{what}: {error}");
+        assert!(error.to_string().ends_with(&format!("more than {message}")), "{what}: {error}");
+    }
+}
+
+/// What belongs to the stage already is not touched: it must be empty.
+pub(crate) fn a_stage_that_is_not_empty() {
+    let scratch = Scratch::new();
+    let before = sentinel(&scratch.outside());
+    let options = if is_root() { Options::new() } else { Options::rootless() };
+    let error = unpack(&Tar::of(&["f=1"]).end(), &scratch.outside(), None, options).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    assert_eq!(sentinel(&scratch.outside()), before);
+}
+
+/// Files are new: an old name's other links are not written through.
+pub(crate) fn no_file_is_written_through_a_link() {
+    let scratch = Scratch::new();
+    let (stage, result) = unpack_new(&scratch, &Tar::of(&["f=first", "h=>f", "h=second", "s->f", "s=third"]));
+    result.unwrap();
+    assert_eq!(listing(&stage), ["f=first", "h=second", "s=third"]);
+}

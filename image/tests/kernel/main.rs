@@ -1,0 +1,55 @@
+//! Tests against the real kernel: see the test kit for how they are run and what they may not leave behind.
+
+mod faults;
+mod hostile;
+mod layout;
+mod properties;
+mod python;
+mod race;
+mod semantics;
+mod support;
+
+use cofferdam_testkit::{Need, Test, run};
+use std::process::ExitCode;
+use std::time::Duration;
+
+fn main() -> ExitCode {
+    let test = Test::new;
+    let root = |name, run| Test::new(name, run).needs(&[Need::Root]);
+    let overlay = |name, run| Test::new(name, run).needs(&[Need::Root, Need::Overlay]).time(Duration::from_secs(180));
+    let python = |name, run| Test::new(name, run).needs(&[Need::Program(python::PYTHON)]);
+    run(&[
+        overlay("layers_mean_what_they_should_in_any_order", semantics::layers_mean_what_they_should_in_any_order),
+        overlay("of_several_with_one_name_the_last_counts", semantics::of_several_with_one_name_the_last_counts),
+        test("contradictions_are_refused", semantics::contradictions_are_refused),
+        test("a_link_to_a_lower_file", semantics::a_link_to_a_lower_file_is_of_one_file_with_all_its_attributes),
+        test(
+            "a_directory_that_is_passed_through_is_as_below",
+            semantics::a_directory_that_is_passed_through_is_as_below,
+        ),
+        test("attributes_are_as_in_the_archive", semantics::attributes_are_as_in_the_archive),
+        root("owners_devices_and_capabilities_as_root", semantics::owners_devices_and_capabilities_as_root),
+        test("squashed_to_the_caller", semantics::squashed_to_the_caller),
+        test("without_lowers", semantics::without_lowers),
+        test("whiteouts_of_every_type", semantics::whiteouts_of_every_type),
+        test("nothing_outside_changes", hostile::nothing_outside_changes),
+        test("absolute_symlinks_stay_inside", hostile::absolute_symlinks_stay_inside),
+        test("symlinks_of_lower_layers_stay_inside", hostile::symlinks_of_lower_layers_stay_inside),
+        test("what_is_refused", hostile::what_is_refused),
+        test("limits_hold", hostile::limits_hold),
+        test("a_stage_that_is_not_empty", hostile::a_stage_that_is_not_empty),
+        test("no_file_is_written_through_a_link", hostile::no_file_is_written_through_a_link),
+        test("a_directory_that_is_swapped_for_a_symlink", race::a_directory_that_is_swapped_for_a_symlink),
+        test("two_layers", layout::two_layers),
+        test("layers_that_are_not_what_they_should_be", layout::layers_that_are_not_what_they_should_be),
+        test("blobs_that_are_exchanged", layout::blobs_that_are_exchanged),
+        test("documents_that_are_not_what_they_should_be", layout::documents_that_are_not_what_they_should_be),
+        test("layouts_that_are_none", layout::layouts_that_are_none),
+        test("by_name_and_platform", layout::by_name_and_platform_through_an_inner_index),
+        python("entries_are_those_of_tarfile", python::entries_are_those_of_tarfile),
+        python("entries_are_those_of_tarfile_at_random", python::entries_are_those_of_tarfile_at_random),
+        test("the_order_of_entries_does_not_matter", properties::the_order_of_entries_does_not_matter),
+        test("no_bytes_lead_outside", properties::no_bytes_lead_outside).time(Duration::from_secs(180)),
+        root("every_failure_is_told", faults::every_failure_is_told).time(Duration::from_secs(180)),
+    ])
+}

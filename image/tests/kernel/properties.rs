@@ -1,0 +1,138 @@
+//! What holds for any archive.
+
+use crate::support::{Scratch, Tar, gzip, options, sentinel, tree, unpack};
+use cofferdam_image::ErrorKind;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+const LOWER: &[&str] = &[
+    "a/",
+    "a/z=0",
+    "a/old=0",
+    "b/",
+    "b/q=0",
+    "b/c/",
+    "b/c/g=0",
+    "low/",
+    "low/f=0",
+    "low/h=0",
+    "e=0",
+    "link->low",
+    "x/",
+    "x/y/",
+    "x/y/z=0",
+];
+
+/// No two of one name, none below a file: in whatever order, they mean the same.
+const UPPER: &[&str] = &[
+    "./",
+    "a/",
+    "a/x=1",
+    "a/y->x",
+    "a/.wh.z",
+    "b/",
+    "b/.wh..wh..opq",
+    "b/c/",
+    "b/c/f=2",
+    "b/c/.wh.g",
+    ".wh.a",
+    ".wh.b",
+    "h=>b/c/f",
+    "k=>low/f",
+    "low/.wh.h",
+    "e=5",
+    ".wh.e",
+    "low/m=1",
+    "link/n=1",
+    "link/.wh.f",
+    ".wh..wh..opq",
+    "x/y/.wh..wh..opq",
+    "x/.wh.y",
+    "x/y/w|",
+    "i=>k",
+    "x/y/.wh.z",
+];
+
+fn runner(cases: u32) -> TestRunner {
+    TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() })
+}
+
+pub(crate) fn the_order_of_entries_does_not_matter() {
+    let entries = prop::sample::subsequence(UPPER, 0..=UPPER.len());
+    let two_orders = entries.prop_flat_map(|e| (Just(e.clone()).prop_shuffle(), Just(e).prop_shuffle()));
+    let result = runner(300).run(&two_orders, |(one, other)| {
+        let scratch = Scratch::new();
+        let lowers = scratch.layers(&[Tar::of(LOWER)]);
+        let unpacked = |entries: &[&str]| {
+            let stage = scratch.stage();
+            unpack(&Tar::of(entries).end(), &stage, Some(&lowers), options()).map(|_| tree(&stage))
+        };
+        match (unpacked(&one), unpacked(&other)) {
+            (Ok(one), Ok(other)) => prop_assert_eq!(one, other),
+            // A link to what the layer hides, a symlink that it hides and goes through: refused, here or in one order.
+            (Err(one), Err(other)) => {
+                let known = [ErrorKind::NotFound, ErrorKind::Refused];
+                prop_assert!(known.contains(&one.kind()) && known.contains(&other.kind()), "{} {}", one, other);
+            }
+            (Ok(_), Err(error)) | (Err(error), Ok(_)) => {
+                prop_assert_eq!(error.kind(), ErrorKind::Refused, "{}", &error);
+                prop_assert_eq!(error.entry().unwrap(), "link", "{}", &error);
+            }
+        }
+        Ok(())
+    });
+    result.unwrap();
+}
+
+/// Makes everything removable again.
+fn unlock(path: &std::path::Path) {
+    let meta = fs::symlink_metadata(path).unwrap();
+    if meta.is_dir() {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).unwrap();
+        for entry in fs::read_dir(path).unwrap() {
+            unlock(&entry.unwrap().path());
+        }
+    }
+}
+
+pub(crate) fn no_bytes_lead_outside() {
+    let scratch = Scratch::new();
+    let before = sentinel(&scratch.outside());
+    let good = Tar::of(&["d/", "l->../outside", "l/f=1", "h=>l/f", ".wh.x", "d/.wh..wh..opq"])
+        .pax(b'x', &[("path", b"l/dir/inner"), ("size", b"4"), ("SCHILY.xattr.user.a", b"b")])
+        .raw(b'0', "x", "", b"data")
+        .pax(b'g', &[("mtime", b"5")])
+        .raw(b'L', "././@LongLink", "", b"../outside/file")
+        .entry("y=1");
+    let good = good.end();
+    let change = (0..good.len(), any::<u8>());
+    let mutated = prop::collection::vec(change, 0..6).prop_map(move |changes| {
+        let mut bytes = good.clone();
+        for (at, byte) in changes {
+            bytes[at] = byte;
+        }
+        // Most changes are to be about more than the checksum.
+        for block in bytes.chunks_mut(512).filter(|block| block[257..262] == *b"ustar") {
+            let mut header = tar::Header::new_old();
+            header.as_mut_bytes().copy_from_slice(block);
+            header.set_cksum();
+            block.copy_from_slice(header.as_bytes());
+        }
+        bytes
+    });
+    let any_bytes = prop::collection::vec(any::<u8>(), 0..2000);
+    let zipped = prop_oneof![1 => any_bytes, 4 => mutated]
+        .prop_flat_map(|bytes| prop_oneof![3 => Just(bytes.clone()), 1 => Just(gzip(&bytes))]);
+    runner(1500)
+        .run(&zipped, |bytes| {
+            let stage = scratch.stage();
+            let _ = unpack(&bytes, &stage, None, options());
+            unlock(&stage);
+            fs::remove_dir_all(&stage).unwrap();
+            prop_assert_eq!(&sentinel(&scratch.outside()), &before);
+            Ok(())
+        })
+        .unwrap();
+}

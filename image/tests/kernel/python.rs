@@ -1,0 +1,213 @@
+//! The entries that we see are those that Python's `tarfile` sees: nothing is smuggled past one of the two.
+
+use crate::support::{Scratch, Tar, options, unpack};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+pub(crate) const PYTHON: &str = "/usr/bin/python3";
+
+/// `kind name size`, the name in hexadecimal, of each entry of each archive, archives separated by a line `--`.
+const LIST: &str = r#"
+import sys, tarfile
+for path in sys.argv[1:]:
+    try:
+        seen = {}
+        for m in tarfile.open(path, 'r:', errorlevel=2):
+            name = '/'.join(p for p in m.name.split('/') if p not in ('', '.'))
+            kind = 'd' if m.isdir() else 'l' if m.issym() else 'h' if m.islnk() else 'f' if m.isreg() else 'o'
+            seen[name] = f"{kind} {name.encode('utf-8', 'surrogateescape').hex()} {m.size if kind == 'f' else 0}"
+        print(*seen.values(), sep='\n')
+    except Exception as e:
+        print('error', type(e).__name__, 0)
+    print('--')
+"#;
+
+fn python(archives: &[Vec<u8>], scratch: &Scratch) -> Vec<BTreeSet<String>> {
+    let paths: Vec<_> = (0..archives.len()).map(|i| scratch.path().join(format!("{i}.tar"))).collect();
+    for (path, archive) in paths.iter().zip(archives) {
+        fs::write(path, archive).unwrap();
+    }
+    let output = Command::new(PYTHON).args(["-I", "-c", LIST]).args(&paths).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lists: Vec<&str> = text.split("--\n").collect();
+    let lists = lists[..archives.len()].iter();
+    lists.map(|list| list.lines().filter(|l| !l.is_empty()).map(readable).collect()).collect()
+}
+
+fn readable(line: &str) -> String {
+    let mut words = line.split(' ');
+    let (kind, hex, size) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap());
+    let bytes: Result<Vec<u8>, _> =
+        (0..hex.len() / 2).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16)).collect();
+    // An error stays what it is.
+    bytes.map_or_else(|_| line.to_owned(), |bytes| format!("{kind} {} {size}", String::from_utf8_lossy(&bytes)))
+}
+
+fn ours(root: &Path) -> BTreeSet<String> {
+    fn walk(root: &Path, dir: &Path, found: &mut BTreeSet<String>) {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            let meta = fs::symlink_metadata(&path).unwrap();
+            let name = path.strip_prefix(root).unwrap().display();
+            found.insert(match meta.file_type() {
+                t if t.is_dir() => format!("d {name} 0"),
+                t if t.is_symlink() => format!("l {name} 0"),
+                t if t.is_file() => format!("f {name} {}", meta.len()),
+                _ => format!("o {name} 0"),
+            });
+            if meta.is_dir() {
+                walk(root, &path, found);
+            }
+        }
+    }
+    let mut found = BTreeSet::new();
+    walk(root, root, &mut found);
+    found
+}
+
+fn hidden() -> Vec<u8> {
+    // A whole archive, as the data of a file: whoever miscounts the data sees its entries.
+    Tar::of(&["smuggled=evil"]).0
+}
+
+fn corpus() -> Vec<(&'static str, Vec<u8>)> {
+    let hidden = hidden();
+    let size = |n: usize| n.to_string().into_bytes();
+    let long = "long/".repeat(50);
+    let pax_size = |pax: usize, ustar: u64| {
+        Tar::default().pax(b'x', &[("size", &size(pax))]).header(b'0', "f", "", &hidden, move |h| h.set_size(ustar))
+    };
+    vec![
+        ("PAX says more", pax_size(hidden.len(), 0).entry("after=1").end()),
+        ("PAX says less", pax_size(0, hidden.len() as u64).entry("after=1").end()),
+        ("the same", pax_size(hidden.len(), hidden.len() as u64).entry("after=1").end()),
+        ("PAX before a symlink", Tar::default().pax(b'x', &[("size", b"1024")]).raw(b'2', "s", "t", &hidden).end()),
+        ("a symlink with a size", Tar::default().header(b'2', "s", "t", &hidden, |h| h.set_size(1024)).end()),
+        ("a fifo with a size", Tar::default().header(b'6', "p", "", b"", |h| h.set_size(512)).entry("after=1").end()),
+        (
+            "a GNU name",
+            Tar::default().raw(b'L', "././@LongLink", "", format!("{long}f\0").as_bytes()).entry("x=1").end(),
+        ),
+        ("a GNU link", Tar::default().raw(b'K', "././@LongLink", "", b"target\0rest").entry("x->y").end()),
+        ("a PAX name", Tar::default().pax(b'x', &[("path", format!("{long}f").as_bytes())]).entry("x=1").end()),
+        (
+            "a prefix",
+            Tar::default()
+                .header(b'0', "name", "", b"1", |h| h.as_mut_bytes()[345..351].copy_from_slice(b"prefix"))
+                .end(),
+        ),
+        (
+            "base 256",
+            Tar::default()
+                .header(b'0', "f", "", &hidden, |h| {
+                    h.as_mut_bytes()[124..136].copy_from_slice(&[0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0]);
+                })
+                .entry("after=1")
+                .end(),
+        ),
+        ("a directory of old", Tar::default().raw(0, "d/", "", b"").raw(0, "f", "", b"1").end()),
+        ("contiguous", Tar::default().raw(b'7', "f", "", b"12").end()),
+        ("a global comment", Tar::default().pax(b'g', &[("comment", b"x"), ("mtime", b"1")]).entry("f=1").end()),
+        ("no end", Tar::of(&["f=1"]).0),
+        ("after the end", [Tar::of(&["f=1"]).end(), hidden.clone()].concat()),
+        ("nothing", Tar::default().end()),
+        (
+            "spaces around numbers",
+            Tar::default()
+                .header(b'0', "f", "", &hidden, |h| {
+                    h.as_mut_bytes()[124..136].copy_from_slice(b"   2000 \0\0\0\0");
+                })
+                .entry("after=1")
+                .end(),
+        ),
+    ]
+}
+
+pub(crate) fn entries_are_those_of_tarfile() {
+    let scratch = Scratch::new();
+    let (names, archives): (Vec<_>, Vec<_>) = corpus().into_iter().unzip();
+    let lists = python(&archives, &scratch);
+    for ((what, archive), theirs) in names.iter().zip(&archives).zip(&lists) {
+        let stage = scratch.stage();
+        unpack(archive, &stage, None, options()).unwrap_or_else(|e| panic!("{what}: {e}"));
+        let passed_through = |line: &String| line.starts_with("d long");
+        let ours: BTreeSet<_> = ours(&stage).into_iter().filter(|l| !passed_through(l) && l != "d prefix 0").collect();
+        assert_eq!(ours, *theirs, "{what}");
+    }
+}
+
+/// Of which archives are put together.
+fn pieces() -> Vec<Vec<u8>> {
+    vec![
+        Tar::of(&["a=1"]).0,
+        Tar::of(&["b=22"]).0,
+        Tar::of(&["d/"]).0,
+        Tar::of(&["s->t"]).0,
+        Tar::default().pax(b'x', &[("size", b"512")]).0,
+        Tar::default().pax(b'x', &[("path", b"renamed")]).0,
+        Tar::default().pax(b'g', &[("mtime", b"1")]).0,
+        Tar::default().pax(b'g', &[("size", b"512")]).0,
+        Tar::default().raw(b'L', "././@LongLink", "", b"long\0").0,
+        Tar::default().raw(b'K', "././@LongLink", "", b"link\0").0,
+        Tar::default().header(b'0', "c", "", &hidden(), |_| {}).0,
+        Tar::default().header(b'0', "e", "", b"", |h| h.set_size(512)).0,
+        Tar::default().header(b'2', "l", "t", b"", |h| h.set_size(512)).0,
+        vec![0; 512],
+    ]
+}
+
+/// Archives changed at random: those that we take, Python sees in the same way.
+pub(crate) fn entries_are_those_of_tarfile_at_random() {
+    use proptest::prelude::*;
+    use proptest::strategy::ValueTree;
+    let scratch = Scratch::new();
+    let pieces = pieces();
+    let piece = (
+        0..pieces.len(),
+        prop::option::weighted(
+            0.3,
+            (prop::sample::select(vec![0_usize, 124, 134, 135, 156, 157, 257, 263, 345]), any::<u8>()),
+        ),
+    );
+    let archive = prop::collection::vec(piece, 1..7).prop_map(move |chosen| {
+        let mut bytes = Vec::new();
+        for (piece, change) in chosen {
+            let mut piece = pieces[piece].clone();
+            if let Some((at, byte)) = change {
+                // A prefix that is not the name of a symlink, through which its entry would go.
+                piece[at] = if at == 345 { b'P' } else { byte };
+                let mut header = tar::Header::new_old();
+                header.as_mut_bytes().copy_from_slice(&piece[..512]);
+                header.set_cksum();
+                piece[..512].copy_from_slice(header.as_bytes());
+            }
+            bytes.extend(piece);
+        }
+        bytes.extend([0; 1024]);
+        bytes
+    });
+    let mut runner = proptest::test_runner::TestRunner::default();
+    let archives: Vec<Vec<u8>> = (0..1200).map(|_| archive.new_tree(&mut runner).unwrap().current()).collect();
+    let lists = python(&archives, &scratch);
+    let mut taken = 0;
+    for (archive, theirs) in archives.iter().zip(&lists) {
+        let stage = scratch.stage();
+        // What Python refuses cannot mean something else to it (a global header at the end, for example).
+        let refused = theirs.iter().any(|line| line.starts_with("error"));
+        if unpack(archive, &stage, None, options()).is_ok() && !refused {
+            taken += 1;
+            let ours = ours(&stage);
+            // Directories that entries only pass through are in no list.
+            let passed_through = |line: &String| {
+                let inside = line.strip_suffix(" 0").and_then(|l| l.strip_prefix("d ")).map(|name| format!(" {name}/"));
+                !theirs.contains(line) && inside.is_some_and(|inside| ours.iter().any(|l| l[1..].starts_with(&inside)))
+            };
+            let ours: BTreeSet<_> = ours.iter().filter(|line| !passed_through(line)).cloned().collect();
+            assert_eq!(ours, *theirs, "{}", String::from_utf8_lossy(archive));
+        }
+    }
+    assert!(taken > 100, "only {taken} were taken: the test says little");
+}

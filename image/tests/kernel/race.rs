@@ -1,0 +1,80 @@
+//! Somebody else exchanges a directory of the stage for a symlink, again and again, while a layer is unpacked.
+
+use crate::support::{Scratch, Tar, options, sentinel, unpack};
+use cofferdam_image::ErrorKind;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+const SWAPS: usize = 4000;
+const DIRECTORIES: usize = 60;
+
+fn archive() -> Vec<u8> {
+    let mut tar = Tar::of(&["d/"]);
+    for number in 0..DIRECTORIES {
+        tar = tar.entry(&format!("d/{number}/"));
+    }
+    for number in 0..DIRECTORIES {
+        tar = tar.entry(&format!("d/{number}/file=overwritten")).entry(&format!("d/{number}/link->x"));
+    }
+    tar.end()
+}
+
+/// Runs `unpack` on new stages while `d` in them is swapped for a symlink and back. Returns how often it was told of an interference.
+fn race(scratch: &Scratch, mut unpack: impl FnMut(&Path) -> bool) -> usize {
+    let mut interferences = 0;
+    let swaps = AtomicUsize::new(0);
+    while swaps.load(Ordering::SeqCst) < SWAPS {
+        let stage = scratch.stage();
+        let trap = scratch.path().join("trap");
+        symlink(scratch.outside(), &trap).unwrap();
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::SeqCst) {
+                    let target = stage.join("d");
+                    if renameat_with(CWD, &trap, CWD, &target, RenameFlags::EXCHANGE).is_ok() {
+                        swaps.fetch_add(1, Ordering::SeqCst);
+                    }
+                }
+            });
+            interferences += usize::from(unpack(&stage));
+            done.store(true, Ordering::SeqCst);
+        });
+        let _ = fs::remove_dir_all(&trap).or_else(|_| fs::remove_file(&trap));
+        let _ = fs::remove_dir_all(&stage);
+    }
+    interferences
+}
+
+pub(crate) fn a_directory_that_is_swapped_for_a_symlink() {
+    let scratch = Scratch::new();
+    for number in 0..DIRECTORIES {
+        fs::create_dir(scratch.outside().join(number.to_string())).unwrap();
+    }
+    let before = sentinel(&scratch.outside());
+    let archive = archive();
+    let interferences = race(&scratch, |stage| match unpack(&archive, stage, None, options()) {
+        Ok(_) => false,
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Interfered, "{error}");
+            true
+        }
+    });
+    assert_eq!(sentinel(&scratch.outside()), before);
+    assert!(interferences > 0, "the race was never met");
+    // The same race takes in who opens by paths: it is one.
+    race(&scratch, |stage| {
+        let _ = fs::create_dir(stage.join("d"));
+        for number in 0..DIRECTORIES {
+            let dir = stage.join(format!("d/{number}"));
+            let _ = fs::create_dir(&dir);
+            let _ = fs::write(dir.join("file"), "overwritten");
+        }
+        false
+    });
+    assert_ne!(sentinel(&scratch.outside()), before);
+}

@@ -1,0 +1,75 @@
+//! Working as root without being root: a user namespace in which the caller's own code runs.
+
+use crate::{Error, Fds, IdMap, Namespaces, Sandbox, Step};
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::panic::resume_unwind;
+use std::thread;
+
+/// A user namespace with a mount namespace of its own, and others if wanted, in which code of this program can run.
+///
+/// An ordinary user may mount overlays, make whiteouts or configure links only inside a user namespace of their own, and a program
+/// with threads cannot enter one. But a process that shares its memory and its descriptors can: [`run`](Scope::run) makes one
+/// for the time of a closure. What the closure opens or mounts is there afterwards, as any descriptor is.
+///
+/// ```no_run
+/// # use cofferdam_namespaces::{Error, Fds, IdMap, Mount, Namespaces, Root, Sandbox, Scope};
+/// # fn overlay() -> std::io::Result<std::os::fd::OwnedFd> { unimplemented!() }
+/// let scope = Scope::new(IdMap::root(), Namespaces::empty())?;
+/// // SAFETY: none of the three does anything that Scope::run forbids.
+/// let status = unsafe {
+///     scope.run(|| -> Result<_, Box<dyn std::error::Error + Send + Sync>> {
+///         let root = overlay()?; // mounted with the rights of the scope
+///         let sandbox = Sandbox::new("/bin/sh").namespaces(Namespaces::MOUNT).root(Root::mount("root"));
+///         Ok(sandbox.spawn_with(Fds::new().bind("root", root))?.wait()?)
+///     })
+/// }?;
+/// # Ok::<(), Error>(())
+/// ```
+///
+/// No process is left between two runs: the descriptors keep the namespaces.
+#[derive(Debug)]
+#[doc(alias("rootless", "unshare"))]
+pub struct Scope {
+    /// The user namespace first: the others are its.
+    namespaces: Vec<OwnedFd>,
+}
+
+impl Scope {
+    /// A user namespace with this map, a mount namespace whose mounts are private, and the namespaces named beside them.
+    ///
+    /// # Errors
+    /// [`InvalidConfig`](crate::ErrorKind::InvalidConfig) for a pid namespace, which no process can join as a whole; otherwise as
+    /// [`Plan::hold`](crate::Plan::hold).
+    pub fn new(map: IdMap, others: Namespaces) -> Result<Self, Error> {
+        if others.contains(Namespaces::PID) {
+            return Err(Error::config("scope", "cannot have a pid namespace; give one to what is spawned in it"));
+        }
+        let all = Namespaces::USER | Namespaces::MOUNT | others;
+        // Never released: the program is never looked for.
+        let held = Sandbox::new("/").user(map).namespaces(all).prepare(Fds::new())?.hold()?;
+        let namespaces = all.iter().map(|one| held.namespace(one)).collect::<Result<_, _>>()?;
+        Ok(Scope { namespaces })
+    }
+
+    /// What of [`run`](Scope::run) needs no `unsafe`: a thread to be suspended, and the end.
+    pub(crate) fn run_with(
+        &self,
+        run: impl FnOnce(&[BorrowedFd<'_>], &CStr) -> Result<(), Error> + Send,
+    ) -> Result<(), Error> {
+        let here = std::env::current_dir().map_err(|e| failed("getcwd", &e))?;
+        let here = CString::new(here.into_os_string().into_vec()).unwrap_or_default();
+        let namespaces: Vec<_> = self.namespaces.iter().map(AsFd::as_fd).collect();
+        thread::scope(|scope| {
+            let thread = thread::Builder::new().name("cofferdam-scope".into());
+            let thread =
+                thread.spawn_scoped(scope, || run(&namespaces, &here)).map_err(|e| failed("pthread_create", &e))?;
+            thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+        })
+    }
+}
+
+fn failed(call: &'static str, error: &std::io::Error) -> Error {
+    Error::os(Step::Scope, call, error.raw_os_error().unwrap_or(0))
+}

@@ -1,0 +1,120 @@
+//! How a container is attached, what is undone when that fails, and how it is detached.
+
+use crate::netlink::{Batch, Pair};
+use crate::{Endpoint, EndpointSpec, Error, ErrorKind, Host, NetNs, Network, Operation};
+use std::os::fd::AsFd;
+
+/// The index of each end, in its own namespace.
+#[derive(Debug, Clone, Copy)]
+struct Ends {
+    port: u32,
+    interface: u32,
+}
+
+pub(crate) fn attach(network: &Network, netns: &NetNs, spec: &EndpointSpec) -> Result<Endpoint, Error> {
+    network.spec().check()?;
+    let endpoint = Endpoint::plan(network.spec(), spec, [random()?, random()?])?;
+    let ends = create(network, netns, &endpoint)?;
+    // The port first: a link that is not tagged yet should not be so for long.
+    let set_up =
+        set_up_port(network, &endpoint, ends.port).and_then(|()| set_up_interface(netns, &endpoint, ends.interface));
+    match set_up {
+        Ok(()) => Ok(endpoint),
+        Err(error) => Err(undo(network.host(), &endpoint, error)),
+    }
+}
+
+/// The pair of interfaces: one a port of the bridge, the other in the container. Neither is up.
+fn create(network: &Network, netns: &NetNs, endpoint: &Endpoint) -> Result<Ends, Error> {
+    let pair = Pair {
+        port: endpoint.port(),
+        port_mac: endpoint.port_mac(),
+        bridge: network.index(),
+        group: network.spec().group(),
+        mtu: network.spec().mtu,
+        netns: netns.as_fd(),
+        interface: endpoint.interface(),
+        mac: endpoint.mac(),
+    };
+    let mut batch = Batch::new();
+    batch.create_pair(&pair);
+    batch.find_link(Operation::CreatePair, endpoint.port());
+    let host = network.host();
+    // Without an answer it is not known whether the pair was made.
+    let answers = host.session().run(batch).map_err(|error| undo(host, endpoint, error))?;
+    let (created, link) = answers.done_and_link();
+    if let Err(error) = created {
+        let name_is_free = matches!(link, Ok(None));
+        return Err(explain(network, endpoint, error, name_is_free));
+    }
+    let ends = link.and_then(|link| {
+        let ends = link.and_then(|link| Some(Ends { port: link.index, interface: link.peer? }));
+        let words = "the kernel made interfaces, but does not tell their indices";
+        ends.ok_or_else(|| Error::words(ErrorKind::Protocol, Operation::CreatePair, words).about(endpoint.port()))
+    });
+    ends.map_err(|error| undo(host, endpoint, error))
+}
+
+/// The kernel tells neither whose name was taken nor which link it did not find.
+fn explain(network: &Network, endpoint: &Endpoint, error: Error, name_is_free: bool) -> Error {
+    match error.raw_os_error() {
+        Some(libc::EEXIST) if name_is_free => error.about(endpoint.interface()),
+        Some(libc::EINVAL | libc::ENODEV) if matches!(network.exists(), Ok(false)) => {
+            error.with_kind(ErrorKind::NotFound).about(&network.spec().name)
+        }
+        _ => error,
+    }
+}
+
+fn set_up_port(network: &Network, endpoint: &Endpoint, index: u32) -> Result<(), Error> {
+    let mut batch = Batch::new();
+    batch.tag_and_up((Operation::SetUpPort, endpoint.port()), index, &endpoint.alias(), None);
+    network.host().session().run(batch)?.all()
+}
+
+fn set_up_interface(netns: &NetNs, endpoint: &Endpoint, index: u32) -> Result<(), Error> {
+    let mut batch = Batch::new();
+    batch.loopback_up();
+    for address in endpoint.addresses() {
+        batch.add_address(Operation::AddAddress, index, *address);
+    }
+    batch.tag_and_up((Operation::SetUpInterface, endpoint.interface()), index, &endpoint.alias(), None);
+    for gateway in endpoint.gateways() {
+        batch.default_route(index, *gateway);
+    }
+    netns.session().run(batch)?.all()
+}
+
+fn undo(host: &Host, endpoint: &Endpoint, error: Error) -> Error {
+    match detach(host, endpoint) {
+        Ok(()) => error,
+        Err(_) => error.leaving(endpoint.port()),
+    }
+}
+
+/// Deletes the port, and with it the container's end. A link that only has its name is left alone.
+pub(crate) fn detach(host: &Host, endpoint: &Endpoint) -> Result<(), Error> {
+    let mut batch = Batch::new();
+    batch.find_link(Operation::Detach, endpoint.port());
+    let Some(link) = host.session().run(batch)?.link()? else {
+        return Ok(());
+    };
+    if link.kind.as_deref() != Some("veth") || link.mac != Some(endpoint.port_mac()) {
+        return Ok(());
+    }
+    let mut batch = Batch::new();
+    batch.delete_link((Operation::Detach, endpoint.port()), link.index);
+    // It may have gone in between, with its namespace.
+    host.session().run(batch)?.gone()
+}
+
+fn random() -> Result<u64, Error> {
+    let mut bytes = [0; 8];
+    // So few bytes come at once and all together, once the machine has booted.
+    let got = rustix::io::retry_on_intr(|| rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()));
+    match got {
+        Ok(8) => Ok(u64::from_ne_bytes(bytes)),
+        Ok(_) => Err(Error::words(ErrorKind::Os, Operation::Identify, "getrandom gave too few bytes")),
+        Err(errno) => Err(Error::os(Operation::Identify, "getrandom", errno.raw_os_error())),
+    }
+}

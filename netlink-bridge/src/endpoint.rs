@@ -1,0 +1,330 @@
+//! An interface of a container in a network: as wanted, and the record of what was made.
+
+use crate::{Error, Host, Mac, NetworkSpec, Subnet, attach, name};
+use std::net::IpAddr;
+
+/// An endpoint as wanted: plain data, nothing checked before it is used.
+///
+/// The methods take and return the spec, so that they chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+pub struct EndpointSpec {
+    id: Option<String>,
+    owner: Option<String>,
+    interface: String,
+    addresses: Vec<IpAddr>,
+    mac: Option<Mac>,
+    default_route: bool,
+}
+
+impl EndpointSpec {
+    /// `eth0`, without an address yet.
+    #[must_use]
+    pub fn new() -> Self {
+        EndpointSpec {
+            id: None,
+            owner: None,
+            interface: "eth0".into(),
+            addresses: Vec::new(),
+            mac: None,
+            default_route: true,
+        }
+    }
+
+    /// The endpoint's id, of which there can be one in a host: for example a container's. By default a random one.
+    /// The host's end of a container `web` is called `cd-web`.
+    #[must_use]
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// Whose it is, at most 200 bytes. By default the network's owner.
+    #[must_use]
+    pub fn owner(mut self, owner: impl Into<String>) -> Self {
+        self.owner = Some(owner.into());
+        self
+    }
+
+    /// What the interface is called in the container: `eth0` if not said.
+    #[must_use]
+    pub fn interface(mut self, name: impl Into<String>) -> Self {
+        self.interface = name.into();
+        self
+    }
+
+    /// Adds an address, which must be in one of the network's subnets. That nobody else has it is the caller's business.
+    #[must_use]
+    #[doc(alias = "ip")]
+    pub fn address(mut self, address: impl Into<IpAddr>) -> Self {
+        self.addresses.push(address.into());
+        self
+    }
+
+    /// The interface's MAC address. By default it follows from the first address, so that neighbours that knew an earlier
+    /// container with it are right.
+    #[must_use]
+    pub fn mac(mut self, mac: Mac) -> Self {
+        self.mac = Some(mac);
+        self
+    }
+
+    /// Without a default route: for the second network of a container, or for one that should not get any further.
+    #[must_use]
+    pub fn no_default_route(mut self) -> Self {
+        self.default_route = false;
+        self
+    }
+}
+
+impl Default for EndpointSpec {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The version of [`Endpoint`]'s stored form.
+#[cfg(feature = "serde")]
+const VERSION: u32 = 1;
+
+/// The record of what an attach made: all that detaching needs.
+///
+/// Plain data: dropping it detaches nothing, and any process that has it can detach. With the feature `serde` it can be stored; what a later version
+/// stored with more fields can be read, a later format cannot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Endpoint {
+    #[cfg(feature = "serde")]
+    #[serde(deserialize_with = "known_version")]
+    version: u32,
+    id: String,
+    owner: String,
+    network: String,
+    port: String,
+    port_mac: Mac,
+    interface: String,
+    mac: Mac,
+    addresses: Vec<Subnet>,
+    gateways: Vec<IpAddr>,
+}
+
+#[cfg(feature = "serde")]
+fn known_version<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let version = serde::Deserialize::deserialize(deserializer)?;
+    let refuse = || serde::de::Error::custom(format_args!("version {version} of an endpoint is not known here"));
+    if version == VERSION { Ok(version) } else { Err(refuse()) }
+}
+
+impl Endpoint {
+    /// Removes the interface from container and host. It is no error if it is gone, alone or with the container's namespace.
+    ///
+    /// # Errors
+    /// What the kernel says against it; [`PermissionDenied`](crate::ErrorKind::PermissionDenied).
+    pub fn detach(&self, host: &Host) -> Result<(), Error> {
+        name::check_link("port", &self.port)?;
+        attach::detach(host, self)
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn owner(&self) -> &str {
+        &self.owner
+    }
+
+    /// The name of the network.
+    #[must_use]
+    pub fn network(&self) -> &str {
+        &self.network
+    }
+
+    /// The name of the host's end, which is a port of the bridge.
+    #[must_use]
+    pub fn port(&self) -> &str {
+        &self.port
+    }
+
+    /// The name of the container's end.
+    #[must_use]
+    pub fn interface(&self) -> &str {
+        &self.interface
+    }
+
+    /// The MAC address of the container's end.
+    #[must_use]
+    pub fn mac(&self) -> Mac {
+        self.mac
+    }
+
+    /// Its addresses, each with the prefix of its subnet.
+    #[must_use]
+    pub fn addresses(&self) -> &[Subnet] {
+        &self.addresses
+    }
+
+    /// Where its default routes lead.
+    #[must_use]
+    pub fn gateways(&self) -> &[IpAddr] {
+        &self.gateways
+    }
+
+    pub(crate) fn port_mac(&self) -> Mac {
+        self.port_mac
+    }
+
+    pub(crate) fn alias(&self) -> String {
+        name::alias(&self.owner)
+    }
+
+    /// What is to be made, with some random bytes for what nobody asked for. The network's spec has been checked.
+    pub(crate) fn plan(
+        network: &NetworkSpec,
+        spec: &EndpointSpec,
+        [for_port, for_rest]: [u64; 2],
+    ) -> Result<Self, Error> {
+        let id = spec.id.clone().unwrap_or_else(|| name::id(for_rest));
+        let owner = spec.owner.as_deref().unwrap_or(&network.owner);
+        name::check_tag("id", &id)?;
+        name::check_tag("owner", owner)?;
+        name::check_link("interface", &spec.interface)?;
+        let mut addresses = Vec::new();
+        for address in &spec.addresses {
+            addresses.push(place(network, *address, &addresses)?);
+        }
+        let first = spec.addresses.first().copied();
+        // The host's end is known by this one: it must be nobody else's.
+        let port_mac = Mac::local(for_port);
+        let mac = spec.mac.or(first.map(Mac::of_address)).unwrap_or_else(|| Mac::local(for_rest));
+        if !mac.is_unicast() || mac == port_mac {
+            return Err(Error::config(format!("MAC address {mac}"), "cannot be an interface's"));
+        }
+        Ok(Endpoint {
+            #[cfg(feature = "serde")]
+            version: VERSION,
+            port: name::port(&id),
+            id,
+            owner: owner.into(),
+            network: network.name.clone(),
+            port_mac,
+            interface: spec.interface.clone(),
+            mac,
+            gateways: if spec.default_route { gateways(network, &spec.addresses) } else { Vec::new() },
+            addresses,
+        })
+    }
+}
+
+/// The address with its subnet's prefix, if a container can have it.
+fn place(network: &NetworkSpec, address: IpAddr, others: &[Subnet]) -> Result<Subnet, Error> {
+    let refuse = |why| Error::config(format!("address {address}"), why);
+    let subnet = network.subnet_of(address).ok_or_else(|| refuse("is in no subnet of the network"))?;
+    if !subnet.can_be_host(address) {
+        return Err(refuse("is the subnet's own"));
+    }
+    if network.gateway_in(subnet) == address {
+        return Err(refuse("is the gateway's"));
+    }
+    if others.iter().any(|other| other.address() == address) {
+        return Err(refuse("is there twice"));
+    }
+    Subnet::new(address, subnet.prefix()).ok_or_else(|| refuse("does not fit into its subnet"))
+}
+
+/// For each family the gateway of its first address.
+fn gateways(network: &NetworkSpec, addresses: &[IpAddr]) -> Vec<IpAddr> {
+    let first = |v4: bool| addresses.iter().copied().find(|address| address.is_ipv4() == v4);
+    let gateway = |address| network.subnet_of(address).map(|subnet| network.gateway_in(subnet));
+    [true, false].into_iter().filter_map(first).filter_map(gateway).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+    use proptest::prelude::*;
+
+    fn network() -> NetworkSpec {
+        NetworkSpec::new("br0").owner("me").subnet("10.88.0.0/16".parse().unwrap()).subnet("fd00::/64".parse().unwrap())
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_plan() {
+        let spec = EndpointSpec::new().id("web").address(ip("10.88.0.2")).address(ip("fd00::2"));
+        let endpoint = Endpoint::plan(&network(), &spec, [7, 0x0909_0909_0909]).unwrap();
+        assert_eq!((endpoint.port(), endpoint.interface(), endpoint.owner()), ("cd-web", "eth0", "me"));
+        assert_eq!(endpoint.addresses(), ["10.88.0.2/16".parse().unwrap(), "fd00::2/64".parse().unwrap()]);
+        assert_eq!(endpoint.gateways(), [ip("10.88.0.1"), ip("fd00::1")]);
+        assert_eq!(endpoint.mac().to_string(), "02:cd:0a:58:00:02");
+        assert_eq!(endpoint.alias(), "cofferdam:me");
+        let alone = Endpoint::plan(&network(), &EndpointSpec::new().owner("you"), [7, 0x0909_0909_0909]).unwrap();
+        assert_eq!((alone.id(), alone.gateways(), alone.alias().as_str()), ("090909090909", &[][..], "cofferdam:you"));
+        let second = Endpoint::plan(&network(), &spec.no_default_route(), [7, 0x0909_0909_0909]).unwrap();
+        assert!(second.gateways().is_empty());
+    }
+
+    #[test]
+    fn specs_that_make_no_sense() {
+        let base = EndpointSpec::new;
+        for (spec, object, why) in [
+            (base().id(""), "id", "empty"),
+            (base().id("a\0"), "id", "control"),
+            (base().owner(""), "owner", "empty"),
+            (base().interface("lo"), "interface lo", "reserved"),
+            (base().interface("much-too-long-name"), "interface", "15"),
+            (base().mac(Mac::new([1, 0, 0, 0, 0, 0])), "MAC address 01", "cannot"),
+            (base().mac(Mac::new([0; 6])), "MAC address 00", "cannot"),
+            (base().address(ip("10.89.0.1")), "address 10.89.0.1", "no subnet"),
+            (base().address(ip("10.88.0.0")), "address 10.88.0.0", "own"),
+            (base().address(ip("10.88.255.255")), "address 10.88.255.255", "own"),
+            (base().address(ip("fd00::1")), "address fd00::1", "gateway"),
+            (base().address(ip("fd00::2")).address(ip("fd00::2")), "address fd00::2", "twice"),
+        ] {
+            let error = Endpoint::plan(&network(), &spec, [7, 0x0909_0909_0909]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+            assert!(error.object().unwrap().starts_with(object) && error.to_string().contains(why), "{error}");
+        }
+    }
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn stored_and_read() {
+        let spec = EndpointSpec::new().id("web").address(ip("10.88.0.2"));
+        let endpoint = Endpoint::plan(&network(), &spec, [7, 0x0909_0909_0909]).unwrap();
+        let text = serde_json::to_string(&endpoint).unwrap();
+        assert_eq!(serde_json::from_str::<Endpoint>(&text).unwrap(), endpoint);
+        assert!(text.contains(r#""version":1"#) && text.contains(r#""mac":"02:cd:0a:58:00:02""#), "{text}");
+        let newer = text.replace(r#""version":1"#, r#""version":1,"ports":[80]"#);
+        assert_eq!(serde_json::from_str::<Endpoint>(&newer).unwrap(), endpoint);
+        let other = text.replace(r#""version":1"#, r#""version":2"#);
+        let error = serde_json::from_str::<Endpoint>(&other).unwrap_err().to_string();
+        assert!(error.contains("version 2 of an endpoint is not known here"), "{error}");
+        let specs = (network(), spec);
+        let text = serde_json::to_string(&specs).unwrap();
+        assert_eq!(serde_json::from_str::<(NetworkSpec, EndpointSpec)>(&text).unwrap(), specs);
+    }
+
+    proptest! {
+        /// What a plan says can be made: names fit, addresses are hosts of subnets, the two ends differ.
+        #[test]
+        fn plans_are_sound(id in proptest::option::of(".{1,60}"), host in 2u32..65534, random: [u64; 2]) {
+            let address = IpAddr::from(std::net::Ipv4Addr::from_bits(0x0a58_0000 | host));
+            let mut spec = EndpointSpec::new().address(address);
+            spec.id = id;
+            if let Ok(endpoint) = Endpoint::plan(&network(), &spec, random) {
+                prop_assert!(name::check_link("port", endpoint.port()).is_ok());
+                prop_assert!(endpoint.mac().is_unicast() && endpoint.port_mac().is_unicast());
+                prop_assert_ne!(endpoint.mac(), endpoint.port_mac());
+                prop_assert!(network().subnet_of(address).unwrap().can_be_host(address));
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Every system call of every operation fails in turn; and how many there are.
+
+use crate::support::{addresses, clean_up, links, network, spec, within};
+use cofferdam_netlink_bridge::{Error, ErrorKind, Host, NetNs, Network};
+use cofferdam_testkit::fault::{Action, Call, Fault, Watch, Who};
+
+/// The calls by which this crate acts, and those that a thread needs to be born.
+const CALLS: &[i64] = &[
+    libc::SYS_socket,
+    libc::SYS_setsockopt,
+    libc::SYS_sendto,
+    libc::SYS_recvfrom,
+    libc::SYS_sendmsg,
+    libc::SYS_recvmsg,
+    libc::SYS_setns,
+    libc::SYS_unshare,
+    libc::SYS_ioctl,
+    libc::SYS_getrandom,
+    libc::SYS_pidfd_open,
+    libc::SYS_openat,
+    libc::SYS_clone3,
+];
+
+fn names(calls: &[Call]) -> Vec<&'static str> {
+    calls.iter().map(Call::name).collect()
+}
+
+/// Runs `f` once for each of its system calls and for several errnos, which is what that call says then. `f` gives an error or what it
+/// made, which `undo` takes away; `nothing_left` looks at what is there after an error.
+fn walk<T: Send>(f: impl Fn() -> Result<T, Error> + Sync, undo: impl Fn(T), nothing_left: impl Fn(&Error)) {
+    let watch = Watch::only(CALLS);
+    let (calls, made) = watch.record(&f);
+    undo(made.expect("works without a fault"));
+    assert!(!calls.is_empty());
+    for errno in [libc::EPERM, libc::ENOBUFS, libc::EINTR] {
+        for (nth, call) in calls.iter().enumerate() {
+            let (seen, result) = watch.inject(Fault { who: Who::Parent, nth, action: Action::Errno(errno) }, &f);
+            assert_eq!(seen.iter().filter(|call| call.fault.is_some()).count(), 1, "{call}");
+            match result {
+                Ok(made) => {
+                    let retried = errno == libc::EINTR && ["sendto", "recvfrom", "getrandom"].contains(&call.name());
+                    // The allocator may open files of its own, and the C library tries another clone.
+                    let not_ours = ["openat", "clone3"].contains(&call.name());
+                    assert!(retried || not_ours, "{call} failed with {errno}, and nobody noticed");
+                    undo(made);
+                }
+                Err(error) => {
+                    assert!(error.raw_os_error() == Some(errno) || errno == libc::EINTR, "{call}: {error}");
+                    assert!(error.call().is_some_and(|name| call.name().starts_with(name)), "{call}: {error}");
+                    assert_eq!(error.left_behind(), None, "{call}: {error}");
+                    nothing_left(&error);
+                }
+            }
+        }
+    }
+}
+
+pub(crate) fn creating_a_network() {
+    let host = Host::current().unwrap();
+    let delete = |network: Network| network.delete().unwrap();
+    walk(|| Network::create(&host, &spec()), delete, |error| assert_eq!(links(), ["lo"], "{error}"));
+    // One that was there stays.
+    let network = Network::create(&host, &spec()).unwrap();
+    let there = |error: &Error| assert_eq!(links(), ["br-test", "lo"], "{error}");
+    walk(|| Network::create(&host, &spec()), drop, there);
+    walk(|| Network::open(&host, &spec()), drop, there);
+    clean_up(&host, &network, &[]);
+}
+
+pub(crate) fn opening_namespaces() {
+    let made = NetNs::new().unwrap();
+    let nothing = |_: &Error| assert_eq!(links(), ["lo"]);
+    walk(Host::current, drop, nothing);
+    walk(|| Host::from_fd(&made), drop, nothing);
+    walk(NetNs::new, drop, nothing);
+    walk(|| NetNs::from_pid(std::process::id()), drop, nothing);
+    walk(|| NetNs::from_path("/proc/self/ns/net"), drop, nothing);
+    walk(|| made.loopback_up(), drop, nothing);
+}
+
+pub(crate) fn attaching() {
+    let (host, network) = network();
+    let netns = NetNs::new().unwrap();
+    let nothing_left = |error: &Error| {
+        assert_eq!(links(), ["br-test", "lo"], "{error}");
+        assert_eq!(within(&netns, links), ["lo"], "{error}");
+    };
+    walk(|| network.attach(&netns, &addresses(2)), |endpoint| endpoint.detach(&host).unwrap(), nothing_left);
+    // Answers that nobody waited for do not disturb later conversations.
+    let endpoint = network.attach(&netns, &addresses(2)).unwrap();
+    clean_up(&host, &network, &[endpoint]);
+}
+
+/// Removing can fail, and can then be done again.
+pub(crate) fn removing() {
+    let (host, network) = network();
+    let netns = NetNs::new().unwrap();
+    let remove = || {
+        let endpoint = network.attach(&netns, &addresses(2)).unwrap();
+        let (calls, result) = Watch::only(CALLS).record(|| endpoint.detach(&host));
+        result.unwrap();
+        names(&calls)
+    };
+    let calls = remove();
+    assert_eq!(calls, ["sendto", "recvfrom", "recvfrom", "sendto", "recvfrom"]);
+    for nth in 0..calls.len() {
+        let endpoint = network.attach(&netns, &addresses(2)).unwrap();
+        let fault = Fault { who: Who::Parent, nth, action: Action::Errno(libc::ENOMEM) };
+        let (_, result) = Watch::only(CALLS).inject(fault, || endpoint.detach(&host));
+        assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::ENOMEM));
+        endpoint.detach(&host).unwrap();
+        assert_eq!(within(&netns, links), ["lo"]);
+    }
+    let (calls, result) = Watch::only(CALLS).record(|| network.delete());
+    result.unwrap();
+    for nth in 0..calls.len() {
+        let network = Network::create(&host, &spec()).unwrap();
+        let fault = Fault { who: Who::Parent, nth, action: Action::Errno(libc::ENOMEM) };
+        let (_, result) = Watch::only(CALLS).inject(fault, || network.delete());
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::LimitReached);
+        network.delete().unwrap();
+        assert_eq!(links(), ["lo"]);
+    }
+}
+
+/// Three sends and seven messages, each with its acknowledgement, and one answer that is more than that: no thread, no
+/// namespace entered, no file.
+pub(crate) fn messages_of_an_attach() {
+    let (host, network) = network();
+    let netns = NetNs::new().unwrap();
+    let one = crate::support::v4(2);
+    let spec = cofferdam_netlink_bridge::EndpointSpec::new().address(one);
+    let (calls, endpoint) = Watch::default().record(|| network.attach(&netns, &spec));
+    let endpoint = endpoint.unwrap();
+    let calls: Vec<&str> = names(&calls)
+        .into_iter()
+        .filter(|name| !["brk", "mmap", "munmap", "mprotect", "madvise"].contains(name))
+        .collect();
+    let mut wanted = vec!["getrandom", "getrandom"];
+    // Create, find; tag; loopback, address, up, route. The answer to the second is the one that is more than an acknowledgement.
+    for answers in [3, 1, 4] {
+        wanted.push("sendto");
+        wanted.extend(vec!["recvfrom"; answers]);
+    }
+    assert_eq!(calls, wanted);
+    clean_up(&host, &network, &[endpoint]);
+}

@@ -1,0 +1,89 @@
+//! Made twice, removed twice, removed when it is gone already.
+
+use crate::support::{addresses, clean_up, container, links, network, spec, within};
+use cofferdam_netlink_bridge::{ErrorKind, Host, NetNs, Network};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use std::os::fd::AsFd;
+use std::process::Command;
+
+pub(crate) fn detached_twice() {
+    let (host, network) = network();
+    let (netns, endpoint) = container(&network, 2);
+    endpoint.detach(&host).unwrap();
+    assert_eq!((links(), within(&netns, links)), (vec!["br-test".into(), "lo".into()], vec!["lo".into()]));
+    endpoint.detach(&host).unwrap();
+    // By somebody who knows nothing but the record, and afterwards another has the id.
+    let (netns, endpoint) = (NetNs::new().unwrap(), addresses(2).id("x"));
+    let first = network.attach(&netns, &endpoint).unwrap();
+    first.clone().detach(&Host::current().unwrap()).unwrap();
+    let second = network.attach(&netns, &endpoint).unwrap();
+    first.detach(&host).unwrap();
+    assert_eq!(within(&netns, links), ["eth0", "lo"]);
+    clean_up(&host, &network, &[second]);
+}
+
+pub(crate) fn detached_after_the_namespace() {
+    let (host, network) = network();
+    let (netns, endpoint) = container(&network, 2);
+    drop(netns);
+    // The kernel takes it down when it comes to it; whether before, while or after this, is no matter.
+    endpoint.detach(&host).unwrap();
+    clean_up(&host, &network, &[endpoint]);
+}
+
+pub(crate) fn created_twice_deleted_twice() {
+    let (host, first) = network();
+    let index = || crate::support::ip("link show br-test")[0]["ifindex"].clone();
+    let before = index();
+    // One by the same owner is taken as it is, and completed.
+    let more = spec().subnet("10.77.0.0/24".parse().unwrap());
+    let second = Network::create(&host, &more).unwrap();
+    assert_eq!(index(), before);
+    let shown = crate::support::ip("address show dev br-test").remove(0)["addr_info"].to_string();
+    assert!(["10.88.0.1", "10.77.0.1", "fd00:88::1"].iter().all(|address| shown.contains(address)), "{shown}");
+    let third = Network::open(&host, &spec()).unwrap();
+    let (_netns, endpoint) = container(&third, 2);
+    assert_eq!(first.delete().unwrap_err().kind(), ErrorKind::InUse);
+    endpoint.detach(&host).unwrap();
+    first.delete().unwrap();
+    second.delete().unwrap();
+    let error = Network::open(&host, &spec()).unwrap_err();
+    assert_eq!((error.kind(), error.object()), (ErrorKind::NotFound, Some("br-test")));
+    clean_up(&host, &third, &[]);
+}
+
+/// All at once, each with a socket of its own: one makes the bridge, and all have it.
+pub(crate) fn created_by_eight_threads() {
+    for _ in 0..8 {
+        std::thread::scope(|scope| {
+            let create = || Network::create(&Host::current().unwrap(), &spec());
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(create)).collect();
+            for thread in threads {
+                thread.join().unwrap().unwrap();
+            }
+        });
+        assert_eq!(links(), ["br-test", "lo"]);
+        let host = Host::current().unwrap();
+        clean_up(&host, &Network::open(&host, &spec()).unwrap(), &[]);
+    }
+}
+
+/// By pid, by pidfd, by path, by descriptor: it is the same namespace.
+pub(crate) fn every_way_to_a_namespace() {
+    let made = NetNs::new().unwrap();
+    let mut sleeper = within(&made, || Command::new("sleep").arg("60").spawn().unwrap());
+    let same = |netns: &NetNs| {
+        let inode = |fd: std::os::fd::BorrowedFd<'_>| nix::sys::stat::fstat(fd).unwrap().st_ino;
+        assert_eq!(inode(netns.as_fd()), inode(made.as_fd()));
+    };
+    same(&NetNs::from_pid(sleeper.id()).unwrap());
+    same(&NetNs::from_path(format!("/proc/{}/ns/net", sleeper.id())).unwrap());
+    same(&NetNs::from_fd(made.as_fd().try_clone_to_owned().unwrap()).unwrap());
+    sleeper.kill().unwrap();
+    let pid = nix::unistd::Pid::from_raw(sleeper.id().try_into().unwrap());
+    // Dead, but not taken away: there is a process, and it has no namespace any more.
+    waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
+    assert_eq!(NetNs::from_pid(sleeper.id()).unwrap_err().kind(), ErrorKind::NotFound);
+    sleeper.wait().unwrap();
+    assert_eq!(NetNs::from_pid(sleeper.id()).unwrap_err().kind(), ErrorKind::NotFound);
+}

@@ -1,0 +1,52 @@
+//! Tests against the real kernel: see the test kit for how they are run and what they may not leave behind.
+
+mod errors;
+mod fault;
+mod life;
+mod rootless;
+mod shown;
+mod support;
+mod traffic;
+
+use cofferdam_testkit::{Need, Test, run};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some(rootless::INSIDE) {
+        return rootless::inside();
+    }
+    let root = |name, run| Test::new(name, run).needs(&[Need::Root, Need::Veth]);
+    run(&[
+        root("tcp_between_containers", traffic::tcp_between_containers),
+        root("udp_between_containers", traffic::udp_between_containers),
+        root("container_and_gateway", traffic::container_and_gateway),
+        root("loopback_alone", traffic::loopback_alone),
+        root("loopback_of_an_attached_container", traffic::loopback_of_an_attached_container),
+        root("an_address_used_again", traffic::an_address_used_again),
+        root("a_crowd", traffic::a_crowd),
+        root("the_bridge", shown::the_bridge),
+        root("the_two_ends", shown::the_two_ends),
+        root("two_networks", shown::two_networks),
+        root("another_host", shown::another_host),
+        root("detached_twice", life::detached_twice),
+        root("detached_after_the_namespace", life::detached_after_the_namespace),
+        root("created_twice_deleted_twice", life::created_twice_deleted_twice),
+        root("created_by_eight_threads", life::created_by_eight_threads),
+        root("every_way_to_a_namespace", life::every_way_to_a_namespace),
+        root("a_name_that_is_taken", errors::a_name_that_is_taken),
+        root("no_namespace", errors::no_namespace),
+        root("an_interface_that_is_there", errors::an_interface_that_is_there),
+        root("an_id_that_is_taken", errors::an_id_that_is_taken),
+        root("a_bridge_that_is_gone", errors::a_bridge_that_is_gone),
+        root("an_address_that_the_kernel_refuses", errors::an_address_that_the_kernel_refuses),
+        root("a_route_that_is_there", errors::a_route_that_is_there),
+        root("ipv6_switched_off", errors::ipv6_switched_off),
+        root("invalid_configuration", errors::invalid_configuration),
+        root("creating_a_network", fault::creating_a_network),
+        root("opening_namespaces", fault::opening_namespaces),
+        root("attaching", fault::attaching),
+        root("removing", fault::removing),
+        root("messages_of_an_attach", fault::messages_of_an_attach),
+        Test::new("among_its_containers", rootless::among_its_containers).needs(&[Need::Userns, Need::Veth]),
+    ])
+}

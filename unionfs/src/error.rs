@@ -1,0 +1,236 @@
+//! The one error of this crate.
+
+use rustix::io::Errno;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::io;
+
+/// Why a layer could not be marked, prepared or mounted.
+///
+/// Reads like `open a layer: openat("/layers/3"): No such file or directory (os error 2)`, followed by the kernel's own
+/// words where it had some.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Error(Box<Repr>);
+
+/// What sort of failure an [`Error`] is, for a caller that wants to act on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// What was given makes no sense; found before anything was done.
+    InvalidInput,
+    /// A file or directory is missing, or is not a directory (`ENOENT`, `ENOTDIR`).
+    NotFound,
+    /// Something of that name exists (`EEXIST`).
+    AlreadyExists,
+    /// Not allowed, or read-only (`EPERM`, `EACCES`, `EROFS`).
+    PermissionDenied,
+    /// The kernel or the file system lacks what is needed (`ENOSYS`, `EOPNOTSUPP`, `ENODEV`; an overlay without `lowerdir+`).
+    Unsupported,
+    /// In use by another mount (`EBUSY`).
+    Busy,
+    /// One layer lies in another one, or upper and work are not side by side (`ELOOP` of the mount).
+    Overlapping,
+    /// A limit is reached: descriptors, memory, mounts, space (`EMFILE`, `ENFILE`, `ENOMEM`, `ENOSPC`, `EDQUOT`).
+    LimitReached,
+    /// The writable layer has been mounted with `volatile`: after a crash it may be incomplete.
+    Volatile,
+    /// Anything else; [`Error::raw_os_error`] and [`Error::kernel_message`] say what.
+    Os,
+}
+
+/// What was being done when an [`Error`] happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Operation {
+    /// Reading the name of an archive's entry.
+    ParseName,
+    /// Checking what was given. Nothing has been done yet.
+    Check,
+    /// Making or recognising a whiteout.
+    Whiteout,
+    /// Marking a directory as opaque, or looking whether it is.
+    Opaque,
+    /// Opening a layer.
+    OpenLayer,
+    /// Making the overlay: handing over layers and options, and creating the mount.
+    Mount,
+    /// Making the read-only bind mount of a lower alone.
+    Bind,
+    /// Attaching a mount to the tree.
+    Attach,
+    /// Making or opening the directories of a writable layer.
+    PrepareWritable,
+    /// Removing a writable layer.
+    RemoveWritable,
+}
+
+impl Operation {
+    fn words(self) -> &'static str {
+        match self {
+            Operation::ParseName => "read the name of an archive entry",
+            Operation::Check => "check the overlay",
+            Operation::Whiteout => "whiteout",
+            Operation::Opaque => "opaque directory",
+            Operation::OpenLayer => "open a layer",
+            Operation::Mount => "mount the overlay",
+            Operation::Bind => "bind the only lower",
+            Operation::Attach => "attach the mount",
+            Operation::PrepareWritable => "prepare a writable layer",
+            Operation::RemoveWritable => "remove a writable layer",
+        }
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.words())
+    }
+}
+
+#[derive(Debug)]
+struct Repr {
+    kind: ErrorKind,
+    operation: Operation,
+    call: Option<&'static str>,
+    object: Option<OsString>,
+    cause: Cause,
+    kernel: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Cause {
+    Errno(Errno),
+    Words(&'static str),
+}
+
+impl Error {
+    pub(crate) fn invalid(operation: Operation, object: impl Into<OsString>, words: &'static str) -> Self {
+        Self::new(ErrorKind::InvalidInput, operation, None, Cause::Words(words)).about(object)
+    }
+
+    pub(crate) fn os(operation: Operation, call: &'static str, errno: Errno) -> Self {
+        Self::new(kind_of(operation, errno), operation, Some(call), Cause::Errno(errno))
+    }
+
+    /// What is found out after a system call has failed for a reason that its errno does not tell.
+    pub(crate) fn explained(kind: ErrorKind, operation: Operation, words: &'static str) -> Self {
+        Self::new(kind, operation, None, Cause::Words(words))
+    }
+
+    pub(crate) fn with_kernel_message(mut self, message: Option<String>) -> Self {
+        self.0.kernel = message;
+        self
+    }
+
+    pub(crate) fn about(mut self, object: impl Into<OsString>) -> Self {
+        self.0.object = Some(object.into());
+        self
+    }
+
+    fn new(kind: ErrorKind, operation: Operation, call: Option<&'static str>, cause: Cause) -> Self {
+        Error(Box::new(Repr { kind, operation, call, object: None, cause, kernel: None }))
+    }
+
+    /// What sort of failure this is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// What was being done.
+    #[must_use]
+    pub fn operation(&self) -> Operation {
+        self.0.operation
+    }
+
+    /// The system call that failed, if one did.
+    #[must_use]
+    pub fn system_call(&self) -> Option<&'static str> {
+        self.0.call
+    }
+
+    /// What it was about: a path, a name, an option.
+    #[must_use]
+    pub fn object(&self) -> Option<&OsStr> {
+        self.0.object.as_deref()
+    }
+
+    /// The errno of the system call that failed.
+    #[must_use]
+    pub fn raw_os_error(&self) -> Option<i32> {
+        match self.0.cause {
+            Cause::Errno(errno) => Some(errno.raw_os_error()),
+            Cause::Words(_) => None,
+        }
+    }
+
+    /// What the kernel itself wrote about it: the messages of the file system context, one a line.
+    #[must_use]
+    pub fn kernel_message(&self) -> Option<&str> {
+        self.0.kernel.as_deref()
+    }
+}
+
+/// Puts the errno of an [`Error`] into an [`io::Error`]'s kind, for callers that speak `io::Result`.
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind =
+            error.raw_os_error().map_or(io::ErrorKind::Other, |errno| io::Error::from_raw_os_error(errno).kind());
+        io::Error::new(kind, error)
+    }
+}
+
+fn kind_of(operation: Operation, errno: Errno) -> ErrorKind {
+    match errno {
+        Errno::LOOP if operation == Operation::Mount => ErrorKind::Overlapping,
+        Errno::NOENT | Errno::NOTDIR => ErrorKind::NotFound,
+        Errno::EXIST => ErrorKind::AlreadyExists,
+        Errno::PERM | Errno::ACCESS | Errno::ROFS => ErrorKind::PermissionDenied,
+        Errno::NOSYS | Errno::OPNOTSUPP | Errno::NODEV => ErrorKind::Unsupported,
+        Errno::BUSY => ErrorKind::Busy,
+        Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOSPC | Errno::DQUOT => ErrorKind::LimitReached,
+        _ => ErrorKind::Os,
+    }
+}
+
+impl std::error::Error for Repr {}
+
+impl fmt::Display for Repr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.operation)?;
+        match (self.call, &self.object) {
+            (Some(call), Some(object)) => write!(f, "{call}({object:?}): ")?,
+            (Some(call), None) => write!(f, "{call}: ")?,
+            (None, Some(object)) => write!(f, "{object:?}: ")?,
+            (None, None) => {}
+        }
+        match self.cause {
+            Cause::Errno(errno) => io::Error::from(errno).fmt(f)?,
+            Cause::Words(words) => f.write_str(words)?,
+        }
+        match &self.kernel {
+            Some(message) => write!(f, "; the kernel says: {}", message.replace('\n', "; ")),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_as_operation_call_object_errno() {
+        let error = Error::os(Operation::OpenLayer, "openat", Errno::NOENT).about("/layers/3");
+        assert_eq!(error.to_string(), "open a layer: openat(\"/layers/3\"): No such file or directory (os error 2)");
+        assert_eq!((error.kind(), error.raw_os_error()), (ErrorKind::NotFound, Some(libc::ENOENT)));
+        assert_eq!(io::Error::from(error).kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_hostile_name_cannot_break_the_line() {
+        let error = Error::invalid(Operation::ParseName, "a\nb\x1b", "contains a slash");
+        assert_eq!(error.to_string(), "read the name of an archive entry: \"a\\nb\\u{1b}\": contains a slash");
+    }
+}

@@ -1,0 +1,164 @@
+//! What if the n-th system call fails? A typed error, and nothing is left.
+
+use crate::support::{Merged, Place, list, mounted, open, open_fds};
+use cofferdam_testkit::fault::{Action, Call, Fault, Watch, Who};
+use cofferdam_unionfs::{Error, ErrorKind, Form, Operation, Overlay, WritableLayer};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use rustix::fs::{FileType, Mode, mknodat};
+use std::fs;
+
+/// All that the operations of this crate call, except `close`: a call that is not made would leave a descriptor.
+const WATCHED: &[i64] = &[
+    libc::SYS_openat,
+    libc::SYS_openat2,
+    libc::SYS_fstat,
+    libc::SYS_newfstatat,
+    libc::SYS_statx,
+    libc::SYS_statfs,
+    libc::SYS_fgetxattr,
+    libc::SYS_fsetxattr,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_open_tree,
+    libc::SYS_mount_setattr,
+    libc::SYS_mkdirat,
+    libc::SYS_fchown,
+    libc::SYS_fchmod,
+    libc::SYS_unlinkat,
+    libc::SYS_getdents64,
+    libc::SYS_lseek,
+];
+
+/// Calls `f` once for each system call that it makes when all is well, with that one failing. Gives the names of those calls.
+fn walk<T: Send>(f: impl Fn() -> Result<T, Error> + Sync, check: impl Fn(&str, Result<T, Error>)) -> Vec<&'static str> {
+    let watch = Watch::only(WATCHED);
+    let (calls, result) = watch.record(&f);
+    result.unwrap_or_else(|e| panic!("without a fault: {e}"));
+    let fds = open_fds();
+    for (nth, call) in calls.iter().enumerate() {
+        let fault = Fault { who: Who::Parent, nth, action: Action::Errno(libc::EIO) };
+        let (seen, result) = watch.inject(fault, &f);
+        let hit =
+            seen.iter().find(|c| c.fault.is_some()).unwrap_or_else(|| panic!("call {nth} was not made: {seen:?}"));
+        assert_eq!(hit.name(), call.name());
+        check(hit.name(), result);
+        assert_eq!(open_fds(), fds, "descriptors after {hit} failed");
+    }
+    calls.iter().map(Call::name).collect()
+}
+
+fn typed<T>(name: &str, result: Result<T, Error>) -> Error {
+    let Err(error) = result else { panic!("{name} fails, and nobody is told") };
+    assert_eq!((error.kind(), error.raw_os_error()), (ErrorKind::Os, Some(libc::EIO)), "{name}: {error}");
+    let call = error.system_call().expect("a call");
+    assert!(call == name, "{name} failed, the error names {call}: {error}");
+    error
+}
+
+fn walk_mount(overlay: &Overlay, operation: Operation) -> Vec<&'static str> {
+    walk(
+        || overlay.mount(),
+        |name, result| {
+            let error = typed(name, result);
+            assert!([operation, Operation::OpenLayer, Operation::Opaque].contains(&error.operation()), "{error}");
+            // The upper is free again.
+            drop(mounted(overlay));
+        },
+    )
+}
+
+pub(crate) fn every_call_of_a_mount(form: Form) {
+    let place = Place::new(form);
+    let lowers = ["a", "b", "c"].map(|name| place.layer(name, &[(name, "")]));
+    let (writable, upper) = place.writable();
+    let overlay = place.overlay(&lowers).writable(&writable).index(true);
+    let calls = walk_mount(&overlay, Operation::Mount);
+    // Three layers to open and look at, upper, work; a context, four options (five with userxattr), five layers, create, the mount.
+    let count = |name| calls.iter().filter(|c| **c == name).count();
+    assert_eq!((count("openat"), count("fgetxattr"), count("fsopen"), count("fsmount")), (5, 4, 1, 1), "{calls:?}");
+    assert!(count("fsconfig") >= 10, "{calls:?}");
+    assert!(list(upper).is_empty());
+}
+
+pub(crate) fn every_call_of_a_bind(form: Form) {
+    let place = Place::new(form);
+    let calls = walk_mount(&place.overlay(&[place.layer("a", &[])]), Operation::Bind);
+    assert_eq!(calls, ["openat", "fstat", "fgetxattr", "open_tree", "mount_setattr"]);
+}
+
+pub(crate) fn every_call_of_a_writable_layer(form: Form) {
+    let place = Place::new(form);
+    let path = place.layer("writable", &[]);
+    let dir = open(&path);
+    let make_and_remove = || {
+        let layer = WritableLayer::create(&dir)?;
+        // Without a file in it nothing would have to be opened.
+        mknodat(layer.upper(), "file", FileType::RegularFile, Mode::RUSR, 0).expect("is made");
+        drop(layer);
+        WritableLayer::remove(&dir)
+    };
+    let calls = walk(make_and_remove, |name, result| match typed(name, result).operation() {
+        Operation::RemoveWritable => WritableLayer::remove(&dir).expect("can be repeated"),
+        operation => {
+            assert_eq!(operation, Operation::PrepareWritable);
+            assert!(list(&path).is_empty(), "{name} failed, and {:?} is left", list(&path));
+        }
+    });
+    for call in ["mkdirat", "openat2", "fchown", "fchmod", "unlinkat", "getdents64", "lseek", "fstat"] {
+        assert!(calls.contains(&call), "{call} is not among {calls:?}");
+    }
+}
+
+/// Whether a call of `fsconfig(2)` is `FSCONFIG_SET_FD`. An int is the lower half of its register.
+fn is_set_fd(call: &Call) -> bool {
+    call.args[1] & u64::from(u32::MAX) == 5
+}
+
+/// Runs `f`, whose `nth` layer is handed over to a kernel that, so it says, takes layers only as strings.
+fn without_layer_descriptors<T: Send>(
+    f: impl Fn() -> Result<T, Error> + Sync,
+    nth: usize,
+    errno: i32,
+) -> Result<T, Error> {
+    let watch = Watch::only(&[libc::SYS_fsconfig]);
+    let (calls, _) = watch.record(|| f().map(drop));
+    let mut layers = calls.iter().enumerate().filter(|(_, call)| is_set_fd(call)).map(|(i, _)| i).skip(nth);
+    let nth = layers.next().unwrap_or_else(|| panic!("no layer is handed over as a descriptor: {calls:?}"));
+    let (calls, result) = watch.inject(Fault { who: Who::Parent, nth, action: Action::Errno(errno) }, &f);
+    assert!(!calls.iter().skip(nth + 1).any(is_set_fd), "{calls:?}");
+    result
+}
+
+pub(crate) fn layers_as_links(form: Form) {
+    let place = Place::new(form);
+    let lowers = ["a", "b:,\\", "c"].map(|name| place.layer(name, &[(&name[..1], "")]));
+    let (writable, upper) = place.writable();
+    let overlay = place.overlay(&lowers).writable(&writable);
+    for errno in [libc::EINVAL, libc::EOPNOTSUPP, libc::EBADF] {
+        let merged = without_layer_descriptors(|| overlay.mount(), 0, errno);
+        let merged = Merged(merged.unwrap_or_else(|e| panic!("{e}")));
+        fs::write(merged.path("new"), "").expect("is written");
+        assert_eq!(merged.list(""), ["a", "b", "c", "new"]);
+    }
+    assert_eq!(list(upper), ["new"]);
+
+    // Links in something that is not /proc are no links. The first mount is for the test kit, which has to look into /proc once.
+    let without_proc = || {
+        drop(overlay.mount()?);
+        let nothing = None::<&str>;
+        mount(Some("tmpfs"), "/proc", Some("tmpfs"), MsFlags::empty(), nothing).expect("is mounted");
+        let result = overlay.mount();
+        umount2("/proc", MntFlags::empty()).expect("is unmounted");
+        result
+    };
+    // One that this kernel refuses by itself is not followed by others.
+    let (calls, _) = Watch::only(&[libc::SYS_fsconfig]).record(|| overlay.mount().map(drop));
+    let of_the_first = calls.iter().filter(|c| is_set_fd(c)).count();
+    let error = without_layer_descriptors(without_proc, of_the_first, libc::EINVAL).expect_err("there is no /proc");
+    assert_eq!(
+        (error.kind(), error.object()),
+        (ErrorKind::Unsupported, Some("/proc/thread-self/fd".as_ref())),
+        "{error}"
+    );
+}

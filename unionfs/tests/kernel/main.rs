@@ -1,0 +1,103 @@
+//! Tests against the real kernel: see the test kit for how they are run and what they may not leave behind.
+//!
+//! Most run twice: as root with `trusted.*` attributes, and as root of a user namespace with `user.*` attributes.
+
+mod errors;
+mod faults;
+mod many;
+mod merged;
+mod mounts;
+mod support;
+mod writable;
+
+use cofferdam_testkit::{Need, Test, run};
+use cofferdam_unionfs::Form;
+use std::process::ExitCode;
+
+macro_rules! in_both_forms {
+    ($($module:ident::$name:ident,)*) => {
+        /// The tests that take a form, for the child that enters a user namespace.
+        const BODIES: &[support::Body] = &[$((stringify!($name), $module::$name),)*];
+
+        fn in_both_forms() -> Vec<Test> {
+            vec![$(
+                Test::new(stringify!($name), || $module::$name(Form::Trusted)).needs(&[Need::Root, Need::Overlay])
+                    .needs(more_needs(stringify!($name))),
+                Test::new(concat!(stringify!($name), "_in_userns"), || support::in_userns(stringify!($name)))
+                    .needs(&[Need::Userns, Need::Overlay])
+                    .needs(more_needs(stringify!($name))),
+            )*]
+        }
+    };
+}
+
+in_both_forms! {
+    merged::the_classic_demonstration,
+    merged::deleting_leaves_a_whiteout,
+    merged::whiteouts_of_ours_hide,
+    merged::attribute_whiteouts_of_ours_hide,
+    merged::opaque_directories_of_ours_hide,
+    merged::opaque_directories_of_the_kernel_are_seen,
+    merged::an_opaque_root_cuts_the_stack,
+    merged::a_hostile_layer_points_to_nothing,
+    many::any_number_of_lowers,
+    many::mount_2_loses_lowers,
+    many::five_hundred_and_one,
+    many::names_of_any_bytes,
+    many::a_lower_given_twice,
+    mounts::one_lower_is_bound_read_only,
+    mounts::attributes_are_in_force,
+    mounts::options_are_taken,
+    mounts::nothing_is_attached_until_asked_for,
+    mounts::mounted_again_and_again,
+    mounts::descriptors_as_layers,
+    errors::a_layer_that_is_not_there,
+    errors::the_kernel_says_why,
+    errors::layers_that_overlap,
+    errors::refused_before_anything_is_done,
+    writable::made_for_the_caller,
+    writable::nothing_is_left_of_a_failure,
+    writable::removed_with_all_that_is_in_it,
+    writable::removal_is_not_led_astray,
+    writable::a_volatile_layer_is_refused_until_accepted,
+    faults::every_call_of_a_mount,
+    faults::every_call_of_a_bind,
+    faults::every_call_of_a_writable_layer,
+    faults::layers_as_links,
+}
+
+/// Tests without an overlay of several layers, for which older kernels are good enough.
+const ON_ANY_KERNEL: &[&str] = &[
+    "one_lower_is_bound_read_only",
+    "a_layer_that_is_not_there",
+    "nothing_is_left_of_a_failure",
+    "removal_is_not_led_astray",
+    "every_call_of_a_bind",
+    "every_call_of_a_writable_layer",
+];
+
+/// What else a test needs. The test kit has no need of a kernel version; a program that is not there comes close, and says it.
+fn more_needs(test: &str) -> &'static [Need] {
+    if ON_ANY_KERNEL.contains(&test) || support::takes_lowers_one_by_one() {
+        return &[];
+    }
+    &[Need::Program("an overlay with lowerdir+, of Linux 6.8")]
+}
+
+fn an_older_kernel() -> &'static [Need] {
+    if support::takes_lowers_one_by_one() { &[Need::Program("a kernel older than Linux 6.8")] } else { &[] }
+}
+
+fn main() -> ExitCode {
+    if let Some(name) = support::asked_for_userns() {
+        return support::run_in_userns(&name, BODIES);
+    }
+    let mut tests = in_both_forms();
+    tests.push(Test::new("an_ordinary_user_may_not", errors::an_ordinary_user_may_not).needs(&[Need::OrdinaryUser]));
+    tests.push(
+        Test::new("an_old_kernel_is_told_as_such", errors::an_old_kernel_is_told_as_such)
+            .needs(&[Need::Root, Need::Overlay])
+            .needs(an_older_kernel()),
+    );
+    run(&tests)
+}

@@ -1,0 +1,159 @@
+//! What several of these tests share: layers on disk, and a user namespace.
+
+use cofferdam_unionfs::{Form, Overlay, WritableLayer};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{getegid, geteuid};
+use std::fs::{self, File};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+const IN_USERNS: &str = "--in-userns";
+
+/// A test that is run in both forms: its name and what it does.
+pub(crate) type Body = (&'static str, fn(Form));
+
+/// Runs a test of this program again as root of a new user namespace, with a mount namespace. A process of its own does,
+/// because a process with threads cannot enter one.
+pub(crate) fn in_userns(name: &str) {
+    let status = Command::new("/proc/self/exe").args([IN_USERNS, name]).status().expect("starts itself");
+    assert!(status.success(), "in a user namespace: {status}");
+}
+
+pub(crate) fn asked_for_userns() -> Option<String> {
+    let mut args = std::env::args().skip(1);
+    (args.next()? == IN_USERNS).then(|| args.next().expect("a test's name"))
+}
+
+pub(crate) fn run_in_userns(name: &str, bodies: &[Body]) -> ExitCode {
+    let (_, body) = bodies.iter().find(|(n, _)| *n == name).expect("a test of that name");
+    let (uid, gid) = (geteuid(), getegid());
+    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).expect("namespaces");
+    fs::write("/proc/self/setgroups", "deny").expect("setgroups");
+    fs::write("/proc/self/uid_map", format!("0 {uid} 1")).expect("uid_map");
+    fs::write("/proc/self/gid_map", format!("0 {gid} 1")).expect("gid_map");
+    let nothing = None::<&str>;
+    mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing).expect("private mounts");
+    let (fds, mounts) = (open_fds(), mount_table());
+    body(Form::User);
+    assert_eq!((open_fds(), mount_table()), (fds, mounts), "descriptors and mounts, after and before");
+    ExitCode::SUCCESS
+}
+
+/// How many descriptors are open that this crate could have opened. Those of the test kit's supervisor come and go.
+pub(crate) fn open_fds() -> usize {
+    let links = fs::read_dir("/proc/self/fd").expect("is read").map(|e| fs::read_link(e.expect("an entry").path()));
+    links.flatten().filter(|to| to.is_absolute() || to.ends_with("anon_inode:[fscontext]")).count()
+}
+
+/// Whether this kernel is Linux 6.8 or newer.
+pub(crate) fn takes_lowers_one_by_one() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("is read");
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) >= (Some(6), Some(8))
+}
+
+pub(crate) fn mount_table() -> String {
+    fs::read_to_string("/proc/self/mountinfo").expect("is read")
+}
+
+/// A folder with layers, deleted at the end.
+pub(crate) struct Place {
+    dir: tempfile::TempDir,
+    pub(crate) form: Form,
+}
+
+impl Place {
+    pub(crate) fn new(form: Form) -> Self {
+        Place { dir: tempfile::tempdir().expect("a folder"), form }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A layer with these files; a name that ends with a slash is a directory.
+    pub(crate) fn layer(&self, name: &str, files: &[(&str, &str)]) -> PathBuf {
+        let layer = self.path().join(name);
+        fs::create_dir_all(&layer).expect("is made");
+        for (path, content) in files {
+            let path = layer.join(path);
+            if path.as_os_str().as_encoded_bytes().ends_with(b"/") {
+                fs::create_dir_all(path).expect("is made");
+            } else {
+                fs::create_dir_all(path.parent().expect("a parent")).expect("is made");
+                fs::write(path, content).expect("is written");
+            }
+        }
+        layer
+    }
+
+    /// A writable layer, and where its upper is.
+    pub(crate) fn writable(&self) -> (WritableLayer, PathBuf) {
+        let path = self.layer("writable", &[]);
+        let layer = WritableLayer::create(open(&path)).expect("is made");
+        (layer, path.join("upper"))
+    }
+
+    pub(crate) fn overlay<P: AsRef<Path>>(&self, lowers: &[P]) -> Overlay {
+        Overlay::new().form(self.form).lowers(lowers.iter().map(AsRef::as_ref))
+    }
+}
+
+/// A directory, open for reading.
+pub(crate) fn open(path: impl AsRef<Path>) -> File {
+    File::open(&path).unwrap_or_else(|e| panic!("{}: {e}", path.as_ref().display()))
+}
+
+pub(crate) fn mounted(overlay: &Overlay) -> Merged {
+    Merged(overlay.mount().unwrap_or_else(|e| panic!("{e}")))
+}
+
+/// The root of a mount.
+pub(crate) struct Merged(pub(crate) OwnedFd);
+
+impl Merged {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        format!("/proc/self/fd/{}", self.0.as_fd().as_raw_fd()).parse::<PathBuf>().expect("a path").join(name)
+    }
+
+    pub(crate) fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+    }
+
+    /// The names in a directory, sorted. Each must exist: a listing must not promise what is not there.
+    pub(crate) fn list(&self, name: &str) -> Vec<String> {
+        let dir = self.path(name);
+        let names = list(&dir);
+        for name in &names {
+            fs::symlink_metadata(dir.join(name)).unwrap_or_else(|e| panic!("{name} is listed, but: {e}"));
+        }
+        names
+    }
+}
+
+/// The names in a directory, sorted.
+pub(crate) fn list(dir: impl AsRef<Path>) -> Vec<String> {
+    let entries = fs::read_dir(dir).expect("is read").map(|e| e.expect("an entry").file_name());
+    let mut names: Vec<String> = entries.map(|n| n.to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// An overlay by hand, without any care: a lower for each path, nothing else.
+pub(crate) fn raw_overlay<P: AsRef<Path>>(lowers: &[P], form: Form) -> Result<Merged, rustix::io::Errno> {
+    use rustix::mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount,
+        fsopen,
+    };
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    if form == Form::User {
+        fsconfig_set_flag(&context, "userxattr")?;
+    }
+    for lower in lowers {
+        fsconfig_set_string(&context, "lowerdir+", lower.as_ref())?;
+    }
+    fsconfig_create(&context)?;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).map(Merged)
+}

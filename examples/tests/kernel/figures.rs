@@ -88,7 +88,7 @@ pub(crate) fn holds_10_20_and_50_percent() {
     let _turn = all_cpus();
     for percent in [10.0, 20.0, 50.0] {
         let throttled = assert_held(percent, &[]).throttled;
-        // Of ten in each second. After an overshoot the kernel skips some, and counts a longer one.
+        // Of ten in each second. Where a sample comes late there are some more.
         assert!(throttled >= u64::from(seconds() * 5), "{throttled}");
     }
 }

@@ -9,13 +9,10 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use crate::controllers::{Controllers, Subsystems};
-use crate::dir::{self, Dir, buffer};
+use crate::dir::{self, Dir};
 use crate::error::{Error, ErrorKind, Op, Result};
 use crate::layout::Version;
-use crate::limits::{Limits, Max};
 use crate::member::{Member, Tree};
-use crate::policy::{self, Bandwidth, Write};
-use crate::stats::{self, CpuStats, PidsStats};
 use crate::text;
 
 const PROCS: &str = "cgroup.procs";
@@ -159,143 +156,6 @@ impl Cgroup {
         }
     }
 
-    /// Sets limits. All values are checked before anything is written. Settings that are `None` are not touched: in
-    /// particular, a period alone keeps the quota that is set, as a time.
-    ///
-    /// Kernel documentation: `admin-guide/cgroup-v2.rst`, `scheduler/sched-bwc.rst`, `admin-guide/cgroup-v1/pids.rst`.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidInput`] or [`ErrorKind::ControllerUnavailable`], with nothing written;
-    /// otherwise the kernel's refusal, with the settings before it in force. On v1 a quota beyond that of a cgroup
-    /// above is refused with `EINVAL`; on v2 it is accepted and has no effect.
-    pub fn apply(&self, limits: &Limits) -> Result<()> {
-        for one in policy::subsystems(limits) {
-            self.governing(one)?;
-        }
-        let version = match self.governing(Subsystems::CPU) {
-            Ok(member) => member.version(),
-            Err(_) => Version::V2,
-        };
-        let in_force = if policy::needs_bandwidth(limits, version) { self.bandwidth()? } else { None };
-        let list = policy::writes(limits, version, in_force)?;
-        let mut rest = list.as_slice();
-        while let [first, after @ ..] = rest {
-            rest = after;
-            match self.write(first) {
-                Err(error) if first.or_after_next && error.errno() == Some(Errno::INVAL) => {
-                    if let [second, after @ ..] = rest {
-                        self.write(second)?;
-                        rest = after;
-                    }
-                    self.write(first)?;
-                }
-                result => result?,
-            }
-        }
-        Ok(())
-    }
-
-    fn write(&self, write: &Write) -> Result<()> {
-        let dir = &self.governing(write.subsystem)?.dir;
-        dir.write(write.file, &write.text).map_err(|error| file_missing(dir, error))
-    }
-
-    /// The limits that this cgroup has, as the kernel tells them. What it cannot have (a quota at the root of v2), and
-    /// what belongs to a controller that was not asked for, is `None`. Limits of the cgroups above hold as well, and
-    /// are not considered here. A quota comes back as a time.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Gone`].
-    pub fn limits(&self) -> Result<Limits> {
-        let mut limits = Limits::new();
-        let mut buffer = buffer();
-        if let Ok(cpu) = self.governing(Subsystems::CPU) {
-            if let Some(bandwidth) = self.bandwidth()? {
-                let (quota, period) = policy::limits_of(bandwidth);
-                (limits.cpu.quota, limits.cpu.period) = (Some(quota), Some(period));
-            }
-            let file = match cpu.version() {
-                Version::V1 => policy::V1_SHARES,
-                Version::V2 => policy::V2_WEIGHT,
-            };
-            if let Some(text) = cpu.dir.read_if_there(file, &mut buffer)? {
-                let number = text::number(text).ok_or_else(|| cpu.dir.malformed(file))?;
-                limits.cpu.weight = policy::weight(number, cpu.version());
-            }
-        }
-        if let Ok(pids) = self.governing(Subsystems::PIDS)
-            && let Some(text) = pids.dir.read_if_there(policy::PIDS_MAX, &mut buffer)?
-        {
-            let max = policy::parse_max(text);
-            limits.pids = Some(max.ok_or_else(|| pids.dir.malformed(policy::PIDS_MAX))?);
-        }
-        Ok(limits)
-    }
-
-    /// Quota and period in force; `None` where this cgroup cannot have them.
-    fn bandwidth(&self) -> Result<Option<Bandwidth>> {
-        let cpu = self.governing(Subsystems::CPU)?;
-        let (mut first, mut second) = (buffer(), buffer());
-        let (file, parsed) = match cpu.version() {
-            Version::V2 => match cpu.dir.read_if_there(policy::V2_MAX, &mut first)? {
-                Some(text) => (policy::V2_MAX, policy::parse_v2_bandwidth(text)),
-                None => return Ok(None),
-            },
-            Version::V1 => match cpu.dir.read_if_there(policy::V1_QUOTA, &mut first)? {
-                Some(quota) => {
-                    let period = cpu.dir.read(policy::V1_PERIOD, &mut second)?;
-                    (policy::V1_QUOTA, policy::parse_v1_bandwidth(quota, period))
-                }
-                None => return Ok(None),
-            },
-        };
-        parsed.map(Some).ok_or_else(|| cpu.dir.malformed(file))
-    }
-
-    /// CPU time used by this cgroup and everything below it.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Gone`]; [`ErrorKind::ControllerUnavailable`] on v1 if `cpuacct` is not mounted, or the cgroup was
-    /// made without [`Controllers::CPU`]. On v2 the time is counted without the controller too.
-    pub fn cpu_stats(&self) -> Result<CpuStats> {
-        let (mut a, mut b, mut c) = (buffer(), buffer(), buffer());
-        let cpu = self.governing(Subsystems::CPU);
-        let counted = cpu.as_ref().ok().copied().or(self.members.last());
-        if let Some(unified) = counted.filter(|member| member.version() == Version::V2) {
-            let text = unified.dir.read("cpu.stat", &mut a)?;
-            return stats::cpu_v2(text).ok_or_else(|| unified.dir.malformed("cpu.stat"));
-        }
-        let account = &self.governing(Subsystems::CPUACCT)?.dir;
-        let mut stats = stats::cpu_v1(
-            account.read("cpuacct.usage", &mut a)?,
-            account.read("cpuacct.usage_user", &mut b)?,
-            account.read("cpuacct.usage_sys", &mut c)?,
-        )
-        .ok_or_else(|| account.malformed("cpuacct.usage"))?;
-        if let Some(text) = cpu?.dir.read_if_there("cpu.stat", &mut a)? {
-            stats::throttling_v1(&mut stats, text);
-        }
-        Ok(stats)
-    }
-
-    /// The number of processes and threads of this cgroup and everything below it.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Gone`]; [`ErrorKind::ControllerUnavailable`] without [`Controllers::PIDS`], or at a root, which
-    /// does not count them.
-    pub fn pids_stats(&self) -> Result<PidsStats> {
-        let dir = &self.governing(Subsystems::PIDS)?.dir;
-        let mut buffer = buffer();
-        let current = dir.read("pids.current", &mut buffer).map_err(|error| file_missing(dir, error))?;
-        let current = text::number(current).ok_or_else(|| dir.malformed("pids.current"))?;
-        let max = dir.read(policy::PIDS_MAX, &mut buffer).map_err(|error| file_missing(dir, error))?;
-        let max: Max<u64> = policy::parse_max(max).ok_or_else(|| dir.malformed(policy::PIDS_MAX))?;
-        let peak = dir.read_if_there("pids.peak", &mut buffer)?;
-        let peak = peak.and_then(text::number);
-        let events = dir.read_if_there("pids.events", &mut buffer)?;
-        Ok(PidsStats { current, max, peak, events_max: events.and_then(stats::pids_events_max) })
-    }
-
     /// The directory in which a subsystem is governed.
     pub(crate) fn governing(&self, subsystem: Subsystems) -> Result<&Member> {
         let found = self.members.iter().find(|m| m.subsystems.contains(subsystem));
@@ -310,6 +170,6 @@ impl Cgroup {
 }
 
 /// A file that is missing in a cgroup that exists means that the controller is not on.
-fn file_missing(dir: &Dir, error: Error) -> Error {
+pub(crate) fn file_missing(dir: &Dir, error: Error) -> Error {
     if error.is_gone() && dir.is_alive() { error.with_kind(ErrorKind::ControllerUnavailable) } else { error }
 }

@@ -10,6 +10,8 @@ bitflags! {
         const CPU = 1;
         /// The number of processes and threads.
         const PIDS = 1 << 1;
+        /// Memory, and swap where the kernel counts it.
+        const MEMORY = 1 << 2;
     }
 }
 
@@ -23,15 +25,17 @@ bitflags! {
         const FREEZER = 1 << 3;
         /// Never asked for; but where it is co-mounted, a new cgroup must be filled in before it can be entered.
         const CPUSET = 1 << 4;
+        const MEMORY = 1 << 5;
     }
 }
 
-const NAMES: [(Subsystems, &str); 5] = [
+const NAMES: [(Subsystems, &str); 6] = [
     (Subsystems::CPU, "cpu"),
     (Subsystems::CPUACCT, "cpuacct"),
     (Subsystems::PIDS, "pids"),
     (Subsystems::FREEZER, "freezer"),
     (Subsystems::CPUSET, "cpuset"),
+    (Subsystems::MEMORY, "memory"),
 ];
 
 impl Subsystems {
@@ -68,6 +72,7 @@ impl From<Controllers> for Subsystems {
         let mut subsystems = Subsystems::empty();
         subsystems.set(Subsystems::CPU, controllers.contains(Controllers::CPU));
         subsystems.set(Subsystems::PIDS, controllers.contains(Controllers::PIDS));
+        subsystems.set(Subsystems::MEMORY, controllers.contains(Controllers::MEMORY));
         subsystems
     }
 }
@@ -77,6 +82,7 @@ impl From<Subsystems> for Controllers {
         let mut controllers = Controllers::empty();
         controllers.set(Controllers::CPU, subsystems.contains(Subsystems::CPU));
         controllers.set(Controllers::PIDS, subsystems.contains(Subsystems::PIDS));
+        controllers.set(Controllers::MEMORY, subsystems.contains(Subsystems::MEMORY));
         controllers
     }
 }

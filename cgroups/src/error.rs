@@ -1,5 +1,6 @@
 //! The one error of the crate.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -34,7 +35,8 @@ pub enum ErrorKind {
     ControllerUnavailable,
     /// The cgroup has processes of its own, so that controllers cannot be enabled for its children (v2).
     Occupied,
-    /// The cgroup is still in use: processes are in it, or leaving it takes longer than we wait.
+    /// The cgroup is still in use: processes are in it, or leaving it takes longer than we wait; or it uses more memory
+    /// than it is to be limited to, and the kernel could not take that away (v1).
     Busy,
     /// The deadline has passed.
     TimedOut,
@@ -139,7 +141,7 @@ struct Inner {
     value: Option<String>,
     path: PathBuf,
     errno: Option<Errno>,
-    note: Option<&'static str>,
+    note: Option<Cow<'static, str>>,
 }
 
 impl Error {
@@ -171,8 +173,8 @@ impl Error {
     }
 
     /// Says in words what is missing.
-    pub(crate) fn with_note(mut self, note: &'static str) -> Self {
-        self.0.note = Some(note);
+    pub(crate) fn with_note(mut self, note: impl Into<Cow<'static, str>>) -> Self {
+        self.0.note = Some(note.into());
         self
     }
 
@@ -231,7 +233,7 @@ impl fmt::Display for Inner {
             Some(errno) => write!(f, "{}", std::io::Error::from(errno))?,
             None => f.write_str(self.kind.text())?,
         }
-        match self.note {
+        match &self.note {
             Some(note) => write!(f, "; {note}"),
             None => Ok(()),
         }

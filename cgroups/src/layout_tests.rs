@@ -59,11 +59,12 @@ fn found(mounts: &str, cgroup: &str) -> (Layout, Vec<Mounted>) {
 fn hybrid_with_one_tree_per_controller() {
     let (layout, trees) = found(SPLIT_MOUNTS, SPLIT_CGROUP);
     assert_eq!(layout, Layout::Hybrid);
-    // cpu, cpuacct, freezer, pids, unified: neither memory nor cpuset nor the named one.
-    assert_eq!(trees.len(), 5);
+    // cpu, cpuacct, memory, freezer, pids, unified: neither cpuset nor the named one.
+    assert_eq!(trees.len(), 6);
     let cpu = tree_with(&trees, Subsystems::CPU);
     assert_eq!(only_view(cpu), ("/sys/fs/cgroup/cpu", ""));
     assert_eq!(cpu.device, (0, 29));
+    assert_eq!(only_view(tree_with(&trees, Subsystems::MEMORY)), ("/sys/fs/cgroup/memory", "api/d767af28"));
     let unified = trees.iter().find(|t| t.version == Version::V2).unwrap();
     assert_eq!(only_view(unified), ("/sys/fs/cgroup/unified", ""));
 }

@@ -6,12 +6,14 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let hierarchy = Hierarchy::detect()?;
 //! let cgroup = hierarchy
-//!     .create("build-42", Controllers::CPU | Controllers::PIDS)?
+//!     .create("build-42", Controllers::CPU | Controllers::PIDS | Controllers::MEMORY)?
 //!     .into_guard();
 //! cgroup.apply(
 //!     &Limits::new()
 //!         .cpu_quota(CpuQuota::cores(0.2)?) // 20 % of one core
-//!         .pids(64),
+//!         .pids(64)
+//!         .memory(512 << 20) // 512 MiB, and no swap besides
+//!         .swap(0),
 //! )?;
 //!
 //! let mut make = std::process::Command::new("make").spawn()?;
@@ -20,6 +22,7 @@
 //!
 //! let cpu = cgroup.cpu_stats()?;
 //! println!("used {:?}, throttled for {:?}", cpu.usage, cpu.throttled);
+//! println!("killed for lack of memory: {:?}", cgroup.memory_stats()?.events.oom_kill);
 //! cgroup.close()?; // kills what is left and deletes the cgroup
 //! # Ok(())
 //! # }
@@ -36,7 +39,8 @@
 //! - It does not talk to systemd. Below a unit that is not delegated (`Delegate=yes`), systemd is the only
 //!   writer; make cgroups elsewhere.
 //! - It writes no log, reads no environment variable, and has no global state.
-//! - Memory, io, cpuset and the other controllers are not there yet.
+//! - Of memory there are the limits and the usage so far: `memory.high`, `low`, `min`, swappiness and `memory.stat` are
+//!   not there yet, nor are io, cpuset and the other controllers.
 //!
 //! # Terms
 //!
@@ -48,6 +52,24 @@
 //!   below it (v1), so that a limit that holds the caller holds them too.
 //! - *No internal processes*: on v2 a cgroup has processes or children with controllers, not both. That is why on
 //!   v2 the new one is a sibling.
+//!
+//! # Limits of memory
+//!
+//! Memory and swap are limited each for itself, as on v2; for v1, which limits memory and the sum of both, they are
+//! converted. What stays different is the kernel's:
+//!
+//! | | v2 | v1 |
+//! |---|---|---|
+//! | a limit below what is in use, and cannot be reclaimed | is set; processes are killed until it holds | refused with `EBUSY`: [`ErrorKind::Busy`], and the error says what is in use |
+//! | a limit of swap without one of memory | possible | [`ErrorKind::Unsupported`], nothing is written |
+//! | [`Max::Max`] for memory alone | swap keeps its limit | swap loses its limit |
+//! | [`MemoryEvents::oom_kill`] | in the cgroup and below | in the cgroup itself |
+//!
+//! Where the kernel does not count swap (`CONFIG_SWAP`, `swapaccount=0`), [`Limits::swap`] of 0 or [`Max::Max`] is taken
+//! as met, and any other limit is [`ErrorKind::ControllerUnavailable`], with nothing written.
+//!
+//! Memory stays charged to the cgroup in which it was first touched: what a process had before it was attached is not
+//! counted here. A process that is born in the cgroup is counted from its start.
 //!
 //! # Choosing the place
 //!
@@ -75,7 +97,8 @@
 //! | `CLONE_INTO_CGROUP` for the directory of [`Cgroup::entry`] | 5.7 | [`Cgroup::attach`] |
 //! | `cgroup.kill` | 5.14 | freeze, signal through pidfds, thaw |
 //! | v1 without a freezer | | signal through pidfds until nothing is left |
-//! | `pids.peak` | 6.1 | `None` |
+//! | `pids.peak`, `memory.peak` (v2) | 6.1, 5.19 | `None` |
+//! | v1: memory below a cgroup counts in it | 5.11 | only if `memory.use_hierarchy` is 1 (systemd sets it) |
 //!
 //! An attach on v1, or on v2 without `CLONE_INTO_CGROUP`, costs milliseconds per tree (the kernel waits for an RCU
 //! grace period), unless the tree is mounted with `favordynmods`.
@@ -117,8 +140,10 @@
     )
 )]
 
+mod apply;
 mod cgroup;
 mod controllers;
+mod counted;
 mod delete;
 mod dir;
 mod error;
@@ -128,6 +153,7 @@ mod kill;
 mod layout;
 mod limits;
 mod member;
+mod memory;
 mod mountinfo;
 mod policy;
 mod stats;
@@ -139,8 +165,8 @@ pub use error::{Error, ErrorKind};
 pub use guard::Guard;
 pub use hierarchy::Hierarchy;
 pub use layout::Layout;
-pub use limits::{CpuLimits, CpuPeriod, CpuQuota, CpuWeight, Limits, Max};
-pub use stats::{CpuStats, PidsStats};
+pub use limits::{CpuLimits, CpuPeriod, CpuQuota, CpuWeight, Limits, Max, MemoryLimits};
+pub use stats::{CpuStats, MemoryEvents, MemoryStats, PidsStats};
 
 #[cfg(test)]
 mod tests {

@@ -29,6 +29,8 @@ impl<T> From<T> for Max<T> {
 /// let limits = Limits::new()
 ///     .cpu_quota(CpuQuota::cores(1.5)?)
 ///     .cpu_weight(CpuWeight::new(50)?)
+///     .memory(64 << 20) // 64 MiB
+///     .swap(0)
 ///     .pids(Max::Max);
 /// # Ok(())
 /// # }
@@ -40,6 +42,8 @@ pub struct Limits {
     pub cpu: CpuLimits,
     /// How many processes and threads may exist at once, below the cgroup too: `pids.max`. 0 forbids every fork.
     pub pids: Option<Max<u64>>,
+    /// Memory and swap.
+    pub memory: MemoryLimits,
 }
 
 /// The limits of CPU time: `cpu.max` and `cpu.weight` (v2), `cpu.cfs_quota_us`, `cpu.cfs_period_us` and
@@ -53,6 +57,25 @@ pub struct CpuLimits {
     pub period: Option<CpuPeriod>,
     /// The share of a busy machine, relative to the cgroup's siblings. The kernel's default is 100.
     pub weight: Option<CpuWeight>,
+}
+
+/// The limits of memory and swap, in bytes, below the cgroup too. The kernel counts in pages: a limit is rounded down
+/// to a multiple of the page size, and reads back so.
+///
+/// The two are limits of different things, as on v2. v1 knows memory and the *sum* of both; the difference is taken
+/// care of, except that a limit of swap needs a limit of memory there: see
+/// [limits of memory](crate#limits-of-memory).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemoryLimits {
+    /// How much memory may be used, page cache included: `memory.max` (v2), `memory.limit_in_bytes` (v1). What is
+    /// beyond is reclaimed; if it cannot be, a process in the cgroup is killed. 0 leaves nothing to run with: a process
+    /// that enters is killed when it first needs memory.
+    pub max: Option<Max<u64>>,
+    /// How much swap may be used besides: `memory.swap.max` (v2), the difference between
+    /// `memory.memsw.limit_in_bytes` and `memory.limit_in_bytes` (v1). 0 is no swap: otherwise what a limit of memory
+    /// stops goes to swap, as long as there is some.
+    pub swap: Option<Max<u64>>,
 }
 
 impl Limits {
@@ -87,6 +110,20 @@ impl Limits {
     #[must_use]
     pub fn pids(mut self, pids: impl Into<Max<u64>>) -> Self {
         self.pids = Some(pids.into());
+        self
+    }
+
+    /// Sets [`MemoryLimits::max`], in bytes.
+    #[must_use]
+    pub fn memory(mut self, bytes: impl Into<Max<u64>>) -> Self {
+        self.memory.max = Some(bytes.into());
+        self
+    }
+
+    /// Sets [`MemoryLimits::swap`], in bytes: swap alone, not the sum.
+    #[must_use]
+    pub fn swap(mut self, bytes: impl Into<Max<u64>>) -> Self {
+        self.memory.swap = Some(bytes.into());
         self
     }
 }

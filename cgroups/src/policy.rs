@@ -1,9 +1,10 @@
 //! What a limit means, as text in a file, and back. Written once and pure; v1 and v2 differ in names and encoding only.
+//! Memory is in [`memory`](crate::memory).
 
 use crate::controllers::Subsystems;
 use crate::error::{Error, Result};
 use crate::layout::Version;
-use crate::limits::{CpuLimits, CpuPeriod, CpuQuota, CpuWeight, Limits, Max};
+use crate::limits::{CpuLimits, CpuPeriod, CpuQuota, CpuWeight, Limits, Max, MemoryLimits};
 use crate::text;
 
 /// The kernel's `PID_MAX_LIMIT`, the largest value of `pids.max`.
@@ -25,6 +26,14 @@ pub(crate) struct Write {
     /// On EINVAL do the next one first, then this one again. v1 checks quota/period against the parent's at each
     /// write, and only one of the two orders keeps it valid in between.
     pub(crate) or_after_next: bool,
+    /// What it asks for holds without that file too.
+    pub(crate) missing_is_fine: bool,
+}
+
+impl Write {
+    pub(crate) fn new(subsystem: Subsystems, file: &'static str, text: String) -> Self {
+        Write { subsystem, file, text, or_after_next: false, missing_is_fine: false }
+    }
 }
 
 /// The quota and period in force, where the new ones depend on them.
@@ -39,6 +48,7 @@ pub(crate) fn subsystems(limits: &Limits) -> Subsystems {
     let mut needed = Subsystems::empty();
     needed.set(Subsystems::CPU, limits.cpu != CpuLimits::default());
     needed.set(Subsystems::PIDS, limits.pids.is_some());
+    needed.set(Subsystems::MEMORY, limits.memory != MemoryLimits::default());
     needed
 }
 
@@ -52,11 +62,11 @@ pub(crate) fn needs_bandwidth(limits: &Limits, version: Version) -> bool {
     }
 }
 
-/// What to write where. Every value has been checked when this returns.
+/// What to write where, for all but memory. Every value has been checked when this returns.
 pub(crate) fn writes(limits: &Limits, version: Version, in_force: Option<Bandwidth>) -> Result<Vec<Write>> {
     let mut list = Vec::new();
     let mut push = |subsystem, file, text| {
-        list.push(Write { subsystem, file, text, or_after_next: false });
+        list.push(Write::new(subsystem, file, text));
     };
     if let Some(weight) = limits.cpu.weight {
         match version {
@@ -117,7 +127,7 @@ fn micros(quota: Max<CpuQuota>, period: Option<CpuPeriod>, in_force: Option<Band
     Ok(Max::Limit(u64::try_from(time.as_micros()).unwrap_or(u64::MAX)))
 }
 
-fn encode(limit: Max<u64>, none: &str) -> String {
+pub(crate) fn encode(limit: Max<u64>, none: &str) -> String {
     match limit {
         Max::Max => none.to_owned(),
         Max::Limit(n) => n.to_string(),

@@ -39,6 +39,37 @@ pub struct PidsStats {
     pub events_max: Option<u64>,
 }
 
+/// The memory of a cgroup and everything below it, in bytes: `memory.*`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemoryStats {
+    /// How much is in use, page cache included, swap not.
+    pub current: u64,
+    /// How much may be: `memory.max` (v2), `memory.limit_in_bytes` (v1).
+    pub max: Max<u64>,
+    /// The most that was in use: `memory.peak` (v2), `memory.max_usage_in_bytes` (v1). `None` on v2 before Linux 5.19.
+    pub peak: Option<u64>,
+    /// What has happened for lack of memory.
+    pub events: MemoryEvents,
+}
+
+/// How often something has happened for lack of memory: `memory.events` (v2), `memory.oom_control` and
+/// `memory.failcnt` (v1). `None` where the kernel does not tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct MemoryEvents {
+    /// `memory.high` was exceeded. `None` on v1.
+    pub high: Option<u64>,
+    /// The limit was about to be exceeded. On v1 that of memory or that of memory and swap together, but Linux 6.18
+    /// does not count the latter there, which is the one that is met if there is to be no swap.
+    pub max: Option<u64>,
+    /// Nothing could be reclaimed at the limit, so that an allocation was going to fail. `None` on v1.
+    pub oom: Option<u64>,
+    /// Processes that were killed for it, by the limit of whichever cgroup, or of the machine. On v1 those in the cgroup
+    /// itself only.
+    pub oom_kill: Option<u64>,
+}
+
 /// v2's `cpu.stat`, in microseconds. `None` if what every kernel has is missing.
 pub(crate) fn cpu_v2(text: &[u8]) -> Option<CpuStats> {
     let mut stats = CpuStats::default();
@@ -87,6 +118,32 @@ pub(crate) fn pids_events_max(text: &[u8]) -> Option<u64> {
     field(text, "max")
 }
 
+/// v2's `memory.events`.
+pub(crate) fn memory_events_v2(text: &[u8]) -> MemoryEvents {
+    let mut events = MemoryEvents::default();
+    for (key, value) in fields(text) {
+        match key {
+            b"high" => events.high = Some(value),
+            b"max" => events.max = Some(value),
+            b"oom" => events.oom = Some(value),
+            b"oom_kill" => events.oom_kill = Some(value),
+            _ => {}
+        }
+    }
+    events
+}
+
+/// v1's `memory.oom_control`, `memory.failcnt` and `memory.memsw.failcnt`, as far as they are there. An allocation is
+/// counted in one of the latter two, by the limit that it met first.
+pub(crate) fn memory_events_v1(oom_control: &[u8], failures: [Option<&[u8]>; 2]) -> MemoryEvents {
+    let known = failures.into_iter().flatten().filter_map(number);
+    MemoryEvents {
+        max: known.reduce(u64::saturating_add),
+        oom_kill: field(oom_control, "oom_kill"),
+        ..MemoryEvents::default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,9 +184,38 @@ mod tests {
         assert_eq!(pids_events_max(b""), None);
     }
 
+    /// Of Linux 6.12, and as it was before 4.13.
+    #[test]
+    fn memory_events() {
+        let text = b"low 1\nhigh 2\nmax 341\noom 4\noom_kill 5\noom_group_kill 0\n";
+        let all = MemoryEvents { high: Some(2), max: Some(341), oom: Some(4), oom_kill: Some(5) };
+        assert_eq!(memory_events_v2(text), all);
+        let older = memory_events_v2(b"low 0\nhigh 0\nmax 3\noom 1\n");
+        assert_eq!((older.max, older.oom, older.oom_kill), (Some(3), Some(1), None));
+        assert_eq!(memory_events_v2(b""), MemoryEvents::default());
+    }
+
+    #[test]
+    fn memory_events_of_v1() {
+        let text = b"oom_kill_disable 0\nunder_oom 1\noom_kill 3\n".as_slice();
+        let (memory, sum) = (Some(b"17\n".as_slice()), Some(b"4\n".as_slice()));
+        let table = [
+            (text, [memory, sum], Some(21), Some(3)),
+            (text, [memory, None], Some(17), Some(3)),
+            (text, [None, None], None, Some(3)),
+            (b"oom_kill_disable 1\nunder_oom 0\n", [sum, sum], Some(8), None),
+        ];
+        for (text, failures, max, oom_kill) in table {
+            let expected = MemoryEvents { max, oom_kill, ..MemoryEvents::default() };
+            assert_eq!(memory_events_v1(text, failures), expected);
+        }
+    }
+
     proptest! {
         #[test]
         fn never_panics(a: Vec<u8>) {
+            let _ = memory_events_v2(&a);
+            let _ = memory_events_v1(&a, [Some(&a), None]);
             let _ = cpu_v2(&a);
             let _ = cpu_v1(&a, &a, &a);
             throttling_v1(&mut CpuStats::default(), &a);

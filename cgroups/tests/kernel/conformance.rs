@@ -457,7 +457,7 @@ pub(crate) fn missing_controllers_are_named(hierarchy: &Hierarchy) {
         child.delete().unwrap();
     } else {
         let fewer = without(",pids");
-        assert_eq!(fewer.controllers(), Controllers::CPU);
+        assert_eq!(fewer.controllers(), hierarchy.controllers() - Controllers::PIDS);
         let error = fewer.create("job", BOTH).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ControllerUnavailable);
         assert!(error.to_string().contains("\"pids\""), "{error}");

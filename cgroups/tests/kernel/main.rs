@@ -4,6 +4,7 @@
 //! and, on a hybrid machine, also with the unified tree left out, which is v1 alone.
 
 mod conformance;
+mod memory;
 mod support;
 mod v2;
 
@@ -21,6 +22,12 @@ const NEEDS_V1: [Need; 5] = [
     Need::CgroupV1("freezer"),
 ];
 
+/// The same, with memory.
+const NEEDS_V1_MEMORY: [Need; 6] = {
+    let [layout, cpu, cpuacct, pids, freezer] = NEEDS_V1;
+    [layout, cpu, cpuacct, pids, freezer, Need::CgroupV1("memory")]
+};
+
 /// Starts a process for the threads of one test: followed by the layout.
 const THREADS: &str = "--many-threads";
 
@@ -35,12 +42,19 @@ fn needs() -> Vec<Need> {
     needs
 }
 
+/// The same, with memory.
+fn needs_memory() -> Vec<Need> {
+    let mut needs = needs();
+    needs.push(Need::Cgroup("memory"));
+    needs
+}
+
 /// Two tests of each function: with what the machine has, and with v1 alone on a hybrid machine.
 macro_rules! on_every_layout {
-    ($($name:ident),* $(,)?) => {
+    ($module:ident, $needs:expr, $needs_v1:expr, [$($name:ident),* $(,)?]) => {
         vec![$(
-            Test::new(stringify!($name), || conformance::$name(&detect())).needs(&needs()),
-            Test::new(concat!(stringify!($name), "_v1"), || conformance::$name(&v1_only())).needs(&NEEDS_V1),
+            Test::new(stringify!($name), || $module::$name(&detect())).needs($needs),
+            Test::new(concat!(stringify!($name), "_v1"), || $module::$name(&v1_only())).needs($needs_v1),
         )*]
     };
 }
@@ -54,36 +68,62 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let mut tests = conformance_list();
+    tests.extend(memory_list());
     tests.extend(v2_list());
     cofferdam_testkit::run(&tests)
 }
 
 fn conformance_list() -> Vec<Test> {
-    on_every_layout![
-        made_where_it_belongs,
-        deleting_is_idempotent,
-        bad_names_change_nothing,
-        nothing_is_left_of_a_failed_creation,
-        attached_processes_are_in_every_tree,
-        entry_is_a_way_in,
-        limits_are_read_back,
-        settings_that_are_none_are_left_alone,
-        invalid_limits_write_nothing,
-        a_quota_can_change_in_any_order_below_a_limited_parent,
-        busy_loops_are_held_to_the_quota,
-        pids_limit_stops_forks,
-        kill_ends_a_fork_bomb,
-        kill_ends_what_was_frozen,
-        kill_reaches_what_is_below,
-        kill_of_an_empty_cgroup_does_nothing,
-        populated_is_not_deleted,
-        deletes_everything_below,
-        anothers_cgroup_of_the_same_name_is_left_alone,
-        a_guard_kills_and_deletes,
-        own_is_neither_killed_nor_deleted,
-        made_and_deleted_by_many_threads,
-        missing_controllers_are_named,
-    ]
+    on_every_layout!(
+        conformance,
+        &needs(),
+        &NEEDS_V1,
+        [
+            made_where_it_belongs,
+            deleting_is_idempotent,
+            bad_names_change_nothing,
+            nothing_is_left_of_a_failed_creation,
+            attached_processes_are_in_every_tree,
+            entry_is_a_way_in,
+            limits_are_read_back,
+            settings_that_are_none_are_left_alone,
+            invalid_limits_write_nothing,
+            a_quota_can_change_in_any_order_below_a_limited_parent,
+            busy_loops_are_held_to_the_quota,
+            pids_limit_stops_forks,
+            kill_ends_a_fork_bomb,
+            kill_ends_what_was_frozen,
+            kill_reaches_what_is_below,
+            kill_of_an_empty_cgroup_does_nothing,
+            populated_is_not_deleted,
+            deletes_everything_below,
+            anothers_cgroup_of_the_same_name_is_left_alone,
+            a_guard_kills_and_deletes,
+            own_is_neither_killed_nor_deleted,
+            made_and_deleted_by_many_threads,
+            missing_controllers_are_named,
+        ]
+    )
+}
+
+fn memory_list() -> Vec<Test> {
+    on_every_layout!(
+        memory,
+        &needs_memory(),
+        &NEEDS_V1_MEMORY,
+        [
+            an_allocator_is_killed_at_the_limit,
+            without_a_limit_nothing_is_killed,
+            memory_in_use_is_told,
+            memory_limits_are_read_back,
+            memory_limits_change_in_any_order,
+            swap_without_a_limit_of_memory,
+            swap_that_is_not_counted,
+            refused_limits_of_memory_change_nothing,
+            a_limit_below_what_is_in_use,
+            every_call_of_a_memory_limit_can_fail,
+        ]
+    )
 }
 
 fn v2_list() -> [Test; 7] {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use cofferdam_cgroups::{Cgroup, Controllers, ErrorKind, Hierarchy, Layout};
@@ -103,6 +103,12 @@ impl Waiting {
         cgroup.attach(waiting.pid()).unwrap();
         waiting.go();
         waiting
+    }
+
+    /// How it ended, once it has.
+    pub(crate) fn ended(&mut self) -> ExitStatus {
+        until("the process has ended", || self.has_ended());
+        self.0.wait().unwrap()
     }
 
     pub(crate) fn has_ended(&mut self) -> bool {

@@ -1,55 +1,47 @@
 //! The container's network: an address on a bridge that all containers of this program share, loopback alone, or the host's own.
 
 use crate::Result;
-use crate::options::{Network, Options};
-use cofferdam_netlink_bridge::{self as bridge, Endpoint, EndpointSpec, Host, NetNs, NetworkSpec, Subnet};
+use crate::options::{self, Options};
+use cofferdam_namespaces::{Held, Namespaces};
+use cofferdam_netlink_bridge::{Endpoint, EndpointSpec, ErrorKind, Host, NetNs, Network, NetworkSpec, Subnet};
 use nix::fcntl::{Flock, FlockArg};
-use std::fs::{File, create_dir_all};
+use std::fs::{DirBuilder, File, remove_file};
 use std::net::Ipv4Addr;
-use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 
 const BRIDGE: &str = "cofferdam0";
-const SUBNET: &str = "10.88.0.0/16";
-/// Where the files are that stand for addresses.
-const LEASES: &str = "/run/run-image";
+const SUBNET: [u8; 3] = [10, 107, 77];
+/// Here is a file for each address in use, and a lock for those who change the bridge.
+const FOLDER: &str = "/run/run-image";
 
-/// What there is to put away afterwards.
+/// What there is to put away afterwards. It is when this is dropped.
 pub(crate) struct Connection(Option<Attached>);
 
 struct Attached {
     host: Host,
-    network: bridge::Network,
+    network: Network,
     endpoint: Endpoint,
-    _lease: Flock<File>,
+    lease: Lease,
 }
 
 impl Connection {
-    /// Connects the namespace, if it is to be connected.
-    pub(crate) fn make(
-        options: &Options,
-        namespace: impl FnOnce() -> std::result::Result<OwnedFd, cofferdam_namespaces::Error>,
-    ) -> Result<Self> {
+    /// Connects a container that waits for it.
+    pub(crate) fn make(options: &Options, held: &Held) -> Result<Self> {
+        let netns = || -> Result<_> { Ok(NetNs::from_fd(held.namespace(Namespaces::NET)?)?) };
         match options.network {
-            Network::Host => Ok(Connection(None)),
-            Network::None => {
-                NetNs::from_fd(namespace()?)?.loopback_up()?;
+            options::Network::Host => Ok(Connection(None)),
+            options::Network::None => {
+                netns()?.loopback_up()?;
                 Ok(Connection(None))
             }
-            Network::Bridge => {
-                let netns = NetNs::from_fd(namespace()?)?;
-                let host = Host::current()?;
-                let (address, lease) = lease()?;
-                let spec = NetworkSpec::new(BRIDGE).owner("run-image").subnet(SUBNET.parse::<Subnet>()?);
-                let endpoint = EndpointSpec::new().owner(&options.name).address(address);
-                let (network, endpoint) = attach(&host, &spec, &netns, &endpoint)?;
-                Ok(Connection(Some(Attached { host, network, endpoint, _lease: lease })))
-            }
+            options::Network::Bridge => Ok(Connection(Some(Attached::make(&netns()?, &options.name)?))),
         }
     }
 
-    /// Disconnects. The bridge goes with its last container.
+    /// Disconnects it. The bridge goes with its last container.
     pub(crate) fn close(mut self) -> Result<()> {
-        self.0.take().map_or(Ok(()), |attached| attached.close())
+        self.0.take().map_or(Ok(()), Attached::close)
     }
 }
 
@@ -63,36 +55,77 @@ impl Drop for Connection {
 }
 
 impl Attached {
+    fn make(netns: &NetNs, owner: &str) -> Result<Self> {
+        let host = Host::current()?;
+        let subnet = Subnet::new(address(0), 24).ok_or("no subnet")?;
+        let _turn = turn()?;
+        let lease = Lease::take()?;
+        let network = Network::create(&host, &NetworkSpec::new(BRIDGE).owner("run-image").subnet(subnet))?;
+        match network.attach(netns, &EndpointSpec::new().owner(owner).address(lease.address)) {
+            Ok(endpoint) => Ok(Attached { host, network, endpoint, lease }),
+            Err(error) => {
+                let _ = delete_unless_used(&network);
+                Err(error.into())
+            }
+        }
+    }
+
     fn close(self) -> Result<()> {
+        let _turn = turn()?;
+        // Moved here to be given back before the turn ends.
+        let _lease = self.lease;
         self.endpoint.detach(&self.host)?;
-        match self.network.delete() {
-            Err(error) if error.kind() == bridge::ErrorKind::InUse => Ok(()),
-            deleted => Ok(deleted?),
-        }
+        delete_unless_used(&self.network)
     }
 }
 
-/// The last container of another run may take the bridge away between the two: then it is made again.
-fn attach(host: &Host, spec: &NetworkSpec, netns: &NetNs, endpoint: &EndpointSpec) -> Result<(bridge::Network, Endpoint)> {
-    let mut tries = 0..3;
-    loop {
-        let network = bridge::Network::create(host, spec)?;
-        match network.attach(netns, endpoint) {
-            Err(error) if error.kind() == bridge::ErrorKind::NotFound && tries.next().is_some() => {}
-            attached => return Ok((network, attached?)),
-        }
+fn delete_unless_used(network: &Network) -> Result<()> {
+    match network.delete() {
+        Err(error) if error.kind() == ErrorKind::InUse => Ok(()),
+        deleted => Ok(deleted?),
     }
 }
 
-/// An address that nobody else has: each is a file, and who has the lock has the address, for as long as they live.
-fn lease() -> Result<(Ipv4Addr, Flock<File>)> {
-    create_dir_all(LEASES).map_err(|e| format!("{LEASES}: {e}"))?;
-    for last in 2..=254 {
-        let address = Ipv4Addr::new(10, 88, 0, last);
-        let file = File::options().create(true).truncate(false).write(true).open(format!("{LEASES}/{address}"))?;
-        if let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            return Ok((address, lock));
+/// One at a time: between somebody's look whether the bridge is in use and its removal, nobody may begin to use it.
+fn turn() -> Result<Flock<File>> {
+    let folder = || {
+        // Closed to others, who could keep the lock.
+        DirBuilder::new().recursive(true).mode(0o700).create(FOLDER)?;
+        Flock::lock(File::open(FOLDER)?, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
+    };
+    folder().map_err(|e: std::io::Error| format!("lock {FOLDER}: {e}").into())
+}
+
+/// An address that nobody else has: who has the lock on its file has it, for as long as they live. Taken and given back in [`turn`].
+struct Lease {
+    address: Ipv4Addr,
+    path: PathBuf,
+    _file: Flock<File>,
+}
+
+impl Lease {
+    fn take() -> Result<Self> {
+        for last in 2..=254 {
+            let address = address(last);
+            let path = Path::new(FOLDER).join(address.to_string());
+            let file = File::options().create(true).truncate(false).write(true).open(&path);
+            let file = file.map_err(|e| format!("open {path:?}: {e}"))?;
+            if let Ok(file) = Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                return Ok(Lease { address, path, _file: file });
+            }
         }
+        Err("all addresses of the bridge are in use".into())
     }
-    Err(format!("all addresses of {LEASES} are in use").into())
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // A file that stays is one that nobody has locked.
+        let _ = remove_file(&self.path);
+    }
+}
+
+fn address(last: u8) -> Ipv4Addr {
+    let [a, b, c] = SUBNET;
+    Ipv4Addr::new(a, b, c, last)
 }

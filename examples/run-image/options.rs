@@ -11,18 +11,22 @@ Runs a program in a container made from an image.
 
 usage: run-image oci:DIR[:TAG] [options] [-- CMD [ARG...]]
   --cpus N                    at most that much CPU time: 0.5 is half of one core
-  --memory SIZE               at most that much memory, without swap: 64M, 1G, bytes
-  --network bridge|none|host  an address on a bridge that containers share; loopback alone (default); the host's own
+  --memory SIZE               at most that much memory, and no swap: 64M, 1G, or bytes
+  --network none|bridge|host  loopback alone (default); an address on a bridge that containers share; the host's own
   --name NAME                 its host name, and the name of its cgroup
   --help                      print this
 
-Exit status: the program's; 128 and the number of the signal that ended it; 125 if it could not be run; 2 bad usage.
+Exit status: the program's, or 128 and the number of the signal that ended it or run-image; 127 and 126 if there is
+no such program or it cannot be started, 125 for other failures, 2 for bad usage.
+
+As root, the container's root is the host's root, with all its rights: run only what you trust. As an ordinary user
+it is that user, in a user namespace. What is unpacked and written is in $TMPDIR (/tmp) until the program ends.
 ";
 
 /// What the user wants.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Run(Options),
+    Run(Box<Options>),
     Help,
 }
 
@@ -77,15 +81,18 @@ impl Options {
         }
         let source = source.ok_or("which image? oci:DIR or oci:DIR:TAG")?;
         let (layout, selection) = image(&source)?;
-        Ok(Command::Run(Options { layout, selection, command, controllers, limits, network, name }))
+        Ok(Command::Run(Box::new(Options { layout, selection, command, controllers, limits, network, name })))
     }
 }
 
-/// `oci:DIR[:TAG]`. A colon in the folder's name needs the tag after it.
+/// `oci:DIR[:TAG]`. The first colon ends the folder: a tag may have more.
 fn image(source: &OsString) -> Result<(PathBuf, Selection), String> {
     let wrong = || format!("{source:?} is not oci:DIR or oci:DIR:TAG");
     let rest = source.to_str().and_then(|text| text.strip_prefix("oci:")).ok_or_else(wrong)?;
-    let (folder, tag) = rest.rsplit_once(':').map_or((rest, None), |(folder, tag)| (folder, Some(tag)));
+    let (folder, tag) = match rest.split_once(':') {
+        Some((folder, tag)) => (folder, Some(tag)),
+        None => (rest, None),
+    };
     if folder.is_empty() || tag == Some("") {
         return Err(wrong());
     }
@@ -121,14 +128,15 @@ mod tests {
 
     fn parse(args: &[&str]) -> Result<Options, String> {
         match Options::parse(lexopt::Parser::from_args(args))? {
-            Command::Run(options) => Ok(options),
+            Command::Run(options) => Ok(*options),
             Command::Help => Err("help".into()),
         }
     }
 
     #[test]
     fn sizes() {
-        for (text, bytes) in [("64M", Some(64 << 20)), ("1G", Some(1 << 30)), ("4096", Some(4096)), ("2K", Some(2048))] {
+        for (text, bytes) in [("64M", Some(64 << 20)), ("1G", Some(1 << 30)), ("4096", Some(4096)), ("2K", Some(2048))]
+        {
             assert_eq!(size(text), bytes, "{text}");
         }
         for text in ["", "M", "-1M", "1T", "1.5G", "99999999999G"] {
@@ -138,7 +146,7 @@ mod tests {
 
     #[test]
     fn everything_at_once() {
-        let line = "oci:/images/box:latest --cpus 0.5 --memory 64M --network host --name box -- sh -c --help";
+        let line = "oci:/images/box:host:5/latest --cpus 0.5 --memory 64M --network host --name box -- sh -c --help";
         let options = parse(&line.split(' ').collect::<Vec<_>>()).unwrap();
         assert_eq!((options.layout, options.network), ("/images/box".into(), Network::Host));
         assert_eq!(options.command, ["sh", "-c", "--help"]);
@@ -147,7 +155,9 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for line in ["", "box", "oci:", "oci:x:", "oci:x --cpus 0", "oci:x --memory lots", "oci:x --network up", "oci:x --no"] {
+        for line in
+            ["", "box", "oci:", "oci:x:", "oci:x --cpus 0", "oci:x --memory lots", "oci:x --network up", "oci:x --no"]
+        {
             let args: Vec<&str> = line.split(' ').filter(|word| !word.is_empty()).collect();
             assert!(parse(&args).is_err(), "{line}");
         }

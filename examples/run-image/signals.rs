@@ -4,53 +4,56 @@ use crate::Result;
 use cofferdam_namespaces::Child;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::eventfd::EventFd;
 use nix::sys::signal::{SigSet, Signal};
+use std::io::{PipeReader, Read, Write, pipe};
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread;
 
-/// The signals that end us, as a descriptor: to be waited for wherever the container is waited for.
-pub(crate) struct Signals(Arc<Told>);
+/// The signals that end us, by number, as something to be read: also in a [`Scope`](cofferdam_namespaces::Scope), whose process
+/// they are not sent to.
+pub(crate) struct Signals(PipeReader);
 
-struct Told {
-    event: EventFd,
-    signal: AtomicI32,
-}
+/// The signal that told us to stop.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped by signal {0}")]
+pub(crate) struct Told(pub(crate) u8);
 
 impl Signals {
-    /// From here on they end a wait and not this process, which has things to put away.
+    /// From here on they end no process, but a wait: there are things to put away.
     pub(crate) fn watch() -> Result<Self> {
-        let wanted: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT].into_iter().collect();
-        wanted.thread_block()?;
-        let told = Arc::new(Told { event: EventFd::new()?, signal: AtomicI32::new(0) });
-        let tell = Arc::clone(&told);
-        thread::spawn(move || {
-            if let Ok(signal) = wanted.wait() {
-                tell.signal.store(signal as i32, Ordering::Release);
-                // It can only fail if it has been told very often.
-                let _ = tell.event.write(1);
-            }
-        });
-        Ok(Signals(told))
+        let ours = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+        let ours: SigSet = ours.into_iter().collect();
+        ours.thread_block()?;
+        let (reader, mut writer) = pipe()?;
+        thread::Builder::new().spawn(move || writer.write_all(&[ours.wait()? as u8]))?;
+        Ok(Signals(reader))
     }
 
-    /// Waits for the program's end, which a signal brings about. The exit code is as a shell tells it.
+    /// Fails if one has come.
+    pub(crate) fn check(&self) -> Result<()> {
+        let mut ready = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut ready, PollTimeout::ZERO)? == 0 { Ok(()) } else { Err(self.read()?.into()) }
+    }
+
+    /// Waits for the program's end, which one of them brings about. The exit code is as a shell tells it.
     pub(crate) fn wait(&self, child: &Child) -> Result<u8> {
-        let mut ready = [child.as_fd(), self.0.event.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        let mut ready = [self.0.as_fd(), child.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         while poll(&mut ready, PollTimeout::NONE) == Err(Errno::EINTR) {}
-        let signal = self.0.signal.load(Ordering::Acquire);
-        if signal != 0 {
+        if ready[0].any() == Some(true) {
+            let Told(signal) = self.read()?;
             child.kill()?;
+            child.wait()?;
+            return Ok(128 + signal);
         }
         let status = child.wait()?;
-        let code = match (signal, status.signal()) {
-            (0, Some(by)) => 128 + by,
-            (0, None) => status.code().unwrap_or(0),
-            (told, _) => 128 + told,
-        };
-        Ok(u8::try_from(code).unwrap_or(u8::MAX))
+        let code = status.code().or_else(|| Some(128 + status.signal()?));
+        Ok(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX))
+    }
+
+    fn read(&self) -> Result<Told> {
+        let mut number = [0];
+        (&self.0).read_exact(&mut number)?;
+        Ok(Told(number[0]))
     }
 }

@@ -68,7 +68,7 @@ impl Cgroup {
         } else {
             MemoryLimits::default()
         };
-        memory::writes(limits, member.version(), &in_force, page_size())
+        memory::writes(limits, member.version(), &in_force, member.tree.page)
     }
 
     fn write(&self, write: &Write) -> Result<()> {
@@ -143,7 +143,7 @@ impl Cgroup {
             return Ok(MemoryLimits::default());
         };
         let swap = member.dir.read_if_there(files.swap, &mut second)?;
-        memory::parse(member.version(), max, swap, page_size()).ok_or_else(|| member.dir.malformed(files.max))
+        memory::parse(member.version(), max, swap, member.tree.page).ok_or_else(|| member.dir.malformed(files.max))
     }
 }
 
@@ -164,9 +164,4 @@ fn explain(dir: &Dir, file: &'static str, error: Error) -> Error {
         }
         _ => error,
     }
-}
-
-pub(crate) fn page_size() -> u64 {
-    // Lossless: no machine has wider addresses.
-    u64::try_from(rustix::param::page_size()).unwrap_or(u64::MAX)
 }

@@ -1,6 +1,5 @@
 //! Reading what the kernel has counted.
 
-use crate::apply::page_size;
 use crate::cgroup::{Cgroup, file_missing};
 #[cfg(doc)]
 use crate::controllers::Controllers;
@@ -72,7 +71,7 @@ impl Cgroup {
         let current = dir.read(files.current, &mut first).map_err(|error| file_missing(dir, error))?;
         let current = text::number(current).ok_or_else(|| dir.malformed(files.current))?;
         let max = dir.read(files.max, &mut first).map_err(|error| file_missing(dir, error))?;
-        let max = memory::parse_limit(max, page_size()).ok_or_else(|| dir.malformed(files.max))?;
+        let max = memory::parse_limit(max, member.tree.page).ok_or_else(|| dir.malformed(files.max))?;
         let peak = dir.read_if_there(files.peak, &mut first)?.and_then(text::number);
         let events = match member.version() {
             Version::V2 => stats::memory_events_v2(dir.read("memory.events", &mut first)?),

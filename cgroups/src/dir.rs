@@ -41,8 +41,8 @@ fn resolve() -> ResolveFlags {
 
 impl Dir {
     /// Opens the root of a mount and verifies, once, that it is what mountinfo says: another file system may have
-    /// been mounted over it.
-    pub(crate) fn mount(path: &Path, version: Version, device: (u32, u32)) -> Result<Self> {
+    /// been mounted over it. With it comes the kernel's page size, which is the block size of these file systems.
+    pub(crate) fn mount(path: &Path, version: Version, device: (u32, u32)) -> Result<(Self, u64)> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty()))
             .map_err(|errno| Error::os(errno, Op::Open, path))?;
@@ -51,15 +51,16 @@ impl Dir {
             Version::V1 => CGROUP_MAGIC,
             Version::V2 => CGROUP2_MAGIC,
         };
-        let found = rustix::fs::fstatfs(&fd).map_err(check)?.f_type;
+        let system = rustix::fs::fstatfs(&fd).map_err(check)?;
         let stat = rustix::fs::fstat(&fd).map_err(check)?;
         let found_device = (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
-        if u64::try_from(found).ok() != Some(magic) || found_device != device {
+        if u64::try_from(system.f_type).ok() != Some(magic) || found_device != device {
             return Err(
                 Error::new(ErrorKind::NoCgroups, Op::Check, path).with_note("another file system is mounted over it")
             );
         }
-        Ok(Dir { fd, path: path.to_owned() })
+        let page = u64::try_from(system.f_bsize).unwrap_or_default();
+        Ok((Dir { fd, path: path.to_owned() }, page))
     }
 
     pub(crate) fn path(&self) -> &Path {

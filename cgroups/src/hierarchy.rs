@@ -177,8 +177,9 @@ impl Hierarchy {
 fn open_tree(found: &Mounted) -> Result<Tree> {
     let mut first_error = None;
     for view in &found.views {
-        let opened = Dir::mount(&view.point, found.version, found.device).and_then(|root| {
-            let mut tree = Tree { version: found.version, subsystems: found.subsystems, root, own: view.own.clone() };
+        let opened = Dir::mount(&view.point, found.version, found.device).and_then(|(root, page)| {
+            let (version, subsystems) = (found.version, found.subsystems);
+            let mut tree = Tree { version, subsystems, root, page, own: view.own.clone() };
             if found.version == Version::V2 {
                 let mut buffer = buffer();
                 let names = tree.root.read("cgroup.controllers", &mut buffer)?;

@@ -23,6 +23,8 @@ pub(crate) struct Tree {
     pub(crate) version: Version,
     pub(crate) subsystems: Subsystems,
     pub(crate) root: Dir,
+    /// The size of a page, in which the kernel counts memory.
+    pub(crate) page: u64,
     /// One's own cgroup, relative to the root.
     pub(crate) own: PathBuf,
 }

@@ -2,10 +2,12 @@
 
 use crate::program::{Arg, Slot};
 use crate::{Error, Stdio, Step};
-use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
 use nix::sys::stat::{Mode, SFlag, fstat, major, minor};
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, fstatfs};
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -40,6 +42,10 @@ impl CgroupEntry {
                 let flags = OFlag::from_bits_truncate(flags);
                 if magic != CGROUP_SUPER_MAGIC && magic != CGROUP2_SUPER_MAGIC {
                     return Err(refuse("is not a file of a cgroup file system"));
+                }
+                // "0" would mean something else in another file: a limit.
+                if path.file_name() != Some(OsStr::new("cgroup.procs")) && !path.starts_with("/proc/self/fd") {
+                    return Err(refuse("is not cgroup.procs"));
                 }
                 if flags & OFlag::O_ACCMODE == OFlag::O_RDONLY || flags.contains(OFlag::O_PATH) {
                     return Err(refuse("is not open for writing"));
@@ -92,16 +98,23 @@ pub(crate) struct Streams {
     pub(crate) sources: [Option<Arg>; 3],
     pub(crate) pipes: [bool; 3],
     /// To be kept open, as those of [`Names`].
-    pub(crate) null: Vec<OwnedFd>,
+    pub(crate) held: Vec<OwnedFd>,
 }
 
 impl Streams {
     pub(crate) fn bind(stdio: &[Stdio; 3], names: &mut Names) -> Result<Self, Error> {
-        let mut streams = Streams { sources: [None; 3], pipes: [false; 3], null: Vec::new() };
+        let mut streams = Streams { sources: [None; 3], pipes: [false; 3], held: Vec::new() };
+        let (input, output, errors) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+        let callers = [input.as_fd(), output.as_fd(), errors.as_fd()];
         let targets = stdio.iter().zip(STREAM).zip(&mut streams.sources).zip(&mut streams.pipes);
-        for (((stdio, slot), source), pipe) in targets {
+        let targets = targets.zip(callers.into_iter().zip(STREAM_NAMES));
+        for ((((stdio, slot), source), pipe), (stream, name)) in targets {
             *source = match stdio {
-                Stdio::Inherit => None,
+                Stdio::Inherit => inherit(stream, name)?.map(|fd| {
+                    let number = fd.as_raw_fd();
+                    streams.held.push(fd);
+                    number.into()
+                }),
                 Stdio::Pipe => {
                     *pipe = true;
                     Some(slot.into())
@@ -109,13 +122,29 @@ impl Streams {
                 Stdio::Null => {
                     let null = open_null()?;
                     let number = null.as_raw_fd();
-                    streams.null.push(null);
+                    streams.held.push(null);
                     Some(number.into())
                 }
                 Stdio::Fd(name) => Some(names.number(name)?.into()),
             };
         }
         Ok(streams)
+    }
+}
+
+/// A stream of the caller's stays where it is, unless it is to be closed at the start of a program: then it is put there again.
+fn inherit(stream: BorrowedFd<'_>, name: &str) -> Result<Option<OwnedFd>, Error> {
+    let failed = |errno| Error::os(Step::Prepare, "fcntl", errno).about(name);
+    match fcntl(stream, FcntlArg::F_GETFD) {
+        Ok(flags) if FdFlag::from_bits_truncate(flags).contains(FdFlag::FD_CLOEXEC) => {
+            let copy = stream.try_clone_to_owned().map_err(|e| failed(e.raw_os_error().unwrap_or(0)))?;
+            Ok(Some(copy))
+        }
+        Ok(_) => Ok(None),
+        Err(Errno::EBADF) => {
+            Err(Error::config(name, "is closed, and what is opened next would be it; use Stdio::Null"))
+        }
+        Err(errno) => Err(failed(errno as i32)),
     }
 }
 

@@ -8,8 +8,11 @@ use std::io::{PipeReader, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+/// Between two looks at a process that has ended and that somebody traces.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// A process that a [`Plan`](crate::Plan) has spawned, held by its pidfd.
 ///
@@ -28,7 +31,7 @@ pub struct Child {
     /// The reading end of the pipe from its standard error, if one was asked for.
     pub stderr: Option<PipeReader>,
     pid: u32,
-    pidfd: OwnedFd,
+    pidfd: Arc<OwnedFd>,
     status: Mutex<Option<ExitStatus>>,
 }
 
@@ -71,6 +74,11 @@ impl Child {
             if let Some(status) = self.try_wait()? {
                 return Ok(status);
             }
+            // It has ended, but another process traces it and has the status first: a hostile program can arrange that.
+            match sys::reap(self.pidfd.as_fd(), Block::Look) {
+                Ok(_) | Err(libc::ECHILD) => {}
+                Err(errno) => return Err(Error::os(Step::Wait, "waitid", errno)),
+            }
         }
     }
 
@@ -106,10 +114,14 @@ impl Child {
             if status.is_some() || start.elapsed() >= timeout {
                 return Ok(status);
             }
+            // It may have ended and still be traced by another process, see `wait`: there is nothing to wait for but time.
+            std::thread::sleep(LOOK_AGAIN.min(timeout.saturating_sub(start.elapsed())));
         }
     }
 
     /// Sends the process a signal, by number, `pidfd_send_signal(2)`. Number 0 only asks whether it could be sent.
+    ///
+    /// With [`Namespaces::PID`] the program is pid 1: `SIGKILL` and `SIGSTOP` reach it, of all others only those that it handles.
     ///
     /// # Errors
     /// [`NoSuchProcess`](crate::ErrorKind::NoSuchProcess) after the process has ended and been waited for; `EINVAL` for a number that is no

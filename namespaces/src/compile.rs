@@ -3,12 +3,13 @@
 use crate::bind::{CgroupEntry, Names, STREAM_NAMES, Streams};
 use crate::plan::{Parts, Plan};
 use crate::program::{Arg, Program, Slot, Sys, Then};
+use crate::sandbox::MountKind;
 use crate::sys::SIGNAL_SET_SIZE;
 use crate::{Error, Fds, IdMap, Namespaces, Root, Sandbox, Step, gate, mounts, start, sys};
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// For a file that one step opens. The first three slots are for pipes, see `bind::STREAM`; those after it for `mounts`.
 pub(crate) const FILE: Slot = Slot(3);
@@ -47,7 +48,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
         map_ids(&mut program, sandbox.user.unwrap_or(IdMap::root()));
     }
     if sandbox.namespaces.contains(Namespaces::MOUNT) {
-        mounts::compile(&mut program, root, &sandbox.mounts)?;
+        mounts::compile(&mut program, root, sandbox)?;
     }
     if let Some(name) = &sandbox.hostname {
         let text = program.string(c_string("hostname", name)?);
@@ -57,7 +58,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
     if let Some(path) = &sandbox.working_directory {
         change_directory(&mut program, path)?;
     }
-    hold(&mut program);
+    hold(&mut program, sandbox.die_with_parent);
     reset_signals(&mut program)?;
     start::compile(&mut program, sandbox)?;
 
@@ -70,7 +71,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
         die_with_parent: sandbox.die_with_parent,
         held: held
             .into_iter()
-            .chain(streams.null)
+            .chain(streams.held)
             .chain(cgroup.procs.into_iter().map(|(_, fd)| fd))
             .chain(parent)
             .collect(),
@@ -82,6 +83,9 @@ fn check(sandbox: &Sandbox) -> Result<(), Error> {
     let needs = |namespace, object: &str, words| {
         if sandbox.namespaces.contains(namespace) { Ok(()) } else { Err(Error::config(object, words)) }
     };
+    if !Namespaces::all().contains(sandbox.namespaces) {
+        return Err(Error::config("namespaces", "have a flag that is none"));
+    }
     if sandbox.program.is_empty() {
         return Err(Error::config("program", "is empty"));
     }
@@ -97,8 +101,15 @@ fn check(sandbox: &Sandbox) -> Result<(), Error> {
     for mount in &sandbox.mounts {
         let object = format!("mount on {:?}", mount.target);
         needs(Namespaces::MOUNT, &object, "needs Namespaces::MOUNT, or it would be the host's")?;
-        if !mount.target.is_absolute() {
+        let mut components = mount.target.components();
+        if components.next() != Some(Component::RootDir) {
             return Err(Error::config(object, "is not an absolute path"));
+        }
+        if mount.target.parent().is_none() || components.any(|part| !matches!(part, Component::Normal(_))) {
+            return Err(Error::config(object, "is the root, or has .. in it"));
+        }
+        if mount.kind == MountKind::Proc {
+            needs(Namespaces::PID, &object, "needs Namespaces::PID, or it would show the host's processes")?;
         }
     }
     Ok(())
@@ -159,9 +170,10 @@ fn connect(program: &mut Program, sources: &[Option<Arg>; 3]) {
 }
 
 /// Closes what it has of the host, so that no pipe of others stays open because of it, says that it is ready, and waits. The end of the file,
-/// when the caller is gone, is no release.
-fn hold(program: &mut Program) {
+/// when the caller is gone, is no release; and as long as it waits it dies with its parent, in case that somebody else has that file.
+fn hold(program: &mut Program, die_with_parent: bool) {
     let (gate, none): (Arg, Arg) = (gate::GATE.into(), 0_u64.into());
+    program.call(Step::Hold, "", Sys::prctl, [libc::PR_SET_PDEATHSIG.into(), libc::SIGKILL.into()]);
     for [first, last] in gate::OTHERS {
         program.call(Step::Hold, "", Sys::close_range, [first.into(), last.into(), none]);
     }
@@ -170,6 +182,9 @@ fn hold(program: &mut Program) {
     program.call_then(Step::Hold, "", Sys::sendto, tell, Then::Exactly(1, libc::EPIPE));
     let wait = [gate, none, none, libc::MSG_TRUNC.into(), none, none];
     program.call_then(Step::Hold, "", Sys::recvfrom, wait, Then::Exactly(1, libc::ECANCELED));
+    if !die_with_parent {
+        program.call(Step::Hold, "", Sys::prctl, [libc::PR_SET_PDEATHSIG.into(), none]);
+    }
 }
 
 /// The clone has reset all handlers, but what the caller ignores stays ignored; Rust's runtime ignores SIGPIPE.

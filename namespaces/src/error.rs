@@ -25,6 +25,9 @@ pub enum ErrorKind {
     PermissionDenied,
     /// The kernel lacks or has switched off what is asked for (`ENOSYS`, `EINVAL` of clone3, `EOPNOTSUPP`, `ENODEV`).
     Unsupported,
+    /// Somebody else is in the way (`EBUSY`): a cgroup that has controllers on for its children takes no process; a file that is
+    /// renamed again and again cannot be opened (`EAGAIN`).
+    Busy,
     /// A limit is reached: processes, namespaces, descriptors, memory (`EAGAIN`, `ENOSPC`, `EUSERS`, `EMFILE`, `ENFILE`, `ENOMEM`).
     LimitReached,
     /// The child was killed before the program started; [`Error::signal`] says by what.
@@ -59,7 +62,7 @@ impl Error {
     }
 
     pub(crate) fn os(step: Step, call: &'static str, errno: i32) -> Self {
-        Self::new(kind_of(step, errno), step, Some(call), Cause::Errno(errno))
+        Self::new(kind_of(step, call, errno), step, Some(call), Cause::Errno(errno))
     }
 
     pub(crate) fn killed(step: Step, signal: i32) -> Self {
@@ -127,18 +130,23 @@ impl Error {
 /// Puts the errno of an [`Error`] into an [`io::Error`]'s kind, for callers that speak `io::Result`.
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
-        let kind =
-            error.raw_os_error().map_or(io::ErrorKind::Other, |errno| io::Error::from_raw_os_error(errno).kind());
+        let kind = match error.raw_os_error() {
+            Some(errno) => io::Error::from_raw_os_error(errno).kind(),
+            None if error.kind() == ErrorKind::InvalidConfig => io::ErrorKind::InvalidInput,
+            None => io::ErrorKind::Other,
+        };
         io::Error::new(kind, error)
     }
 }
 
-fn kind_of(step: Step, errno: i32) -> ErrorKind {
+fn kind_of(step: Step, call: &str, errno: i32) -> ErrorKind {
     match errno {
         // clone3 of a kernel that does not know a flag or has no such namespace.
         libc::EINVAL if step == Step::Clone => ErrorKind::Unsupported,
         // A cgroup that has been deleted.
         libc::ENODEV if matches!(step, Step::Clone | Step::Cgroup) => ErrorKind::NotFound,
+        libc::EAGAIN if call == "openat2" => ErrorKind::Busy,
+        libc::EBUSY => ErrorKind::Busy,
         libc::ENOENT | libc::ENOTDIR => ErrorKind::NotFound,
         libc::EPERM | libc::EACCES => ErrorKind::PermissionDenied,
         libc::ENOSYS | libc::EOPNOTSUPP | libc::ENODEV => ErrorKind::Unsupported,

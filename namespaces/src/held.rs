@@ -6,9 +6,8 @@ use crate::sys::{Birth, Born, Frame};
 use crate::{Child, Error, Namespaces, Step, namespace};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
 /// What a thread needs that clones and then waits: not much.
@@ -26,38 +25,76 @@ const THREAD_STACK: usize = 128 << 10;
 /// # Ok::<(), cofferdam_namespaces::Error>(())
 /// ```
 ///
-/// Dropping it kills and reaps the child: it has done nothing yet, and nobody else knows of it. It also ends with the caller's process.
+/// Dropping it kills and reaps the child: it has done nothing yet, and nobody else knows of it. It also dies with the caller's process.
 #[derive(Debug)]
 pub struct Held {
     plan: Arc<Shared>,
-    born: Option<Born>,
+    born: Born,
     gate: Gate,
-    done: Receiver<Outcome>,
-    /// For the thread, to live as long as the child.
-    lifeline: Arc<Mutex<Option<OwnedFd>>>,
     thread: Option<JoinHandle<()>>,
+    told: Arc<Told>,
     ours: [Option<OwnedFd>; 3],
+    /// It is the caller's affair now, or gone.
+    released: bool,
 }
 
-/// Where the child came to, once it has left the caller's memory.
+/// What the thread and the caller tell each other.
+#[derive(Debug)]
+struct Told {
+    birth: Birth,
+    /// Where the child came to, once it has left the caller's memory.
+    outcome: OnceLock<Outcome>,
+    /// The child, if the thread is to stay for as long as it.
+    stay: OnceLock<Arc<OwnedFd>>,
+}
+
 type Outcome = Result<(usize, Option<i32>), Error>;
 
 pub(crate) fn hold(plan: &Arc<Shared>) -> Result<Held, Error> {
     let (gate, theirs) = Gate::pair()?;
     let mut pipes = Pipes::open(plan.parts.pipes)?;
     let ours = pipes.ours();
-    let (birth, lifeline) = (Arc::new(Birth::new()), Arc::new(Mutex::default()));
-    let (tell, done) = channel();
-    let thread =
-        Cloner { plan: plan.clone(), pipes, gate: theirs, birth: birth.clone(), lifeline: Arc::clone(&lifeline), tell };
-    let thread = thread::Builder::new().name("cofferdam-hold".into()).stack_size(THREAD_STACK).spawn(|| thread.run());
+    let told = Told { birth: Birth::new(), outcome: OnceLock::new(), stay: OnceLock::new() };
+    let told = Arc::new(told);
+    let cloner = Cloner { plan: plan.clone(), pipes, gate: theirs, told: told.clone() };
+    let thread = thread::Builder::new().name("cofferdam-hold".into()).stack_size(THREAD_STACK).spawn(|| cloner.run());
     let thread = thread.map_err(|e| Error::os(Step::Clone, "pthread_create", e.raw_os_error().unwrap_or(0)))?;
-    gate.wait()?;
-    let held = Held { plan: plan.clone(), born: birth.take(), gate, done, lifeline, thread: Some(thread), ours };
-    // Either the child says that it is ready, or the thread that there is nothing to wait for.
-    match held.done.try_recv() {
-        Ok(outcome) => Err(held.failed(outcome)),
-        Err(_) => Ok(held),
+    let ready = gate.wait();
+    let (failed, born) = (told.outcome.get().is_some(), told.birth.take());
+    match born {
+        Some(born) if ready.is_ok() && !failed => {
+            Ok(Held { plan: plan.clone(), born, gate, thread: Some(thread), told, ours, released: false })
+        }
+        // Either the thread says that there is nothing to wait for, or we cannot wait.
+        born => {
+            drop(gate);
+            if let (Some(born), false) = (&born, failed) {
+                end(born);
+            }
+            // It does not panic, and there is nothing to do if it did.
+            let _ = thread.join();
+            ready?;
+            Err(told.failure(plan, born.as_ref()))
+        }
+    }
+}
+
+impl Told {
+    /// Whether the program has started; if not, the child is reaped.
+    fn judge(&self, plan: &Shared, born: &Born) -> Result<(), Error> {
+        match self.outcome.get() {
+            Some(Ok(outcome)) => plan.judge(born, *outcome),
+            // A clone that failed has no child; and the thread tells before it opens the gate.
+            _ => Err(Error::status_lost()),
+        }
+    }
+
+    fn failure(self: Arc<Self>, plan: &Shared, born: Option<&Born>) -> Error {
+        if let Some(Err(error)) = born.map(|born| self.judge(plan, born)) {
+            return error;
+        }
+        let outcome = Arc::into_inner(self).and_then(|told| told.outcome.into_inner());
+        outcome.and_then(Result::err).unwrap_or_else(Error::status_lost)
     }
 }
 
@@ -66,23 +103,24 @@ struct Cloner {
     plan: Arc<Shared>,
     pipes: Pipes,
     gate: Gate,
-    birth: Arc<Birth>,
-    lifeline: Arc<Mutex<Option<OwnedFd>>>,
-    tell: Sender<Outcome>,
+    told: Arc<Told>,
 }
 
 impl Cloner {
     fn run(self) {
-        let mut slots = self.pipes.slots();
-        self.gate.fill(&mut slots);
-        let frame = Frame::new(self.plan.parts.program.ops(), slots, true);
-        let cloned = self.plan.clone_child(&frame, &self.birth);
-        // To nobody, if it was dropped meanwhile.
-        let _ = self.tell.send(cloned.map(|()| frame.outcome()));
-        self.gate.open();
-        let lifeline = self.lifeline.lock().unwrap_or_else(PoisonError::into_inner).take();
-        drop(self);
-        if let Some(pidfd) = lifeline {
+        let Cloner { plan, pipes, gate, told } = self;
+        let mut slots = pipes.slots();
+        gate.fill(&mut slots);
+        let frame = Frame::new(plan.parts.program.ops(), slots, true);
+        let cloned = plan.clone_child(&frame, &told.birth);
+        let _ = told.outcome.set(cloned.map(|()| frame.outcome()));
+        // What the caller then finds closed is closed.
+        drop((plan, pipes));
+        let stay = told.stay.get().cloned();
+        drop(told);
+        gate.open();
+        drop(gate);
+        if let Some(pidfd) = stay {
             let mut end = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
             while poll(&mut end, PollTimeout::NONE) == Err(Errno::EINTR) {}
         }
@@ -94,7 +132,7 @@ impl Held {
     #[must_use]
     #[doc(alias = "pid")]
     pub fn id(&self) -> u32 {
-        self.born.as_ref().map_or(0, |born| born.pid)
+        self.born.pid
     }
 
     /// A descriptor of one of its namespaces.
@@ -102,10 +140,7 @@ impl Held {
     /// # Errors
     /// As [`Child::namespace`].
     pub fn namespace(&self, which: Namespaces) -> Result<OwnedFd, Error> {
-        match &self.born {
-            Some(born) => namespace::open(born.pid, born.pidfd.as_fd(), which),
-            None => Err(Error::status_lost()),
-        }
+        namespace::open(self.born.pid, self.born.pidfd.as_fd(), which)
     }
 
     /// Starts the program, and returns when it has really started.
@@ -113,44 +148,33 @@ impl Held {
     /// # Errors
     /// As [`Plan::spawn`](crate::Plan::spawn).
     pub fn release(mut self) -> Result<Child, Error> {
-        let born = self.born.as_ref().ok_or_else(Error::status_lost)?;
-        if self.plan.parts.die_with_parent {
-            let pidfd = born.pidfd.try_clone();
-            let pidfd = pidfd.map_err(|e| Error::os(Step::Hold, "fcntl", e.raw_os_error().unwrap_or(0)))?;
-            *self.lifeline.lock().unwrap_or_else(PoisonError::into_inner) = Some(pidfd);
-            // It stays for as long as the child.
-            self.thread = None;
+        let stay = self.plan.parts.die_with_parent;
+        if stay {
+            self.told.stay.get_or_init(|| self.born.pidfd.clone());
         }
         self.gate.open();
         self.gate.wait()?;
-        let outcome = self.done.recv().unwrap_or_else(|_| Err(Error::status_lost()));
-        match outcome {
-            Ok(outcome) => {
-                let born = self.born.take().ok_or_else(Error::status_lost)?;
-                self.plan.judge(&born, outcome)?;
-                Ok(Child::new(born, std::mem::take(&mut self.ours)))
-            }
-            Err(error) => Err(error),
+        let judged = self.told.judge(&self.plan, &self.born);
+        self.released = true;
+        if stay && judged.is_ok() {
+            self.thread = None;
         }
+        judged?;
+        Ok(Child::new(self.born.clone(), std::mem::take(&mut self.ours)))
     }
+}
 
-    /// Why there is no child.
-    fn failed(mut self, outcome: Outcome) -> Error {
-        match (outcome, self.born.take()) {
-            (Err(error), _) => error,
-            (Ok(outcome), Some(born)) => match self.plan.judge(&born, outcome) {
-                Err(error) => error,
-                Ok(()) => Error::status_lost(),
-            },
-            (Ok(_), None) => Error::status_lost(),
-        }
+/// The pidfd: readable if it ends while it is held.
+impl AsFd for Held {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.born.pidfd.as_fd()
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if let Some(born) = self.born.take() {
-            end(&born);
+        if !self.released {
+            end(&self.born);
         }
         if let Some(thread) = self.thread.take() {
             // It does not panic, and there is nothing to do if it did.

@@ -6,7 +6,7 @@
 use crate::compile::{FILE, OPEN_HOW_SIZE, c_string, open_how};
 use crate::program::{Arg, Program, Slot, Sys, Then};
 use crate::sandbox::MountKind;
-use crate::{Error, Mount, Step};
+use crate::{Error, Mount, Namespaces, Sandbox, Step};
 use std::ffi::CString;
 use std::path::Path;
 
@@ -14,6 +14,10 @@ const CONTEXT: Slot = Slot(4);
 const MOUNT: Slot = Slot(5);
 const TARGET: Slot = Slot(6);
 const TREE: Slot = Slot(7);
+// 8 to 12 are for the gate.
+const UMASK: Slot = Slot(13);
+/// As many as there are devices.
+const NODES: [Slot; DEVICES.len()] = [Slot(14), Slot(15), Slot(16), Slot(17), Slot(18), Slot(19)];
 
 const FSOPEN_CLOEXEC: u64 = 1;
 const FSMOUNT_CLOEXEC: u64 = 1;
@@ -26,7 +30,8 @@ const QUIET: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
 const ZERO: Arg = Arg::Value(0);
 
 /// Devices that every program may expect, see `dev(4)` of the container engines.
-const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+const DEVICES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 const DEV_LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
@@ -36,11 +41,12 @@ const DEV_LINKS: [(&str, &str); 5] = [
 ];
 
 /// Makes mounts private, attaches the root, mounts inside it, and lets the host's root go.
-pub(crate) fn compile(program: &mut Program, root: Option<i32>, mounts: &[Mount]) -> Result<(), Error> {
-    let mut child = Mounts { here: program.string(CString::default()), root, program };
+pub(crate) fn compile(program: &mut Program, root: Option<i32>, sandbox: &Sandbox) -> Result<(), Error> {
+    let own_user = sandbox.namespaces.contains(Namespaces::USER);
+    let mut child = Mounts { here: program.string(CString::default()), root, own_user, program };
     child.make_private(Step::Propagation);
     child.attach_root();
-    for mount in mounts {
+    for mount in &sandbox.mounts {
         child.mount(mount)?;
     }
     // Last: in a user namespace proc can only be mounted while another one is in sight.
@@ -51,6 +57,8 @@ pub(crate) fn compile(program: &mut Program, root: Option<i32>, mounts: &[Mount]
 struct Mounts<'a> {
     program: &'a mut Program,
     root: Option<i32>,
+    /// Without a user namespace of its own the child can make devices.
+    own_user: bool,
     /// The empty path: the descriptor itself.
     here: u64,
 }
@@ -137,39 +145,64 @@ impl Mounts<'_> {
         self.program.call(Step::Mount, target, Sys::move_mount, attach);
     }
 
-    /// A small tmpfs with the host's harmless devices bound into it (a user namespace may not make any), its own terminals and shared memory.
+    /// A small tmpfs with harmless devices, its own terminals and shared memory.
     fn dev(&mut self, target: &Path) {
+        if self.own_user {
+            // Before anything hides them.
+            for ((name, ..), slot) in DEVICES.into_iter().zip(NODES) {
+                self.open_device(&target.join(name), name, slot);
+            }
+        }
         self.create(target, "tmpfs", &[("mode", "755"), ("size", "64k")], QUIET, MOUNT);
         self.attach(target, MOUNT, TARGET);
-        for name in DEVICES {
-            self.bind_device(&target.join(name), name);
+        // Modes are as given.
+        self.program.call_then(Step::Mount, target, Sys::umask, [ZERO], Then::Keep(UMASK));
+        for ((name, major, minor), slot) in DEVICES.into_iter().zip(NODES) {
+            if self.own_user {
+                self.bind_device(&target.join(name), name, slot);
+            } else {
+                self.make_device(&target.join(name), name, libc::makedev(major, minor));
+            }
         }
         for (name, to) in DEV_LINKS {
             let (link, destination) = (self.text(name), self.text(to));
             self.program.call(Step::Mount, target.join(name), Sys::symlinkat, [destination, MOUNT.into(), link]);
         }
         let terminals: &[_] = &[("ptmxmode", "666"), ("mode", "620")];
-        self.inner(&target.join("pts"), "pts", "devpts", terminals);
-        self.inner(&target.join("shm"), "shm", "tmpfs", &[("mode", "1777"), ("size", "64m")]);
+        self.inner(&target.join("pts"), "pts", "devpts", terminals, QUIET);
+        let memory: &[_] = &[("mode", "1777"), ("size", "64m")];
+        self.inner(&target.join("shm"), "shm", "tmpfs", memory, QUIET | libc::MOUNT_ATTR_NODEV);
+        self.program.call(Step::Mount, target, Sys::umask, [UMASK.into()]);
     }
 
-    fn bind_device(&mut self, object: &Path, name: &str) {
+    /// A user namespace may not make devices: it gets the host's.
+    fn open_device(&mut self, object: &Path, name: &str, into: Slot) {
+        let device = self.text(&format!("/dev/{name}"));
+        let flags = OPEN_TREE_CLONE | u64::from(libc::O_CLOEXEC.cast_unsigned());
+        let clone = [libc::AT_FDCWD.into(), device, flags.into()];
+        self.program.call_then(Step::Mount, object, Sys::open_tree, clone, Then::Keep(into));
+    }
+
+    fn bind_device(&mut self, object: &Path, name: &str, device: Slot) {
         let file = self.text(name);
         let flags = libc::O_CREAT | libc::O_EXCL | libc::O_CLOEXEC | libc::O_NOFOLLOW;
         let make = [MOUNT.into(), file, flags.into(), 0o666_u32.into()];
         self.program.call_then(Step::Mount, object, Sys::openat, make, Then::Keep(FILE));
-        let device = self.text(&format!("/dev/{name}"));
-        let flags = OPEN_TREE_CLONE | u64::from(libc::O_CLOEXEC.cast_unsigned());
-        let clone = [libc::AT_FDCWD.into(), device, flags.into()];
-        self.program.call_then(Step::Mount, object, Sys::open_tree, clone, Then::Keep(TREE));
-        self.attach(object, TREE, FILE);
+        self.attach(object, device, FILE);
+    }
+
+    /// Its own, so that what is done to it (a mode, an owner) is not done to the host's.
+    fn make_device(&mut self, object: &Path, name: &str, number: u64) {
+        let file = self.text(name);
+        let make = [MOUNT.into(), file, (libc::S_IFCHR | 0o666).into(), number.into()];
+        self.program.call(Step::Mount, object, Sys::mknodat, make);
     }
 
     /// A file system of its own on a new directory of the one just mounted.
-    fn inner(&mut self, object: &Path, name: &str, kind: &str, options: &[(&str, &str)]) {
+    fn inner(&mut self, object: &Path, name: &str, kind: &str, options: &[(&str, &str)], attributes: u64) {
         let name = self.text(name);
         self.program.call(Step::Mount, object, Sys::mkdirat, [MOUNT.into(), name, 0o755_u32.into()]);
-        self.create(object, kind, options, QUIET, TREE);
+        self.create(object, kind, options, attributes, TREE);
         let attach = [TREE.into(), self.here.into(), MOUNT.into(), name, FROM_FD.into()];
         self.program.call(Step::Mount, object, Sys::move_mount, attach);
     }

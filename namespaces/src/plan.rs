@@ -3,7 +3,7 @@
 use crate::bind::{STREAM, STREAM_NAMES, above_streams, path_of};
 use crate::program::{Program, SLOTS};
 use crate::sys::{self, Birth, Block, Born, Frame, SignalMask, Stack};
-use crate::{Call, Child, Error, Held, Namespaces, Step};
+use crate::{Call, Child, Error, Held, Namespaces, Step, scope};
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 use std::ffi::OsString;
@@ -69,6 +69,7 @@ impl Plan {
     /// What kept the program from starting, by [step](Error::step): nothing is left of the process then.
     pub fn spawn(&self) -> Result<Child, Error> {
         let plan = &*self.0;
+        scope::check(plan.parts.namespaces)?;
         let mut pipes = Pipes::open(plan.parts.pipes)?;
         let frame = Frame::new(plan.parts.program.ops(), pipes.slots(), false);
         let birth = Birth::new();
@@ -86,10 +87,15 @@ impl Plan {
     /// It takes a thread of its own, which is suspended in the caller's place. With [`die_with_parent`](crate::Sandbox::die_with_parent) that thread stays until the child
     /// has ended, so that the child then dies with the caller's *process*, whichever thread calls this.
     ///
+    /// That thread cannot answer meanwhile. As long as a child is held, the caller's process cannot be stopped (`SIGSTOP`, job control), attached to by a
+    /// debugger, or change its user or group by libc, which waits for all threads: release soon. A held child has the caller's memory:
+    /// do not give its user namespace to anybody who is not trusted with that.
+    ///
     /// # Errors
     /// As [`spawn`](Plan::spawn), but for the start of the program.
     #[doc(alias("create", "suspend"))]
     pub fn hold(&self) -> Result<Held, Error> {
+        scope::check(self.0.parts.namespaces)?;
         crate::held::hold(&self.0)
     }
 }
@@ -113,13 +119,20 @@ impl Shared {
                 }
                 Err(error)
             }
-            (Err(errno), _) => {
-                let error = Error::os(Step::Clone, "clone3", errno);
-                Err(match cgroup {
-                    Some(directory) => error.about(path_of(directory.as_fd())),
-                    None => error,
-                })
-            }
+            (Err(errno), _) => Err(Error::os(Step::Clone, "clone3", errno).about(self.clone_object(errno))),
+        }
+    }
+
+    /// What a refused clone was about: the cgroup, or the namespaces, or one cannot tell.
+    fn clone_object(&self, errno: i32) -> String {
+        let directory = self.parts.cgroup.as_ref().map(|fd| path_of(fd.as_fd()));
+        let of_cgroup = [libc::EACCES, libc::EBUSY, libc::ENODEV, libc::ENOENT, libc::EOPNOTSUPP].contains(&errno);
+        let namespaces: Vec<_> = self.parts.namespaces.iter_names().map(|(name, _)| name).collect();
+        let namespaces = namespaces.join(" | ");
+        match directory {
+            Some(path) if of_cgroup => path.display().to_string(),
+            Some(path) => format!("{namespaces} in {}", path.display()),
+            None => namespaces,
         }
     }
 

@@ -6,9 +6,10 @@
 use crate::Step;
 use std::ffi::{CString, OsStr, OsString};
 use std::fmt;
+use std::sync::atomic::AtomicU64;
 
 /// Results of earlier calls and values that differ from spawn to spawn, as many as a child can hold.
-pub(crate) const SLOTS: usize = 16;
+pub(crate) const SLOTS: usize = 24;
 
 /// A value that is known only in the child, or only at the spawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +59,7 @@ pub(crate) struct Program {
     objects: Vec<OsString>,
     // Boxes do not move when this struct does, so that addresses in `ops` stay good.
     strings: Vec<CString>,
-    words: Vec<Box<[u64]>>,
+    words: Vec<Box<[AtomicU64]>>,
 }
 
 macro_rules! calls {
@@ -88,6 +89,7 @@ calls! {
     fsmount = SYS_fsmount,
     fsopen = SYS_fsopen,
     mkdirat = SYS_mkdirat,
+    mknodat = SYS_mknodat,
     mount = SYS_mount,
     move_mount = SYS_move_mount,
     open_tree = SYS_open_tree,
@@ -102,6 +104,7 @@ calls! {
     sendto = SYS_sendto,
     sethostname = SYS_sethostname,
     symlinkat = SYS_symlinkat,
+    umask = SYS_umask,
     umount2 = SYS_umount2,
     unshare = SYS_unshare,
     write = SYS_write,
@@ -159,17 +162,14 @@ impl Program {
 
     /// The address of a string that the child may read.
     pub(crate) fn string(&mut self, string: CString) -> u64 {
-        let address = string.as_ptr().expose_provenance() as u64;
         self.strings.push(string);
-        address
+        self.strings.last().map_or(0, |kept| kept.as_ptr().expose_provenance() as u64)
     }
 
-    /// The address of machine words that the child may read: a struct, a list of pointers.
-    pub(crate) fn words(&mut self, words: impl Into<Box<[u64]>>) -> u64 {
-        let words = words.into();
-        let address = words.as_ptr().expose_provenance() as u64;
-        self.words.push(words);
-        address
+    /// The address of machine words for the child: a struct, a list of pointers. The kernel writes into some of them (`poll(2)`).
+    pub(crate) fn words(&mut self, words: impl IntoIterator<Item = u64>) -> u64 {
+        self.words.push(words.into_iter().map(AtomicU64::new).collect());
+        self.words.last().map_or(0, |kept| kept.as_ptr().expose_provenance() as u64)
     }
 
     pub(crate) fn ops(&self) -> &[Op] {

@@ -54,7 +54,7 @@ impl Sandbox {
     /// A process of `program`, without any namespace of its own and with an empty environment.
     ///
     /// A program with a slash is a path, seen from the sandbox; one without is looked for in `PATH` of the *sandbox's* environment,
-    /// or in `/bin:/usr/bin` where that has none, as `execvp(3)` does.
+    /// or in `/bin:/usr/bin` where that has none, as `execvp(3)` does. (A script must begin with `#!`: no shell is tried.)
     #[must_use]
     pub fn new(program: impl Into<OsString>) -> Self {
         Sandbox {
@@ -220,6 +220,9 @@ impl Sandbox {
 ///
 /// The process holds every capability in its namespace until it starts the program; the program keeps them if it is user 0.
 /// `setgroups(2)` is denied inside.
+///
+/// Inside, the caller's own files and processes are still the caller's. If the caller is root, so is user 0 inside, for every file and every setting
+/// of the kernel (`/proc/sys`) that it can reach: what makes the difference for root is a root directory without such things, not this map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct IdMap {
     pub(crate) uid: u32,
@@ -279,13 +282,13 @@ pub(crate) enum MountKind {
 impl Mount {
     /// A fresh `proc(5)` that shows the sandbox's own pid namespace; nosuid, nodev, noexec.
     ///
-    /// In a user namespace the kernel demands [`Namespaces::PID`], and that the caller's own `/proc` has nothing mounted over its parts.
+    /// Needs [`Namespaces::PID`]. In a user namespace the kernel demands that the caller's own `/proc` has nothing mounted over its parts.
     #[must_use]
     pub fn proc(target: impl Into<PathBuf>) -> Self {
         Mount { target: target.into(), kind: MountKind::Proc }
     }
 
-    /// A minimal `/dev`: null, zero, full, random, urandom and tty of the host, terminals (`pts`, `ptmx`) and shared memory (`shm`, at most
+    /// A minimal `/dev`: null, zero, full, random, urandom and tty (in a user namespace, which may not make devices, the host's own), terminals (`pts`, `ptmx`) and shared memory (`shm`, at most
     /// 64 MiB) of the sandbox's own, and the links fd, stdin, stdout and stderr.
     #[must_use]
     pub fn dev(target: impl Into<PathBuf>) -> Self {

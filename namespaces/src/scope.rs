@@ -1,6 +1,7 @@
 //! Working as root without being root: a user namespace in which the caller's own code runs.
 
 use crate::{Error, Fds, IdMap, Namespaces, Sandbox, Step};
+use std::cell::Cell;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -21,7 +22,10 @@ use std::thread;
 /// let status = unsafe {
 ///     scope.run(|| -> Result<_, Box<dyn std::error::Error + Send + Sync>> {
 ///         let root = overlay()?; // mounted with the rights of the scope
-///         let sandbox = Sandbox::new("/bin/sh").namespaces(Namespaces::MOUNT).root(Root::mount("root"));
+///         let sandbox = Sandbox::new("/bin/sh")
+///             .user(IdMap::root()) // one of its own: in the scope's it could write our memory
+///             .namespaces(Namespaces::MOUNT)
+///             .root(Root::mount("root"));
 ///         Ok(sandbox.spawn_with(Fds::new().bind("root", root))?.wait()?)
 ///     })
 /// }?;
@@ -68,6 +72,32 @@ impl Scope {
             thread.join().unwrap_or_else(|panic| resume_unwind(panic))
         })
     }
+}
+
+thread_local! {
+    /// Whether this thread lends its identity to a closure in a scope.
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs a closure as one that is in a scope.
+pub(crate) fn inside<R>(closure: impl FnOnce() -> R) -> R {
+    struct Outside;
+    impl Drop for Outside {
+        fn drop(&mut self) {
+            INSIDE.set(false);
+        }
+    }
+    INSIDE.set(true);
+    let _outside = Outside;
+    closure()
+}
+
+/// Refuses a program that would share the user namespace of a process that has our memory: it could write it, `process_vm_writev(2)`.
+pub(crate) fn check(namespaces: Namespaces) -> Result<(), Error> {
+    if INSIDE.get() && !namespaces.contains(Namespaces::USER) {
+        return Err(Error::config("sandbox in a scope", "needs a user namespace of its own"));
+    }
+    Ok(())
 }
 
 fn failed(call: &'static str, error: &std::io::Error) -> Error {

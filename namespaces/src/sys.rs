@@ -14,7 +14,9 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::{NonNull, null_mut};
-use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::Relaxed};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize};
 
 /// Everything that the child reads and all that it tells.
 #[derive(Debug)]
@@ -56,8 +58,16 @@ extern "C" fn child(frame: *mut libc::c_void) -> ! {
             Arg::Value(value) => value,
             Arg::Slot(slot) => slots.get(slot.0 as usize).map_or(u64::MAX, |value| value.cast_unsigned()),
         });
-        // SAFETY: the program was made from system calls and arguments that are valid in any process; pointers are to memory that it owns.
-        let result = unsafe { syscall6(op.number, [a, b, c, d, e, f]) };
+        let mut tries = 0;
+        let result = loop {
+            // SAFETY: the program was made from system calls and arguments that are valid in any process; pointers are to memory that it owns.
+            let result = unsafe { syscall6(op.number, [a, b, c, d, e, f]) };
+            // A rename anywhere on the machine may have come between its steps.
+            if op.number != libc::SYS_openat2 || errno_of(result) != libc::EAGAIN || tries == OPENAT2_TRIES {
+                break result;
+            }
+            tries += 1;
+        };
         let errno = if result < 0 { errno_of(result) } else { 0 };
         let failure = match op.then {
             Then::Keep(slot) if errno == 0 => {
@@ -73,12 +83,8 @@ extern "C" fn child(frame: *mut libc::c_void) -> ! {
                 denied = true;
                 0
             }
-            Then::TryNext
-                if matches!(errno, libc::ENOENT | libc::ENOTDIR | libc::ESTALE | libc::ENODEV | libc::ETIMEDOUT) =>
-            {
-                0
-            }
-            _ if denied && errno == libc::ENOENT => libc::EACCES,
+            Then::TryNext if is_elsewhere(errno) => 0,
+            _ if denied && is_elsewhere(errno) => libc::EACCES,
             _ => errno,
         };
         if failure != 0 {
@@ -87,6 +93,14 @@ extern "C" fn child(frame: *mut libc::c_void) -> ! {
         }
     }
     exit()
+}
+
+/// How often an `openat2(2)` is tried that has been interfered with.
+const OPENAT2_TRIES: u32 = 64;
+
+/// A program that is not there, as `execvp(3)` sees it: it may be in the next place.
+fn is_elsewhere(errno: i32) -> bool {
+    matches!(errno, libc::ENOENT | libc::ENOTDIR | libc::ESTALE | libc::ENODEV | libc::ETIMEDOUT)
 }
 
 fn exit() -> ! {
@@ -136,10 +150,10 @@ const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
 const CLONE_INTO_CGROUP: u64 = 1 << 33;
 
 /// A process just cloned.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Born {
     pub(crate) pid: u32,
-    pub(crate) pidfd: OwnedFd,
+    pub(crate) pidfd: Arc<OwnedFd>,
 }
 
 /// Where the kernel notes the pid and the pidfd of the child, before the child makes its first step.
@@ -162,7 +176,7 @@ impl Birth {
         }
         // SAFETY: the kernel has opened this descriptor, CLOEXEC, and put it here, from where it is taken once.
         let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-        Some(Born { pid: self.pid.load(Relaxed).cast_unsigned(), pidfd })
+        Some(Born { pid: self.pid.load(Relaxed).cast_unsigned(), pidfd: Arc::new(pidfd) })
     }
 }
 
@@ -197,21 +211,38 @@ impl Scope {
     /// [`Step::Scope`]: a namespace could not be joined, the working directory is not there, or the process was killed.
     ///
     /// # Safety
-    /// The closure runs with the identity of a suspended thread: thread-locals and locks work, but the kernel knows another thread and process
-    /// id. It must not rely on these: it must not use locks that know their owner by thread id (`PTHREAD_PRIO_INHERIT`), allocators that use `rseq(2)`
-    /// (the per-CPU mode of `TCMalloc`), change credentials (the dumpable flag belongs to the memory), or leave a thread running.
+    /// The closure's process has this program's memory, and the rights of root in the scope.
+    ///
+    /// - Nothing that is not trusted may run in the scope's own user namespace: it could write this program's memory. A [`Sandbox`](crate::Sandbox) that is
+    ///   spawned inside needs a user namespace of its own ([`Sandbox::user`](crate::Sandbox::user)), or is refused; start nothing untrusted
+    ///   by other means.
+    /// - The closure runs with the identity of a suspended thread: thread-locals and locks work, but the kernel knows another thread and process
+    ///   id. It must not use locks that know their owner by thread id (`PTHREAD_PRIO_INHERIT`), allocators that use `rseq(2)` (the per-CPU mode of
+    ///   `TCMalloc`), or change credentials (the dumpable flag belongs to the memory).
+    /// - It must not leave a thread running that may hold a lock: all its threads end with it.
+    /// - If its process is killed from outside ([`Killed`](crate::ErrorKind::Killed)), locks that it held stay locked, the allocator's among them: end the program
+    ///   soon. Nothing but `SIGKILL` reaches it from outside; a stack overflow, which ends any program, does this too.
+    ///
     /// Rust's own locks, channels, collections and files, the system's allocator, and the cofferdam crates are fine.
     pub unsafe fn run<R: Send>(&self, closure: impl FnOnce() -> R + Send) -> Result<R, Error> {
-        let mut closure = Some(closure);
-        let mut result = None;
-        let mut body = || result = closure.take().map(|closure| catch_unwind(AssertUnwindSafe(closure)));
-        let ended = self
-            .run_with(|namespaces, directory| Errand { namespaces, directory, body: &mut body, failed: None }.run());
+        let (mut closure, mut result) = (Some(closure), None);
+        // A process that is killed may leave half a result: it counts when this has been set after it.
+        let done = AtomicBool::new(false);
+        let mut body = || {
+            result = closure.take().map(|closure| catch_unwind(AssertUnwindSafe(|| crate::scope::inside(closure))));
+            done.store(true, Release);
+        };
+        let ended = self.run_with(|namespaces, directory| {
+            Errand { namespaces, directory, body: &mut body, failed: None, parent: std::process::id() }.run()
+        });
+        if !done.load(Acquire) {
+            std::mem::forget(result);
+            return Err(ended.err().unwrap_or_else(Error::status_lost));
+        }
         match (ended, result) {
             (_, Some(Ok(result))) => Ok(result),
             (_, Some(Err(panic))) => resume_unwind(panic),
-            (Err(error), None) => Err(error),
-            (Ok(()), None) => Err(Error::status_lost()),
+            (ended, None) => Err(ended.err().unwrap_or_else(Error::status_lost)),
         }
     }
 }
@@ -226,6 +257,8 @@ struct Errand<'a> {
     body: &'a mut (dyn FnMut() + Send),
     /// The system call that failed before the body was run, and its errno.
     failed: Option<(&'static str, i32)>,
+    /// This program's process id: whoever has another parent than that has lost it.
+    parent: u32,
 }
 
 impl Errand<'_> {
@@ -268,7 +301,11 @@ extern "C" fn run_errand(errand: *mut libc::c_void) -> ! {
             exit();
         }
     }
-    (errand.body)();
+    // SAFETY: no arguments.
+    let parent = unsafe { syscall6(libc::SYS_getppid, [0; 6]) };
+    if parent == i64::from(errand.parent) {
+        (errand.body)();
+    }
     exit()
 }
 
@@ -447,13 +484,21 @@ pub(crate) const SIGNAL_SET_SIZE: u64 = 8;
 pub(crate) enum Block {
     Yes,
     No,
+    /// Waits, and leaves the status for another call.
+    Look,
 }
 
 /// waitid(2) on a pidfd: what became of the process, as `wait(2)` encodes it; `None` while it runs.
 ///
 /// With `__WALL`, because a child that never started a program has no exit signal.
 pub(crate) fn reap(pidfd: BorrowedFd<'_>, block: Block) -> Result<Option<i32>, i32> {
-    let options = libc::WEXITED | libc::__WALL | if block == Block::No { libc::WNOHANG } else { 0 };
+    let options = libc::WEXITED
+        | libc::__WALL
+        | match block {
+            Block::Yes => 0,
+            Block::No => libc::WNOHANG,
+            Block::Look => libc::WNOWAIT,
+        };
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     loop {
         // SAFETY: `info` is writable and of the right type.

@@ -42,6 +42,7 @@ pub(crate) fn clone_refused() {
         (ErrorKind::PermissionDenied, Step::Clone, Some(libc::EPERM))
     );
     assert_eq!(error.system_call(), Some("clone3"));
+    assert_eq!(error.object().unwrap(), "NET");
 }
 
 /// A mount point that is no directory, or is not there: named, with its errno.
@@ -60,6 +61,7 @@ pub(crate) fn mount_point_missing() {
 /// What makes no sense is found before the clone, and named.
 pub(crate) fn invalid_configuration() {
     let base = Sandbox::new("/bin/true");
+    let mounts = base.clone().namespaces(Namespaces::MOUNT | Namespaces::PID);
     let cases = [
         (Sandbox::new(""), "program"),
         (Sandbox::new("/bin/tr\0ue"), "program"),
@@ -72,7 +74,11 @@ pub(crate) fn invalid_configuration() {
         (base.clone().namespaces(Namespaces::UTS).hostname("x".repeat(65)), "hostname"),
         (base.clone().namespaces(Namespaces::UTS).hostname("x\0"), "hostname"),
         (base.clone().mount(Mount::proc("/proc")), "mount on \"/proc\""),
-        (base.clone().namespaces(Namespaces::MOUNT).mount(Mount::proc("proc")), "mount on \"proc\""),
+        (mounts.clone().mount(Mount::proc("proc")), "mount on \"proc\""),
+        (mounts.clone().mount(Mount::proc("/")), "mount on \"/\""),
+        (mounts.clone().mount(Mount::proc("/proc/../dev")), "mount on \"/proc/../dev\""),
+        (base.clone().namespaces(Namespaces::MOUNT).mount(Mount::proc("/proc")), "mount on \"/proc\""),
+        (base.clone().namespaces(Namespaces::from_bits_retain(libc::CLONE_FILES as u64)), "namespaces"),
         (base.clone().root(Root::mount("root")), "root"),
         (base.clone().namespaces(Namespaces::MOUNT).root(Root::mount("root")), "descriptor \"root\""),
         (base.clone().stdout(Stdio::fd("log")), "descriptor \"log\""),
@@ -82,6 +88,7 @@ pub(crate) fn invalid_configuration() {
         assert_eq!((error.kind(), error.step()), (ErrorKind::InvalidConfig, Step::Configure), "{error}");
         assert!(error.object().unwrap().to_string_lossy().starts_with(object), "{error}");
         assert_eq!(error.raw_os_error(), None, "{error}");
+        assert_eq!(std::io::Error::from(error).kind(), std::io::ErrorKind::InvalidInput);
     }
 }
 
@@ -113,6 +120,9 @@ pub(crate) fn path_is_searched_as_execvp_does() {
     assert_eq!(output(tool(&[nowhere, &closed, &open])), "found\n");
     let error = refused(&tool(&[&closed, nowhere]));
     assert_eq!((error.kind(), error.object().unwrap().to_str()), (ErrorKind::PermissionDenied, Some("tool")));
+    // Also if the last place is no directory.
+    let error = refused(&tool(&[&closed, Path::new("/dev/null")]));
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
     let error = refused(&tool(&[nowhere]));
     assert_eq!((error.kind(), error.object().unwrap().to_str()), (ErrorKind::NotFound, Some("tool")));
     // An empty part is the working directory, the sandbox's.

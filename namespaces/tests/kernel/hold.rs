@@ -9,6 +9,7 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::thread;
 use std::time::Duration;
@@ -152,6 +153,42 @@ pub(crate) fn outlives_the_holding_thread_and_not_the_process() {
     threads_end();
 }
 
+/// Killed at any moment before its release, it says so, and nothing is left.
+pub(crate) fn killed_and_released_at_once() {
+    let plan = plan(&Sandbox::new("/bin/true"));
+    for _ in 0..300 {
+        let held = plan.hold().unwrap();
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(held.id()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+        let error = held.release().unwrap_err();
+        assert_eq!((error.step(), error.signal()), (Step::Hold, Some(libc::SIGKILL)), "{error}");
+    }
+    assert_eq!(waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::__WALL), Err(Errno::ECHILD));
+    threads_end();
+}
+
+/// A pipe of its output ends with it, and a dropped plan lets go of its descriptors, as soon as the caller can look.
+pub(crate) fn nothing_lingers_after_release() {
+    for die_with_parent in [false, true] {
+        let mut sandbox = Sandbox::new("/bin/true").stdin(Stdio::fd("kept")).stdout(Stdio::Pipe);
+        if die_with_parent {
+            sandbox = sandbox.die_with_parent();
+        }
+        for _ in 0..200 {
+            let (told, tell) = nix::unistd::pipe().unwrap();
+            let held = sandbox.prepare(Fds::new().bind("kept", tell)).unwrap().hold().unwrap();
+            let mut child = held.release().unwrap();
+            assert!(child.wait().unwrap().success());
+            nix::fcntl::fcntl(&told, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).unwrap();
+            assert_eq!(nix::unistd::read(&told, &mut [0]), Ok(0), "the plan's descriptor is still open");
+            let output = child.stdout.take().unwrap();
+            nix::fcntl::fcntl(&output, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).unwrap();
+            assert_eq!(nix::unistd::read(&output, &mut [0]), Ok(0), "the pipe is still open");
+        }
+    }
+    threads_end();
+}
+
 /// The caller dies while the child waits, or after: in both cases the pipe that the child has for its output ends.
 pub(crate) fn ends_with_the_caller() {
     for release in [false, true] {
@@ -173,6 +210,35 @@ pub(crate) fn ends_with_the_caller() {
         nix::sys::wait::waitpid(caller, None).unwrap();
         assert_eq!(fs::File::from(told).read(&mut [0]).unwrap(), 0, "the pipe ends");
     }
+}
+
+/// A fork of the caller's has copies of all its descriptors, also of what the child waits at, and lives on.
+pub(crate) fn ends_with_the_caller_whatever_it_forked() {
+    let (told, tell) = nix::unistd::pipe().unwrap();
+    let (stays, end) = nix::unistd::pipe().unwrap();
+    let caller = crate::faults::fork(|| {
+        let sandbox = Sandbox::new("/bin/true").stdout(Stdio::fd("pipe"));
+        let held = sandbox.prepare(Fds::new().bind("pipe", tell.try_clone().unwrap())).unwrap().hold().unwrap();
+        crate::faults::fork(|| {
+            // Everything but the gate and what it waits for.
+            let (keep, folder) = (stays.as_raw_fd(), fs::read_dir("/proc/self/fd").unwrap());
+            let open: Vec<i32> = folder.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()).collect();
+            for fd in open {
+                let link = fs::read_link(format!("/proc/self/fd/{fd}")).unwrap_or_default();
+                if fd != keep && link.to_string_lossy().starts_with("pipe:") {
+                    let _ = nix::unistd::close(fd);
+                }
+            }
+            let _ = nix::unistd::read(&stays, &mut [0]);
+            nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).unwrap();
+        });
+        std::mem::forget(held);
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).unwrap();
+    });
+    drop(tell);
+    nix::sys::wait::waitpid(caller, None).unwrap();
+    assert_eq!(fs::File::from(told).read(&mut [0]).unwrap(), 0, "the pipe ends");
+    drop(end);
 }
 
 pub(crate) fn many_at_once() {

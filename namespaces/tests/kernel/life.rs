@@ -124,6 +124,30 @@ pub(crate) fn outlives_the_spawning_thread() {
     child.wait().unwrap();
 }
 
+/// A process that has ended, but is traced by another one, is waited for without turning in circles: few system calls, however long it takes.
+pub(crate) fn traced_by_its_own_child() {
+    let script = "import ctypes, os, signal, sys
+libc = ctypes.CDLL(None)
+parent = os.getpid()
+ready, go = os.pipe(), os.pipe()
+if os.fork() == 0:
+    assert libc.ptrace(0x4206, parent, 0, 0) == 0  # PTRACE_SEIZE
+    os.write(ready[1], b'x')
+    os.close(go[1])
+    os.read(go[0], 1)  # until the parent has ended
+    signal.sigtimedwait([signal.SIGUSR1], 0.5)
+    os._exit(0)
+libc.prctl(0x59616d61, -1, 0, 0, 0)  # PR_SET_PTRACER_ANY, where Yama is
+os.read(ready[0], 1)
+os._exit(9)";
+    let child = Sandbox::new("/usr/bin/python3").args(["-c", script]).spawn().unwrap();
+    let (calls, status) =
+        cofferdam_testkit::fault::Watch::only(&[libc::SYS_poll, libc::SYS_waitid]).record(|| child.wait());
+    assert_eq!(status.unwrap().code(), Some(9));
+    assert!(calls.len() <= 8, "{} calls", calls.len());
+    // The one that traced it is left to us or to whoever reaps.
+}
+
 /// One plan, many processes.
 pub(crate) fn a_plan_can_be_used_again() {
     let plan = sh("echo $$").stdout(Stdio::Pipe).prepare(cofferdam_namespaces::Fds::new()).unwrap();

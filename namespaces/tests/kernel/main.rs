@@ -80,6 +80,9 @@ fn roots() -> Vec<Test> {
         rooted("the_root_is_all_there_is", roots::the_root_is_all_there_is),
         rooted("it_is_pid_1_of_its_own_proc", roots::it_is_pid_1_of_its_own_proc),
         rooted("devices_work", roots::devices_work),
+        user("devices_work_on_the_hosts_root", roots::devices_work_on_the_hosts_root),
+        rooted("devices_are_its_own", roots::devices_are_its_own),
+        rooted("renames_elsewhere_do_not_matter", roots::renames_elsewhere_do_not_matter),
         rooted("mounts_inside_do_not_propagate", roots::mounts_inside_do_not_propagate),
         rooted("links_out_of_the_root_stay_inside", roots::links_out_of_the_root_stay_inside),
         rooted("no_working_directory_outside", roots::no_working_directory_outside),
@@ -93,6 +96,7 @@ fn streams() -> Vec<Test> {
         test("null_swallows_and_gives_nothing", streams::null_swallows_and_gives_nothing),
         test("a_descriptor_can_serve_two_streams", streams::a_descriptor_can_serve_two_streams),
         test("streams_can_be_crossed", streams::streams_can_be_crossed),
+        test("inherited_streams_are_there", streams::inherited_streams_are_there),
         test("no_other_descriptor_gets_in", streams::no_other_descriptor_gets_in),
     ]
 }
@@ -108,6 +112,7 @@ fn life() -> Vec<Test> {
         test("drop_neither_kills_nor_reaps", life::drop_neither_kills_nor_reaps),
         user("dies_with_the_spawning_thread", life::dies_with_the_spawning_thread),
         test("outlives_the_spawning_thread", life::outlives_the_spawning_thread),
+        test("traced_by_its_own_child", life::traced_by_its_own_child).needs(&[Need::Program("/usr/bin/python3")]),
         test("a_plan_can_be_used_again", life::a_plan_can_be_used_again),
         test("two_thousand_from_eight_threads", crowd::two_thousand_from_eight_threads).needs(&[
             Need::Memory(2 << 30),
@@ -126,7 +131,10 @@ fn hold() -> Vec<Test> {
         test("errors_come_when_they_happen", hold::errors_come_when_they_happen),
         user("every_call_of_a_held_child_can_fail", hold::every_call_of_a_held_child_can_fail),
         test("outlives_the_holding_thread_and_not_the_process", hold::outlives_the_holding_thread_and_not_the_process),
+        test("killed_and_released_at_once", hold::killed_and_released_at_once),
+        test("nothing_lingers_after_release", hold::nothing_lingers_after_release),
         test("ends_with_the_caller", hold::ends_with_the_caller),
+        test("ends_with_the_caller_whatever_it_forked", hold::ends_with_the_caller_whatever_it_forked),
         user("many_at_once", hold::many_at_once),
     ]
 }
@@ -138,6 +146,8 @@ fn scopes() -> Vec<Test> {
         user("mounts_stay_in_the_scope", scopes::mounts_stay_in_the_scope),
         user("a_root_for_an_ordinary_user", scopes::a_root_for_an_ordinary_user).needs(&[Need::Program(BUSYBOX)]),
         user("other_namespaces_beside_it", scopes::other_namespaces_beside_it),
+        user("our_memory_is_out_of_reach", scopes::our_memory_is_out_of_reach)
+            .needs(&[Need::Program("/usr/bin/python3")]),
         user("a_panic_goes_on_outside", scopes::a_panic_goes_on_outside),
         user("its_process_can_be_killed", scopes::its_process_can_be_killed),
         user("among_busy_threads", scopes::among_busy_threads),

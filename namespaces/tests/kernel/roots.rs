@@ -8,6 +8,8 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 /// A root file system of one program.
 pub(crate) struct Busybox(tempfile::TempDir);
@@ -17,7 +19,10 @@ impl Busybox {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("bin")).unwrap();
         fs::copy("/bin/busybox", root.path().join("bin/busybox")).unwrap();
-        for name in ["sh", "ls", "cat", "ps", "true", "stat", "readlink", "hostname", "touch", "grep", "pwd"] {
+        for name in [
+            "sh", "ls", "cat", "ps", "true", "stat", "readlink", "hostname", "touch", "grep", "pwd", "chmod", "head",
+            "wc", "env",
+        ] {
             symlink("busybox", root.path().join("bin").join(name)).unwrap();
         }
         Busybox(root)
@@ -55,25 +60,49 @@ fn with_and_without_user_namespace(script: &str, expected: &str) {
 
 pub(crate) fn the_root_is_all_there_is() {
     with_and_without_user_namespace("pwd; echo /* /../../*", "/\n/bin /dev /proc /../../bin /../../dev /../../proc\n");
-    // No mount of the host is left, not even hidden under the new root.
-    with_and_without_user_namespace(
-        "while read a b c d point rest; do echo $point; done </proc/self/mountinfo",
-        "/\n/proc\n/dev\n/dev/null\n/dev/zero\n/dev/full\n/dev/random\n/dev/urandom\n/dev/tty\n/dev/pts\n/dev/shm\n",
-    );
+    // No mount of the host is left, not even hidden under the new root, but, in a user namespace, the devices that it cannot make.
+    let points = "while read a b c d point rest; do echo $point; done </proc/self/mountinfo";
+    let root = Busybox::new();
+    let seen = |sandbox| {
+        let mut seen: Vec<_> = root.output(sandbox).lines().map(str::to_owned).collect();
+        seen.sort();
+        seen.join(" ")
+    };
+    assert_eq!(seen(sh(points)), "/ /dev /dev/pts /dev/shm /proc");
+    let devices = "/dev/full /dev/null /dev/pts /dev/random /dev/shm /dev/tty /dev/urandom /dev/zero";
+    assert_eq!(seen(sh(points).user(IdMap::root())), format!("/ /dev {devices} /proc"));
 }
 
 pub(crate) fn it_is_pid_1_of_its_own_proc() {
     with_and_without_user_namespace("ps -o pid,comm; true", "PID   COMMAND\n    1 sh\n    2 ps\n");
 }
 
+const DEVICES: &str = "stat -c %t:%T /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty
+    echo x >/dev/null && [ -z \"$(cat /dev/null)\" ] && ! echo x 2>/dev/null >/dev/full && echo written
+    head -c 5 /dev/zero | wc -c; head -c 5 /dev/urandom | wc -c
+    readlink /dev/fd && readlink /dev/stdin && readlink /dev/ptmx
+    touch /dev/shm/file && stat -c %a /dev/shm /dev/null && ls /dev/pts";
+const THEY_WORK: &str =
+    "1:3\n1:5\n1:7\n1:8\n1:9\n5:0\nwritten\n5\n5\n/proc/self/fd\n/proc/self/fd/0\npts/ptmx\n1777\n666\nptmx\n";
+
 pub(crate) fn devices_work() {
-    with_and_without_user_namespace(
-        "stat -c %t:%T /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty
-         echo x >/dev/null && ! echo x 2>/dev/null >/dev/full && echo written
-         readlink /dev/fd && readlink /dev/stdin && readlink /dev/ptmx
-         touch /dev/shm/file && stat -c %a /dev/shm && ls /dev/pts",
-        "1:3\n1:5\n1:7\n1:8\n1:9\n5:0\nwritten\n/proc/self/fd\n/proc/self/fd/0\npts/ptmx\n1777\nptmx\n",
-    );
+    with_and_without_user_namespace(DEVICES, THEY_WORK);
+}
+
+/// The new /dev over the host's, which it must not take its devices from after it has hidden them.
+pub(crate) fn devices_work_on_the_hosts_root() {
+    let namespaces = Namespaces::MOUNT | Namespaces::PID;
+    let sandbox = crate::support::sh(DEVICES).namespaces(namespaces).user(IdMap::root()).mount(Mount::dev("/dev"));
+    assert_eq!(output_with(sandbox, Fds::new()), THEY_WORK);
+}
+
+/// Without a user namespace they are its own: root inside can change them, and the host's stay as they are.
+pub(crate) fn devices_are_its_own() {
+    let before = fs::metadata("/dev/full").unwrap();
+    let root = Busybox::new();
+    assert_eq!(root.output(sh("chmod 600 /dev/full && stat -c %a /dev/full; umask")), "600\n0022\n");
+    let after = fs::metadata("/dev/full").unwrap();
+    assert_eq!((before.mode(), before.ctime()), (after.mode(), after.ctime()));
 }
 
 /// A mount of a shared directory is a peer of it: what is mounted inside must not appear outside. The leak check would find it too.
@@ -109,6 +138,37 @@ pub(crate) fn links_out_of_the_root_stay_inside() {
     let after = fs::metadata(outside.path()).unwrap();
     assert_eq!((before.mode(), before.mtime_nsec(), before.nlink()), (after.mode(), after.mtime_nsec(), after.nlink()));
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
+}
+
+/// Somebody renames things all the time, so that the kernel cannot be sure of a path with `..` in it, and says so: it is tried again.
+pub(crate) fn renames_elsewhere_do_not_matter() {
+    let root = Busybox::new();
+    for dir in ["run", "run/p", "var"] {
+        fs::create_dir(root.path().join(dir)).unwrap();
+    }
+    symlink("../run", root.path().join("var/run")).unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let (a, b) = (elsewhere.path().join("a"), elsewhere.path().join("b"));
+            fs::write(&a, "").unwrap();
+            while !stop.load(Ordering::Relaxed) {
+                fs::rename(&a, &b).unwrap();
+                fs::rename(&b, &a).unwrap();
+            }
+        });
+        for _ in 0..200 {
+            let sandbox = Sandbox::new("/bin/true").namespaces(Namespaces::MOUNT | Namespaces::PID);
+            let sandbox = sandbox.root(Root::mount("root")).mount(Mount::proc("/var/run/p"));
+            let result = sandbox.spawn_with(Fds::new().bind("root", root.mount())).and_then(|child| child.wait());
+            if result.is_err() {
+                stop.store(true, Ordering::Relaxed);
+            }
+            assert!(result.unwrap().success());
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
 }
 
 /// No descriptor that is still open before the program starts is a way out: CVE-2024-21626.

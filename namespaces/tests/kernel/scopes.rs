@@ -89,6 +89,7 @@ pub(crate) fn a_root_for_an_ordinary_user() {
     let sandbox = Sandbox::new("/bin/sh")
         .args(["-c", "touch /new && echo /* && ps -o pid,comm; true"])
         .env("PATH", "/bin")
+        .user(IdMap::root())
         .namespaces(Namespaces::PID | Namespaces::MOUNT)
         .root(Root::mount("root"))
         .mount(Mount::proc("/proc"))
@@ -112,7 +113,7 @@ pub(crate) fn other_namespaces_beside_it() {
         fs::read_to_string("/proc/thread-self/net/dev").unwrap().lines().skip(2).count()
     });
     assert_eq!(links.unwrap(), 1, "loopback");
-    assert_eq!(run(&scope, || output(sh("hostname"))).unwrap(), "scoped\n");
+    assert_eq!(run(&scope, || output(sh("hostname").user(IdMap::root()))).unwrap(), "scoped\n");
     assert_ne!(output(sh("hostname")), "scoped\n");
     let error = Scope::new(IdMap::root(), Namespaces::PID).unwrap_err();
     assert_eq!((error.kind(), error.step()), (ErrorKind::InvalidConfig, Step::Configure));
@@ -123,6 +124,38 @@ pub(crate) fn a_panic_goes_on_outside() {
     let panic = catch_unwind(AssertUnwindSafe(|| run(&scope, || panic!("on purpose")))).unwrap_err();
     assert_eq!(panic.downcast_ref::<&str>(), Some(&"on purpose"));
     assert_eq!(run(&scope, || 7).unwrap(), 7, "it can be used again");
+}
+
+/// What runs in a sandbox that was spawned in a scope cannot reach our memory; and one that could is refused.
+pub(crate) fn our_memory_is_out_of_reach() {
+    let secret = *b"the secret of this program";
+    let address = secret.as_ptr().expose_provenance();
+    let read = format!(
+        "import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+class iovec(ctypes.Structure):
+    _fields_ = [('base', ctypes.c_void_p), ('len', ctypes.c_size_t)]
+buffer = ctypes.create_string_buffer(26)
+here, there = iovec(ctypes.addressof(buffer), 26), iovec({address}, 26)
+for pid in (os.getppid(), {}):
+    n = libc.process_vm_readv(pid, ctypes.byref(here), 1, ctypes.byref(there), 1, 0)
+    print(n, buffer.value)",
+        std::process::id(),
+    );
+    let python = Sandbox::new("/usr/bin/python3").args(["-c", &read]);
+    let scope = scope();
+    let seen = run(&scope, || output(python.clone().user(IdMap::root()))).unwrap();
+    assert_eq!(seen, "-1 b''\n-1 b''\n");
+    for refused in [
+        run(&scope, || python.spawn().map(drop)),
+        run(&scope, || python.prepare(Fds::new()).and_then(|plan| plan.hold()).map(drop)),
+    ] {
+        let error = refused.unwrap().unwrap_err();
+        assert_eq!((error.kind(), error.step()), (ErrorKind::InvalidConfig, Step::Configure), "{error}");
+    }
+    // Outside, after all this, it is as it was.
+    assert!(sh("true").spawn().unwrap().wait().unwrap().success());
+    assert_eq!(secret, *b"the secret of this program");
 }
 
 pub(crate) fn its_process_can_be_killed() {

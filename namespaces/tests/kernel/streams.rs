@@ -1,7 +1,7 @@
 //! Standard streams, and no other descriptor.
 
 use crate::support::{output_with, read, sh};
-use cofferdam_namespaces::{Fds, Sandbox, Stdio};
+use cofferdam_namespaces::{ErrorKind, Fds, Sandbox, Stdio};
 use nix::unistd::{close, dup, dup2_stderr, dup2_stdin, dup2_stdout};
 use std::fs::{self, File};
 use std::io::{Read, Write, stderr, stdin, stdout};
@@ -60,7 +60,12 @@ pub(crate) fn streams_can_be_crossed() {
         .spawn_with(Fds::new().bind("in", input).bind("out", out).bind("err", err))
         .and_then(|child| child.wait());
     // Pipes made while the numbers of streams are free.
-    let piped = sh("echo through").stdout(Stdio::Pipe).spawn().map(|mut child| (read(&mut child), child.wait()));
+    let piped = sh("echo through")
+        .stdin(Stdio::Null)
+        .stdout(Stdio::Pipe)
+        .stderr(Stdio::Null)
+        .spawn()
+        .map(|mut child| (read(&mut child), child.wait()));
     dup2_stdin(&saved[0]).unwrap();
     dup2_stdout(&saved[1]).unwrap();
     dup2_stderr(&saved[2]).unwrap();
@@ -82,4 +87,25 @@ pub(crate) fn no_other_descriptor_gets_in() {
     close(far).unwrap();
     // 3 is ls's own look at the folder.
     assert_eq!(text, "0\n1\n2\n3\n");
+}
+
+/// A stream that would be closed at the start of a program is inherited all the same; one that is closed already is refused.
+pub(crate) fn inherited_streams_are_there() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("in"), "text").unwrap();
+    let saved = dup(stdin()).unwrap();
+    close(0).unwrap();
+    let closed = Sandbox::new("/bin/true").spawn();
+    // Rust opens with O_CLOEXEC; the number is 0.
+    let input = File::open(folder.path().join("in")).unwrap();
+    let number = input.as_raw_fd();
+    let text = Sandbox::new("/bin/cat").stdout(Stdio::Pipe).spawn().map(|mut child| (read(&mut child), child.wait()));
+    std::mem::forget(input);
+    dup2_stdin(&saved).unwrap();
+    assert_eq!(number, 0, "the test's own premise");
+    let (text, status) = text.unwrap();
+    assert_eq!(text, "text");
+    assert!(status.unwrap().success());
+    let error = closed.unwrap_err();
+    assert_eq!((error.kind(), error.object().unwrap().to_str()), (ErrorKind::InvalidConfig, Some("stdin")));
 }

@@ -3,6 +3,7 @@
 use crate::image::{Images, links};
 use crate::support::{left_of, outcome};
 use cofferdam_netlink_bridge::{Host, Network, NetworkSpec};
+use cofferdam_testkit::patience;
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -139,7 +140,7 @@ pub(crate) fn what_cannot_be_run() {
     let output = images.command("", &["true"]).env("TMPDIR", "/nonexistent").output().unwrap();
     assert_refused(&images, &output, 125, "/nonexistent/run-image-XXXXXX");
     for bad in ["--memory lots", "--cpus 0", "--network up", "--memory", "--what\x1b[31m"] {
-        assert_refused(&images, &images.output(bad, &["true"]), 2, bad.split('\x1b').next().unwrap().trim_end());
+        assert_refused(&images, &images.output(bad, &["true"]), 2, bad.split([' ', '\x1b']).next().unwrap());
     }
 }
 
@@ -194,10 +195,10 @@ pub(crate) fn signals_end_it_with_cgroup_and_bridge() {
 fn ended_at_any_moment(args: &str) {
     let images = Images::new();
     let mut codes = Vec::new();
-    for moment in 0..12 {
+    for moment in 0..15 {
         let running = images.command(args, &["sleep", "1000"]).stderr(Stdio::piped()).spawn().unwrap();
         // Closer together where more happens.
-        sleep(Duration::from_millis(moment * moment * 3));
+        sleep(Duration::from_millis(moment * moment * u64::from(patience())));
         kill_process(Pid::from_child(&running), Signal::TERM).unwrap();
         let output = running.wait_with_output().unwrap();
         let status = output.status;

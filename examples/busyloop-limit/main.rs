@@ -51,8 +51,8 @@ fn demonstrate(options: &Options) -> Result<ExitCode, Stop> {
     // A cgroup of our own, in whatever hierarchies this machine has. The guard kills and deletes it, however we leave.
     let hierarchy = Hierarchy::detect()?;
     let cgroup = hierarchy.create(fresh_name(), Controllers::CPU)?.into_guard();
-    // A heavy weight, so that what else runs on the machine hardly changes the figures.
-    cgroup.apply(&Limits::new().cpu_weight(CpuWeight::new(10_000)?))?;
+    // Ten times the usual weight, so that what else runs on the machine changes the figures less. More would starve us.
+    cgroup.apply(&Limits::new().cpu_weight(CpuWeight::new(1000)?))?;
 
     // A process in namespaces of its own, born in that cgroup: not a moment of it is spent outside.
     let room = Room::look(&hierarchy);
@@ -63,8 +63,9 @@ fn demonstrate(options: &Options) -> Result<ExitCode, Stop> {
     let possible = room.cores_for(threads);
     let mut meter = Meter::new(options, possible, &watch, &cgroup, &child);
     let measured = free_then_held(options, possible, &mut meter);
-    cgroup.close()?;
+    child.kill()?; // as process 1 it takes everything in its namespaces along
     child.wait()?;
+    cgroup.close()?;
     let (free, held) = measured?;
 
     let report = Report::new(hierarchy.layout(), options.cores, possible, &free, &held);

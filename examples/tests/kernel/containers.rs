@@ -1,0 +1,332 @@
+//! run-image: what a container is, how it ends, and what is left then.
+
+use crate::image::{Images, links};
+use crate::support::{left_of, outcome};
+use cofferdam_netlink_bridge::{Host, Network, NetworkSpec};
+use cofferdam_testkit::patience;
+use rustix::process::{Pid, Signal, geteuid, kill_process};
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+/// Nothing on standard output, one line on standard error, that exit status, and nothing left.
+fn assert_refused(images: &Images, output: &Output, code: i32, says: &str) {
+    let (found, out, err) = outcome(output);
+    assert_eq!((found, out), (Some(code), ""), "{err}");
+    assert!(err.starts_with("run-image: ") && err.ends_with('\n') && err.lines().count() == 1, "{err:?}");
+    assert!(err.contains(says), "{says}: {err}");
+    images.assert_nothing_left();
+}
+
+/// A container that runs, and the first line that it said.
+fn start(mut command: Command) -> (Child, String) {
+    let mut running = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    // The rest stays in the pipe: nothing is said before it is told to go on.
+    BufReader::new(running.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert!(!line.is_empty(), "{:?}", running.wait_with_output());
+    (running, line.trim_end().to_owned())
+}
+
+pub(crate) fn layers_are_one_root() {
+    let images = Images::new();
+    let script = "ls / /etc /hidden; cat /etc/kept /etc/link; stat -c ' %h %i' /etc/linked /etc/link";
+    let text = images.text("", &["sh", "-c", script]);
+    let (text, links) = text.split_once(' ').unwrap();
+    assert_eq!(
+        text.split_whitespace().collect::<Vec<_>>(),
+        "/: bin dev etc hidden proc /etc: kept link linked /hidden: above keptlinked".split(' ').collect::<Vec<_>>()
+    );
+    let mut links = links.lines().map(str::trim);
+    let first = links.next().unwrap();
+    assert!(first.starts_with("2 "), "{first}");
+    assert_eq!(links.next(), Some(first), "two names of one file");
+}
+
+pub(crate) fn what_the_image_says() {
+    let images = Images::new();
+    assert_eq!(images.text("", &[]), "hello from /hidden\n");
+}
+
+pub(crate) fn changes_are_the_containers_own() {
+    let images = Images::new();
+    let before = images.layout_digests();
+    let change = "echo new >/etc/new && echo more >>/etc/kept && rm /etc/link /bin/true && rm -r /hidden && ls / /etc && cat /etc/kept";
+    let text = images.text("", &["sh", "-c", change]);
+    let changed = "/:\nbin\ndev\netc\nproc\n\n/etc:\nkept\nlinked\nnew\nkeptmore\n";
+    assert_eq!(text, changed);
+    assert_eq!(
+        images.text("", &["sh", "-c", "ls /etc /hidden; true; cat /etc/kept"]),
+        "/etc:\nkept\nlink\nlinked\n\n/hidden:\nabove\nkept"
+    );
+    assert_eq!(images.layout_digests(), before);
+}
+
+pub(crate) fn alone_in_its_namespaces() {
+    let images = Images::new();
+    assert_eq!(images.text("", &["ps", "-o", "pid,comm"]), "PID   COMMAND\n    1 ps\n");
+    assert_eq!(images.text("--name box", &["hostname"]), "box\n");
+    assert_eq!(images.text("", &["id", "-u"]), "0\n");
+    // None of the host's mounts.
+    let mounts = images.text("", &["awk", "{print $5}", "/proc/self/mountinfo"]);
+    assert!(
+        mounts.starts_with("/\n") && mounts.lines().skip(1).all(|m| m.starts_with("/proc") || m.starts_with("/dev")),
+        "{mounts}"
+    );
+    let devices = images
+        .text("", &["sh", "-c", "echo >/dev/null && ls /dev/pts && touch /dev/shm/x && echo $$ >/proc/self/comm"]);
+    assert_eq!(devices, "ptmx\n");
+    let kinds = ["pid", "mnt", "uts", "ipc", "cgroup", "net"];
+    let own =
+        |kind: &str| fs::read_link(format!("/proc/self/ns/{kind}")).unwrap().into_os_string().into_string().unwrap();
+    for kind in kinds {
+        assert_ne!(images.text("", &["readlink", &format!("/proc/self/ns/{kind}")]).trim_end(), own(kind));
+    }
+}
+
+/// Neither the user's nor the one in which run-image works: a program there could write run-image's memory.
+pub(crate) fn a_user_namespace_in_a_user_namespace() {
+    let images = Images::new();
+    // A map is shown in the ids of the namespace above that of the reader, unless the reader is there.
+    assert_eq!(images.text("", &["awk", "{print $1, $2, $3}", "/proc/self/uid_map"]), "0 0 1\n");
+    assert_ne!(geteuid().as_raw(), 0);
+    // The mounter's rights make the overlay work, not those of the program.
+    assert_eq!(images.text("", &["sh", "-c", "mkdir /a && mount -t tmpfs none /a && echo x >/a/x && cat /a/x"]), "x\n");
+}
+
+pub(crate) fn loopback_alone_or_the_hosts_network() {
+    let images = Images::new();
+    let names = "NR > 2 {sub(\":\", \"\", $1); print $1}";
+    assert_eq!(images.text("--network none", &["awk", names, "/proc/net/dev"]), "lo\n");
+    assert!(images.text("", &["ip", "-o", "addr"]).contains("127.0.0.1/8"), "and it is up");
+    let net = fs::read_link("/proc/self/ns/net").unwrap();
+    assert_eq!(images.text("--network host", &["readlink", "/proc/self/ns/net"]).trim_end(), net.to_str().unwrap());
+}
+
+pub(crate) fn exit_codes() {
+    let images = Images::new();
+    for code in [0, 1, 7, 255] {
+        let output = images.output("", &["sh", "-c", &format!("exit {code}")]);
+        assert_eq!(outcome(&output), (Some(code), "", ""));
+    }
+    assert_refused(
+        &images,
+        &images.output("", &["/bin/nope"]),
+        127,
+        "execve(\"/bin/nope\"): No such file or directory",
+    );
+    assert_refused(&images, &images.output("", &["nope"]), 127, "nope");
+    assert_refused(&images, &images.output("", &["/etc/kept"]), 126, "execve(\"/etc/kept\"): Permission denied");
+}
+
+pub(crate) fn what_cannot_be_run() {
+    let images = Images::new();
+    let output = images.command_of("silent", "", &[]).output().unwrap();
+    assert_refused(&images, &output, 125, "neither the image nor the command line says what to run");
+    let output = images.command_of("silent", "", &["echo", "x"]).output().unwrap();
+    assert_eq!(outcome(&output), (Some(0), "x\n", ""));
+    let output = images.command_of("other", "", &[]).output().unwrap();
+    assert_refused(&images, &output, 125, "other");
+    assert_refused(
+        &images,
+        &images.output(&format!("--name {}", "x".repeat(65)), &["true"]),
+        125,
+        "longer than 64 bytes",
+    );
+    let output = images.command("", &["true"]).env("TMPDIR", "/nonexistent").output().unwrap();
+    assert_refused(&images, &output, 125, "/nonexistent/run-image-XXXXXX");
+    for bad in ["--memory lots", "--cpus 0", "--network up", "--memory", "--what\x1b[31m"] {
+        assert_refused(&images, &images.output(bad, &["true"]), 2, bad.split([' ', '\x1b']).next().unwrap());
+    }
+}
+
+/// The blob of a layer is not what its digest says.
+pub(crate) fn a_damaged_image() {
+    let images = Images::new();
+    for path in images.layout_digests().into_keys().filter(|path| path.metadata().unwrap().len() > 100_000) {
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[50_000] ^= 1;
+        fs::write(path, bytes).unwrap();
+    }
+    assert_refused(&images, &images.output("", &["true"]), 125, "layer 0");
+}
+
+pub(crate) fn not_for_an_ordinary_user() {
+    let images = Images::new();
+    assert_refused(&images, &images.output("--network bridge", &["true"]), 125, "only root");
+    // Where nothing is delegated.
+    assert_refused(
+        &images,
+        &images.output("--memory 64M", &["true"]),
+        125,
+        "systemd-run --user --scope -p Delegate=yes",
+    );
+}
+
+const SIGNALS: [(Signal, i32); 4] = [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129), (Signal::QUIT, 131)];
+
+fn ended_by(signals: &[(Signal, i32)], args: &str) {
+    let images = Images::new();
+    for &(signal, code) in signals {
+        // It would not end of itself, nor by these signals, as process 1 of its namespace.
+        let (mut running, _) = start(images.command(args, &["sh", "-c", "echo up; sleep 1000 & wait"]));
+        kill_process(Pid::from_child(&running), signal).unwrap();
+        let mut rest = String::new();
+        running.stdout.take().unwrap().read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "", "all that could write is gone");
+        let output = running.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), outcome(&output).2), (Some(code), ""), "{signal:?}");
+        images.assert_nothing_left();
+    }
+}
+
+pub(crate) fn signals_end_it_and_leave_nothing_of_it() {
+    ended_by(&SIGNALS, "");
+}
+
+pub(crate) fn signals_end_it_with_cgroup_and_bridge() {
+    ended_by(&SIGNALS[..2], "--network bridge --memory 64M --cpus 1");
+}
+
+fn ended_at_any_moment(args: &str) {
+    let images = Images::new();
+    let mut codes = Vec::new();
+    for moment in 0..15 {
+        let running = images.command(args, &["sleep", "1000"]).stderr(Stdio::piped()).spawn().unwrap();
+        // Closer together where more happens.
+        sleep(Duration::from_millis(moment * moment * u64::from(patience())));
+        kill_process(Pid::from_child(&running), Signal::TERM).unwrap();
+        let output = running.wait_with_output().unwrap();
+        let status = output.status;
+        assert_eq!(outcome(&output).2, "", "after {moment}");
+        codes.push(status.code());
+        // Or it had not begun.
+        assert!(status.code() == Some(143) || status.signal() == Some(15), "{status} after {moment}");
+        images.assert_nothing_left();
+    }
+    assert_eq!(codes.last(), Some(&Some(143)));
+}
+
+pub(crate) fn a_signal_at_any_moment() {
+    ended_at_any_moment("");
+}
+
+pub(crate) fn a_signal_at_any_moment_with_cgroup_and_bridge() {
+    ended_at_any_moment("--network bridge --memory 64M --cpus 1");
+}
+
+/// Each after everything else was made.
+pub(crate) fn failures_with_cgroup_and_bridge() {
+    let images = Images::new();
+    let all = "--network bridge --memory 64M --cpus 1";
+    assert_refused(&images, &images.output(all, &["/bin/nope"]), 127, "execve");
+    let long = format!("{all} --name {}", "x".repeat(65));
+    assert_refused(&images, &images.output(&long, &["true"]), 125, "longer than 64 bytes");
+    assert_eq!(left_of(&"x".repeat(65)), [""; 0]);
+    // Somebody else's bridge of that name.
+    let host = Host::current().unwrap();
+    let foreign = Network::create(&host, &NetworkSpec::new("cofferdam0").owner("somebody")).unwrap();
+    let output = images.output(all, &["true"]);
+    assert_eq!(links(), ["lo", "cofferdam0"]);
+    foreign.delete().unwrap();
+    assert_refused(&images, &output, 125, "cofferdam0");
+}
+
+/// One serves a page, the other reads it; then the bridge goes with the last of them.
+pub(crate) fn two_containers_reach_each_other() {
+    let (one, two) = (Images::new(), Images::new());
+    // httpd goes into the background when it listens.
+    let serve = "cd /etc && httpd -p 80 && ip -4 -o addr show dev eth0 | awk '{print $4}' && exec cat";
+    let (mut server, address) = start(one.command("--network bridge", &["sh", "-c", serve]));
+    let address = address.strip_suffix("/24").unwrap();
+    let wget = ["wget", "-q", "-O", "-", &format!("http://{address}/kept")];
+    let output = two.output("--network bridge", &wget);
+    assert_eq!(outcome(&output), (Some(0), "kept", ""));
+    let left = links();
+    assert!(left.len() == 3 && left.contains(&"cofferdam0".to_owned()), "the first is still connected: {left:?}");
+    assert_eq!(outcome(&two.output("--network none", &wget)).0, Some(1), "it is not reached otherwise");
+    drop(server.stdin.take());
+    let output = server.wait_with_output().unwrap();
+    assert_eq!(outcome(&output), (Some(0), "", ""));
+    one.assert_nothing_left();
+}
+
+/// They come and go as they like: each has an address of its own, and a bridge as long as it is there.
+pub(crate) fn a_crowd_on_the_bridge() {
+    let images: Vec<Images> = (0..5).map(|_| Images::new()).collect();
+    let script = "ip -4 -o addr show dev eth0 | awk '{print $4}'; read line; ip route; ip link show dev eth0";
+    let mut running: Vec<_> =
+        images.iter().map(|i| i.command("--network bridge", &["sh", "-c", script])).map(start).collect();
+    let mut addresses: Vec<_> = running.iter().map(|(_, address)| address.clone()).collect();
+    addresses.sort();
+    addresses.dedup();
+    assert_eq!(addresses.len(), images.len(), "{addresses:?}");
+    for (child, _) in &mut running {
+        drop(child.stdin.take());
+    }
+    for (child, _) in running {
+        let output = child.wait_with_output().unwrap();
+        let (code, out, err) = outcome(&output);
+        assert_eq!((code, err), (Some(0), ""));
+        assert!(out.contains("default via 10.107.77.1") && out.contains("LOWER_UP"), "{out}");
+    }
+    // Short ones, of which one is often the last while another comes.
+    let all: Vec<_> = images.iter().cycle().take(20).enumerate().collect();
+    for some in all.chunks(images.len()) {
+        let spawn = |(number, images): &(usize, &Images)| {
+            sleep(Duration::from_millis(*number as u64 % 5 * 5));
+            images
+                .command("--network bridge", &["ip", "link", "show", "dev", "eth0"])
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+        };
+        let spawned: Vec<_> = some.iter().map(spawn).collect::<Result<_, _>>().unwrap();
+        for child in spawned {
+            let output = child.wait_with_output().unwrap();
+            let (code, out, err) = outcome(&output);
+            assert_eq!((code, err), (Some(0), ""));
+            assert!(out.contains("LOWER_UP"), "the bridge is at the other end: {out}");
+        }
+    }
+    images.iter().for_each(Images::assert_nothing_left);
+}
+
+pub(crate) fn the_memory_limit_kills() {
+    let images = Images::new();
+    // In one piece, and all of it is written to.
+    let eat = ["dd", "if=/dev/zero", "of=/dev/null", "bs=96M", "count=1"];
+    let output = images.output("--memory 32M", &eat);
+    assert_eq!((output.status.code(), outcome(&output).1), (Some(137), ""));
+    images.assert_nothing_left();
+    assert_eq!(images.output("--memory 256M", &eat).status.code(), Some(0), "it is the limit that kills");
+    images.assert_nothing_left();
+}
+
+pub(crate) fn the_cpu_limit_is_in_force() {
+    let images = Images::new();
+    let (mut running, _) = start(images.command("--cpus 0.5", &["sh", "-c", "echo up; read line"]));
+    let cgroups = left_of(&images.name());
+    let read = |cgroup: &String, file: &str| fs::read_to_string(Path::new(cgroup).join(file)).ok();
+    let number = |text: String| text.trim().parse::<u64>().unwrap();
+    let quotas = cgroups.iter().filter_map(|cgroup| match read(cgroup, "cpu.max") {
+        Some(max) => Some(max.trim_end().to_owned()),
+        None => Some(format!(
+            "{} {}",
+            number(read(cgroup, "cpu.cfs_quota_us")?),
+            number(read(cgroup, "cpu.cfs_period_us")?)
+        )),
+    });
+    let quotas: Vec<String> = quotas.collect();
+    assert!(!quotas.is_empty() && quotas.iter().all(|quota| quota == "50000 100000"), "{cgroups:?}: {quotas:?}");
+    // Of all that is in there, the program was born there.
+    let inside = cgroups.iter().filter_map(|cgroup| read(cgroup, "cgroup.procs"));
+    assert!(inside.into_iter().all(|procs| procs.lines().count() == 1));
+    drop(running.stdin.take());
+    assert_eq!(running.wait().unwrap().code(), Some(1), "read is at the end of its input");
+    images.assert_nothing_left();
+}

@@ -7,14 +7,15 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::null;
+use std::sync::Arc;
 
 /// What a floor mounts.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Floor {
     /// Topmost first.
     pub lowers: Vec<CString>,
-    /// Upper and work. Without them there is one lower, and the mount is a read-only bind mount of it.
-    pub writable: Option<(CString, CString)>,
+    /// Upper and work, open for reading as `cofferdam_unionfs::WritableLayer` has them. Without them there is one lower, and the mount is a read-only bind mount of it.
+    pub writable: Option<(Arc<OwnedFd>, Arc<OwnedFd>)>,
 }
 
 const FSOPEN_CLOEXEC: u32 = 1;
@@ -37,17 +38,16 @@ impl Floor {
     }
 }
 
-/// `openat` of each directory, `fsopen`, `fsconfig` for each, `fsconfig` to create, `fsmount`, and a `close` of everything.
-fn overlay(lowers: &[CString], upper: &CStr, work: &CStr) -> io::Result<OwnedFd> {
+/// `openat` of each lower, `fsopen`, `fsconfig` for each layer, `fsconfig` to create, `fsmount`, and a `close` of what was opened.
+fn overlay(lowers: &[CString], upper: &OwnedFd, work: &OwnedFd) -> io::Result<OwnedFd> {
     let lowers: Vec<OwnedFd> = lowers.iter().map(|path| open(path)).collect::<io::Result<_>>()?;
-    let (upper, work) = (open(upper)?, open(work)?);
     // SAFETY: a C string and a flag.
     let context = owned(unsafe { libc::syscall(libc::SYS_fsopen, c"overlay".as_ptr(), FSOPEN_CLOEXEC) })?;
     for lower in &lowers {
         add(&context, c"lowerdir+", lower)?;
     }
-    add(&context, c"upperdir", &upper)?;
-    add(&context, c"workdir", &work)?;
+    add(&context, c"upperdir", upper)?;
+    add(&context, c"workdir", work)?;
     // SAFETY: of a context, and without further arguments.
     let created = unsafe {
         libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), FSCONFIG_CMD_CREATE, null::<u8>(), null::<u8>(), 0)

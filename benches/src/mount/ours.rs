@@ -48,8 +48,8 @@ pub fn cofferdam(place: &Arc<Place>, given: Given) -> Result<Contender> {
 pub fn floor(place: &Arc<Place>) -> Result<Contender> {
     let name = |path: PathBuf| CString::new(path.into_os_string().into_vec());
     let lowers = place.lowers().into_iter().map(name).collect::<std::result::Result<_, _>>()?;
-    let writable = place.upper_and_work().map(|(upper, work)| Ok::<_, std::ffi::NulError>((name(upper)?, name(work)?)));
-    let floor = Floor { lowers, writable: writable.transpose()? };
+    let writable = place.writable().map(|layer| (Arc::clone(layer.upper()), Arc::clone(layer.work())));
+    let floor = Floor { lowers, writable };
     Ok(contender("floor", Role::Floor, place, move || Ok(floor.mount()?)))
 }
 

@@ -42,7 +42,7 @@ const IN_A_ROW: u32 = 4;
 
 /// Runs all contenders in turn, each of them `threads` times at once.
 ///
-/// Before each run that counts there is one of the same contender that does not: what another one did to caches and page
+/// Before each run that counts there are some of the same contender that do not: what another one did to caches and page
 /// tables (a fork makes all of the caller's memory copy-on-write) is not charged to it.
 ///
 /// # Errors
@@ -55,12 +55,25 @@ pub fn measure(contenders: &[Contender], threads: usize, effort: Effort) -> Resu
     let mut round = 0;
     while round < effort.rounds || (round < effort.most && start.elapsed() < effort.time) {
         for at in order(contenders.len(), round) {
-            let sample = run(&mut runners[at]).and_then(|_| run(&mut runners[at]));
+            let sample = warm_up(&mut runners[at]).and_then(|()| run(&mut runners[at]));
             samples[at].push(sample.map_err(|e| format!("{}: {e}", contenders[at].name))?);
         }
         round += 1;
     }
     Ok(samples.iter().map(|samples| summary(samples)).collect())
+}
+
+/// At least one run, and more for so long. After the fork of a large program one is not enough.
+const WARM_UP: Duration = Duration::from_millis(2);
+
+fn warm_up(runners: &mut [Runner]) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        run(runners)?;
+        if start.elapsed() >= WARM_UP {
+            return Ok(());
+        }
+    }
 }
 
 /// The order of a round. Shuffled, so that nobody always comes after the same one: what a container engine leaves behind

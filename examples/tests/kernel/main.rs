@@ -70,6 +70,7 @@ fn run_image() -> Vec<Test> {
         image("two_containers_reach_each_other", containers::two_containers_reach_each_other)
             .needs(&[Need::Root, Need::Veth]),
         image("a_crowd_on_the_bridge", containers::a_crowd_on_the_bridge).needs(&[Need::Root, Need::Veth]),
+        image("one_at_a_time_at_the_bridge", containers::one_at_a_time_at_the_bridge).needs(&[Need::Root, Need::Veth]),
         limits("the_memory_limit_kills", containers::the_memory_limit_kills),
         limits("the_cpu_limit_is_in_force", containers::the_cpu_limit_is_in_force),
     ]

@@ -157,14 +157,9 @@ pub(crate) fn a_damaged_image() {
 
 pub(crate) fn not_for_an_ordinary_user() {
     let images = Images::new();
-    assert_refused(&images, &images.output("--network bridge", &["true"]), 125, "only root");
-    // Where nothing is delegated.
-    assert_refused(
-        &images,
-        &images.output("--memory 64M", &["true"]),
-        125,
-        "systemd-run --user --scope -p Delegate=yes",
-    );
+    let output = |args| images.command_of_nobody(args, &["true"]).output().unwrap();
+    assert_refused(&images, &output("--network bridge"), 125, "only root");
+    assert_refused(&images, &output("--memory 64M"), 125, "systemd-run --user --scope -p Delegate=yes");
 }
 
 const SIGNALS: [(Signal, i32); 4] = [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129), (Signal::QUIT, 131)];

@@ -34,6 +34,24 @@ impl Cgroup {
         Cgroup { members, own }
     }
 
+    /// One that was found, not made: it may be the caller's own, or have it below.
+    pub(crate) fn found(members: Vec<Member>) -> Self {
+        let own = members.iter().any(|member| member.tree.own.starts_with(&member.relative));
+        Cgroup { members, own }
+    }
+
+    /// That this is still the cgroup that is found under its name: nothing is made or opened below somebody else's.
+    fn check_is_there(&self) -> Result<()> {
+        for member in &self.members {
+            let (Some(name), Some(parent)) = (member.relative.file_name(), member.relative.parent()) else { continue };
+            let parent = member.tree.root.dir(parent)?;
+            if !member.dir.is_named(&parent, name)? {
+                return Err(Error::new(ErrorKind::Gone, Op::Check, member.dir.path()));
+            }
+        }
+        Ok(())
+    }
+
     /// Makes it in all of the trees, or in none.
     pub(crate) fn make(places: impl Iterator<Item = (Arc<Tree>, PathBuf, Subsystems)>, name: &OsStr) -> Result<Self> {
         let mut made = Cgroup::new(Vec::new(), false);
@@ -62,10 +80,12 @@ impl Cgroup {
     /// one, which must have no processes then.
     ///
     /// # Errors
-    /// As for [`Hierarchy::create`](crate::Hierarchy::create).
+    /// As for [`Hierarchy::create`](crate::Hierarchy::create); [`ErrorKind::Gone`] if this one was deleted, also if another of its
+    /// name is there now.
     pub fn child(&self, name: impl AsRef<OsStr>) -> Result<Self> {
         let name = name.as_ref();
         dir::check_name(name)?;
+        self.check_is_there()?;
         let places = self.members.iter().map(|member| {
             let tree = Arc::clone(&member.tree);
             (tree, member.relative.clone(), member.subsystems)
@@ -81,9 +101,10 @@ impl Cgroup {
     pub fn open_child(&self, name: impl AsRef<OsStr>) -> Result<Self> {
         let name = name.as_ref();
         dir::check_name(name)?;
+        self.check_is_there()?;
         let members =
             self.members.iter().map(|member| Member::open(&member.tree, member.relative.join(name), member.subsystems));
-        Ok(Cgroup::new(members.collect::<Result<_>>()?, false))
+        Ok(Cgroup::found(members.collect::<Result<_>>()?))
     }
 
     /// Where it is in each of its trees. For people and logs: use it for nothing else.

@@ -67,15 +67,20 @@ impl Dir {
         &self.path
     }
 
-    /// Opens a directory below, or this one again if the path is empty.
+    /// Opens a directory below, or this one again if the path is empty. However deep it is: a path that the kernel would not take at once,
+    /// which who may make cgroups can bring about, is gone in parts.
     pub(crate) fn dir(&self, relative: &Path) -> Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY;
-        let (fd, path) = if relative.as_os_str().is_empty() {
-            (self.open(Path::new("."), flags)?, self.path.clone())
-        } else {
-            (self.open(relative, flags)?, self.path.join(relative))
-        };
-        Ok(Dir { fd, path })
+        if relative.as_os_str().is_empty() {
+            return Ok(Dir { fd: self.open(Path::new("."), flags)?, path: self.path.clone() });
+        }
+        let mut reached: Option<Dir> = None;
+        for part in parts(relative) {
+            let from = reached.as_ref().unwrap_or(self);
+            let next = Dir { fd: from.open(&part, flags)?, path: from.path.join(&part) };
+            reached = Some(next);
+        }
+        reached.map_or_else(|| self.dir(Path::new("")), Ok)
     }
 
     fn open(&self, relative: &Path, flags: OFlags) -> Result<OwnedFd> {
@@ -247,6 +252,19 @@ pub(crate) fn check_name(name: &OsStr) -> Result<()> {
     } else {
         Err(Error::invalid(name.to_string_lossy(), "cgroup name", "a plain file name is needed"))
     }
+}
+
+/// A path in parts that the kernel takes: it refuses more than 4095 bytes at once.
+fn parts(path: &Path) -> impl Iterator<Item = PathBuf> {
+    const LONGEST: usize = 3000;
+    let mut components = path.components().peekable();
+    std::iter::from_fn(move || {
+        let mut part = PathBuf::from(components.next()?.as_os_str());
+        while let Some(next) = components.next_if(|next| part.as_os_str().len() + next.as_os_str().len() < LONGEST) {
+            part.push(next);
+        }
+        Some(part)
+    })
 }
 
 #[cfg(test)]

@@ -72,7 +72,7 @@ impl Hierarchy {
     /// above it, where they are not.
     ///
     /// # Errors
-    /// Nothing is left behind. By [`kind`](Error::kind):
+    /// No cgroup is left behind; controllers that were enabled above stay enabled, since others may use them by now. By [`kind`](Error::kind):
     /// [`InvalidInput`](ErrorKind::InvalidInput), the name is not a plain file name;
     /// [`AlreadyExists`](ErrorKind::AlreadyExists);
     /// [`ControllerUnavailable`](ErrorKind::ControllerUnavailable), it is not mounted, or not handed down to this part
@@ -107,7 +107,7 @@ impl Hierarchy {
             let relative = self.place(&tree, subsystems).join(name);
             Member::open(&tree, relative, subsystems)
         });
-        Ok(Cgroup::new(members.collect::<Result<_>>()?, false))
+        Ok(Cgroup::found(members.collect::<Result<_>>()?))
     }
 
     /// One's own cgroup, in the trees of these controllers: a place for children, or something to look at. It can be

@@ -54,6 +54,10 @@ impl Cgroup {
             if pids.is_empty() {
                 return Ok(());
             }
+            // Before it is frozen: who is frozen thaws nothing.
+            if own_ids().any(|id| pids.contains(&id)) {
+                return Err(self.refused(Op::Kill));
+            }
             if deadline.has_passed() {
                 return Err(self.error(ErrorKind::TimedOut, Op::Kill));
             }
@@ -123,6 +127,13 @@ impl Cgroup {
     }
 }
 
+/// The numbers under which this process can be listed: its own, and in a threaded cgroup those of its threads.
+fn own_ids() -> impl Iterator<Item = u32> {
+    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let threads = threads.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    std::iter::once(std::process::id()).chain(threads)
+}
+
 /// Every process in and below, in any of the trees.
 fn all_processes(members: &[&Member]) -> Result<BTreeSet<u32>> {
     let mut pids = BTreeSet::new();
@@ -164,8 +175,14 @@ fn thaw(members: &[&Member]) -> Result<()> {
     let mut result = Ok(());
     for member in freezers(members) {
         let (file, text) = freezer(member, false);
-        let thawed = for_each_below(&member.dir, |dir| dir.write(file, text));
-        result = result.and(thawed);
+        // All of them, also after one that cannot be thawed.
+        let mut first = Ok(());
+        let walked = for_each_below(&member.dir, |dir| {
+            let thawed = gone_is_fine(dir.write(file, text));
+            first = std::mem::replace(&mut first, Ok(())).and(thawed);
+            Ok(())
+        });
+        result = result.and(first).and(walked);
     }
     result
 }

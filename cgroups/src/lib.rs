@@ -49,7 +49,8 @@
 //! - *Cgroup*: one directory in a tree. On v1 and hybrid a [`Cgroup`] is one directory of the same name in every
 //!   tree that it needs, because that is what a user means by it.
 //! - *Own cgroup*: the one in which the calling thread is. [`Hierarchy::create`] makes new ones next to it (v2) or
-//!   below it (v1), so that a limit that holds the caller holds them too.
+//!   below it (v1). On v1 a limit that holds the caller holds them too; on v2 only the limits above the caller's own cgroup do.
+//!   Where that one has limits of its own (a service's `MemoryMax=`), or is all that was delegated, choose the place.
 //! - *No internal processes*: on v2 a cgroup has processes or children with controllers, not both. That is why on
 //!   v2 the new one is a sibling.
 //!

@@ -87,7 +87,7 @@ fn run(options: &Options, signals: &Signals, rootless: bool) -> Result<u8> {
 
     // It lives until it ends, or until we are told to. All that it started goes with it.
     let code = signals.wait(&child)?;
-    network.close()?;
+    network.map_or(Ok(()), Connection::close)?;
     files.remove()?;
     cgroup.map_or(Ok(()), Guard::close)?;
     Ok(code)

@@ -12,70 +12,63 @@ use std::path::{Path, PathBuf};
 
 const BRIDGE: &str = "cofferdam0";
 const SUBNET: [u8; 3] = [10, 107, 77];
-/// Here is a file for each address in use, and a lock for those who change the bridge.
+/// Here is a file for each address in use. It is locked by those who change the bridge.
 const FOLDER: &str = "/run/run-image";
 
-/// What there is to put away afterwards. It is when this is dropped.
-pub(crate) struct Connection(Option<Attached>);
-
-struct Attached {
+/// An interface of the container on the bridge. It is removed when this is dropped, and the bridge with the last of them.
+pub(crate) struct Connection {
     host: Host,
     network: Network,
     endpoint: Endpoint,
     lease: Lease,
+    closed: bool,
 }
 
 impl Connection {
-    /// Connects a container that waits for it.
-    pub(crate) fn make(options: &Options, held: &Held) -> Result<Self> {
-        let netns = || -> Result<_> { Ok(NetNs::from_fd(held.namespace(Namespaces::NET)?)?) };
-        match options.network {
-            options::Network::Host => Ok(Connection(None)),
-            options::Network::None => {
-                netns()?.loopback_up()?;
-                Ok(Connection(None))
-            }
-            options::Network::Bridge => Ok(Connection(Some(Attached::make(&netns()?, &options.name)?))),
+    /// Gives a container that waits for it the network that was asked for.
+    pub(crate) fn make(options: &Options, held: &Held) -> Result<Option<Self>> {
+        if options.network == options::Network::Host {
+            return Ok(None);
         }
+        let netns = NetNs::from_fd(held.namespace(Namespaces::NET)?)?;
+        if options.network == options::Network::None {
+            netns.loopback_up()?;
+            return Ok(None);
+        }
+        let host = Host::current()?;
+        let subnet = Subnet::new(address(0), 24).ok_or("no subnet")?;
+        let _turn = turn()?;
+        let lease = Lease::take()?;
+        let made = Network::create(&host, &NetworkSpec::new(BRIDGE).owner("run-image").subnet(subnet));
+        let network = made.inspect_err(|_| lease.give_back())?;
+        let endpoint = EndpointSpec::new().owner(&options.name).address(lease.address);
+        let attached = network.attach(&netns, &endpoint).inspect_err(|_| {
+            // The error that is told is the first one.
+            let _ = delete_unless_used(&network);
+            lease.give_back();
+        });
+        Ok(Some(Connection { endpoint: attached?, host, network, lease, closed: false }))
     }
 
-    /// Disconnects it. The bridge goes with its last container.
     pub(crate) fn close(mut self) -> Result<()> {
-        self.0.take().map_or(Ok(()), Attached::close)
+        self.closed = true;
+        self.disconnect()
+    }
+
+    fn disconnect(&self) -> Result<()> {
+        let _turn = turn()?;
+        self.endpoint.detach(&self.host)?;
+        self.lease.give_back();
+        delete_unless_used(&self.network)
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if let Some(attached) = self.0.take() {
+        if !self.closed {
             // On the way out of an error, which is told instead.
-            let _ = attached.close();
+            let _ = self.disconnect();
         }
-    }
-}
-
-impl Attached {
-    fn make(netns: &NetNs, owner: &str) -> Result<Self> {
-        let host = Host::current()?;
-        let subnet = Subnet::new(address(0), 24).ok_or("no subnet")?;
-        let _turn = turn()?;
-        let lease = Lease::take()?;
-        let network = Network::create(&host, &NetworkSpec::new(BRIDGE).owner("run-image").subnet(subnet))?;
-        match network.attach(netns, &EndpointSpec::new().owner(owner).address(lease.address)) {
-            Ok(endpoint) => Ok(Attached { host, network, endpoint, lease }),
-            Err(error) => {
-                let _ = delete_unless_used(&network);
-                Err(error.into())
-            }
-        }
-    }
-
-    fn close(self) -> Result<()> {
-        let _turn = turn()?;
-        // Moved here to be given back before the turn ends.
-        let _lease = self.lease;
-        self.endpoint.detach(&self.host)?;
-        delete_unless_used(&self.network)
     }
 }
 
@@ -96,11 +89,11 @@ fn turn() -> Result<Flock<File>> {
     folder().map_err(|e: std::io::Error| format!("lock {FOLDER}: {e}").into())
 }
 
-/// An address that nobody else has: who has the lock on its file has it, for as long as they live. Taken and given back in [`turn`].
+/// An address that nobody else has: who has the lock on its file has it, for as long as they live. For one's [`turn`].
 struct Lease {
     address: Ipv4Addr,
     path: PathBuf,
-    _file: Flock<File>,
+    _lock: Flock<File>,
 }
 
 impl Lease {
@@ -110,17 +103,15 @@ impl Lease {
             let path = Path::new(FOLDER).join(address.to_string());
             let file = File::options().create(true).truncate(false).write(true).open(&path);
             let file = file.map_err(|e| format!("open {path:?}: {e}"))?;
-            if let Ok(file) = Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                return Ok(Lease { address, path, _file: file });
+            if let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                return Ok(Lease { address, path, _lock: lock });
             }
         }
         Err("all addresses of the bridge are in use".into())
     }
-}
 
-impl Drop for Lease {
-    fn drop(&mut self) {
-        // A file that stays is one that nobody has locked.
+    fn give_back(&self) {
+        // If the file stays, nobody has it locked.
         let _ = remove_file(&self.path);
     }
 }

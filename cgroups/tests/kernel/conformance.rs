@@ -11,6 +11,8 @@ use cofferdam_cgroups::{
     Cgroup, Controllers, CpuPeriod, CpuQuota, CpuWeight, ErrorKind, Hierarchy, Layout, Limits, Max,
 };
 
+use rustix::fs::{Mode, OFlags};
+
 use crate::support::{BOTH, LONG, Waiting, directories, is_gone, kind, paths, until, without};
 
 fn ms(n: u64) -> Duration {
@@ -258,7 +260,8 @@ pub(crate) fn a_quota_can_change_in_any_order_below_a_limited_parent(hierarchy: 
     parent.close().unwrap();
 }
 
-/// Judged by the kernel's own count of periods and CPU time, so that a slow machine does not matter.
+/// Judged by the kernel's own count of periods and CPU time. A machine that has other things to do gives less than the quota, but
+/// never more, and sooner or later some period's quota is used up.
 pub(crate) fn busy_loops_are_held_to_the_quota(hierarchy: &Hierarchy) {
     let job = hierarchy.create("job", BOTH).unwrap().into_guard();
     let limits = Limits::new().cpu_quota(CpuQuota::cores(0.2).unwrap()).cpu_period(period(100));
@@ -268,13 +271,16 @@ pub(crate) fn busy_loops_are_held_to_the_quota(hierarchy: &Hierarchy) {
     let periods = |stats: cofferdam_cgroups::CpuStats| stats.nr_periods.unwrap();
     until("two periods", || periods(job.cpu_stats().unwrap()) >= 2);
     let before = job.cpu_stats().unwrap();
-    until("twenty more", || periods(job.cpu_stats().unwrap()) >= periods(before) + 20);
+    let throttled = || job.cpu_stats().unwrap().nr_throttled.unwrap() - before.nr_throttled.unwrap();
+    until("twenty more, and five throttled", || {
+        periods(job.cpu_stats().unwrap()) >= periods(before) + 20 && throttled() >= 5
+    });
     let after = job.cpu_stats().unwrap();
     let passed = u32::try_from(periods(after) - periods(before)).unwrap();
-    let share = (after.usage.as_secs_f64() - before.usage.as_secs_f64()) / (0.1 * f64::from(passed));
-    assert!((0.15..=0.25).contains(&share), "{share} of a core, {before:?}, {after:?}");
-    let throttled = after.nr_throttled.unwrap() - before.nr_throttled.unwrap();
-    assert!(throttled * 10 >= u64::from(passed) * 8, "{throttled} of {passed}");
+    let used = after.usage.saturating_sub(before.usage);
+    // One more at either end, and what the kernel lends each CPU at a time.
+    let most = Duration::from_millis(20) * (passed + 2) + Duration::from_millis(20);
+    assert!(used <= most, "{used:?} in {passed} periods");
     assert!(after.throttled.unwrap() > before.throttled.unwrap());
     assert!(after.user > before.user);
     assert!(loops.iter_mut().all(|one| !one.has_ended()));
@@ -353,6 +359,38 @@ pub(crate) fn kill_reaches_what_is_below(hierarchy: &Hierarchy) {
     job.close().unwrap();
 }
 
+/// Without `cgroup.kill` the cgroup is frozen first; with the caller in it, nobody would be left to thaw it.
+pub(crate) fn kill_spares_the_caller(hierarchy: &Hierarchy) {
+    let job = hierarchy.create("job", BOTH).unwrap();
+    let own = hierarchy.own(BOTH).unwrap();
+    job.attach(std::process::id()).unwrap();
+    let killed = if hierarchy.layout() == cofferdam_cgroups::Layout::V1 { Some(job.kill(LONG)) } else { None };
+    own.attach(std::process::id()).unwrap();
+    assert!(killed.is_none_or(|killed| kind(killed) == ErrorKind::InvalidInput));
+    job.delete().unwrap();
+}
+
+/// Deeper than any path that the kernel takes: who may make cgroups can do that.
+pub(crate) fn kills_and_deletes_however_deep(hierarchy: &Hierarchy) {
+    let job = hierarchy.create("job", BOTH).unwrap();
+    let name = "n".repeat(250);
+    for path in paths(&job) {
+        let mut dir =
+            rustix::fs::open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        for _ in 0..20 {
+            rustix::fs::mkdirat(&dir, &name, Mode::from_raw_mode(0o755)).unwrap();
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            dir = rustix::fs::openat(&dir, &name, flags, Mode::empty()).unwrap();
+        }
+    }
+    let mut process = Waiting::in_cgroup(&job, "exec sleep 60");
+    let paths = paths(&job);
+    job.kill(LONG).unwrap();
+    until("it has ended", || process.has_ended());
+    job.delete().unwrap();
+    assert!(is_gone(&paths));
+}
+
 pub(crate) fn kill_of_an_empty_cgroup_does_nothing(hierarchy: &Hierarchy) {
     let job = hierarchy.create("job", BOTH).unwrap().into_guard();
     job.kill(Duration::ZERO).unwrap();
@@ -399,6 +437,9 @@ pub(crate) fn anothers_cgroup_of_the_same_name_is_left_alone(hierarchy: &Hierarc
     let second = hierarchy.create("job", BOTH).unwrap();
     let child = second.child("child").unwrap();
     first.delete().unwrap();
+    // Nor is anything made or opened in it by who has the old one.
+    assert_eq!(kind(first.child("intruder")), ErrorKind::Gone);
+    assert_eq!(kind(first.open_child("child")), ErrorKind::Gone);
     for path in paths(&second).iter().chain(&paths(&child)) {
         assert!(path.exists(), "{}", path.display());
     }
@@ -422,6 +463,13 @@ pub(crate) fn own_is_neither_killed_nor_deleted(hierarchy: &Hierarchy) {
     assert!(own.processes().unwrap().contains(&std::process::id()));
     assert_eq!(kind(own.kill(LONG)), ErrorKind::InvalidInput);
     assert_eq!(kind(own.delete()), ErrorKind::InvalidInput);
+    // By its name it is still our own.
+    if hierarchy.layout() == cofferdam_cgroups::Layout::V2 {
+        let name = own.paths().next().unwrap().file_name().unwrap().to_owned();
+        let found = hierarchy.open(name, BOTH).unwrap();
+        assert_eq!(kind(found.kill(LONG)), ErrorKind::InvalidInput);
+        assert_eq!(kind(found.delete()), ErrorKind::InvalidInput);
+    }
     until("our own use is counted", || own.cpu_stats().unwrap().usage > Duration::ZERO);
 }
 

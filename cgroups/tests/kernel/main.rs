@@ -95,6 +95,8 @@ fn conformance_list() -> Vec<Test> {
             kill_ends_what_was_frozen,
             kill_reaches_what_is_below,
             kill_of_an_empty_cgroup_does_nothing,
+            kill_spares_the_caller,
+            kills_and_deletes_however_deep,
             populated_is_not_deleted,
             deletes_everything_below,
             anothers_cgroup_of_the_same_name_is_left_alone,

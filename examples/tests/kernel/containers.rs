@@ -4,14 +4,15 @@ use crate::image::{Images, links};
 use crate::support::{left_of, outcome};
 use cofferdam_netlink_bridge::{Host, Network, NetworkSpec};
 use cofferdam_testkit::patience;
+use nix::fcntl::{Flock, FlockArg};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Nothing on standard output, one line on standard error, that exit status, and nothing left.
 fn assert_refused(images: &Images, output: &Output, code: i32, says: &str) {
@@ -157,14 +158,9 @@ pub(crate) fn a_damaged_image() {
 
 pub(crate) fn not_for_an_ordinary_user() {
     let images = Images::new();
-    assert_refused(&images, &images.output("--network bridge", &["true"]), 125, "only root");
-    // Where nothing is delegated.
-    assert_refused(
-        &images,
-        &images.output("--memory 64M", &["true"]),
-        125,
-        "systemd-run --user --scope -p Delegate=yes",
-    );
+    let output = |args| images.command_of_nobody(args, &["true"]).output().unwrap();
+    assert_refused(&images, &output("--network bridge"), 125, "only root");
+    assert_refused(&images, &output("--memory 64M"), 125, "systemd-run --user --scope -p Delegate=yes");
 }
 
 const SIGNALS: [(Signal, i32); 4] = [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129), (Signal::QUIT, 131)];
@@ -294,6 +290,40 @@ pub(crate) fn a_crowd_on_the_bridge() {
         }
     }
     images.iter().for_each(Images::assert_nothing_left);
+}
+
+/// While somebody else changes the bridge, nobody connects to it or takes it away.
+pub(crate) fn one_at_a_time_at_the_bridge() {
+    let images = Images::new();
+    fs::create_dir_all("/run/run-image").unwrap();
+    let turn = || Flock::lock(File::open("/run/run-image").unwrap(), FlockArg::LockExclusive).unwrap();
+    let waits = |pid: u32| {
+        let pid = format!(" {pid} ");
+        let found =
+            || fs::read_to_string("/proc/locks").unwrap().lines().any(|l| l.contains("-> FLOCK") && l.contains(&pid));
+        let end = Instant::now() + Duration::from_secs(10) * patience();
+        while !found() {
+            assert!(Instant::now() < end, "it does not wait for its turn");
+            sleep(Duration::from_millis(1));
+        }
+    };
+
+    let ours = turn();
+    let mut command = images.command("--network bridge", &["sh", "-c", "echo up; read line"]);
+    let mut running = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    waits(running.id());
+    assert_eq!(links(), ["lo"]);
+    drop(ours);
+    running.stdout.as_mut().unwrap().read_exact(&mut [0; 3]).unwrap();
+    assert_eq!(links().len(), 3);
+
+    let ours = turn();
+    drop(running.stdin.take());
+    waits(running.id());
+    assert!(links().contains(&"cofferdam0".to_owned()));
+    drop(ours);
+    assert_eq!(running.wait().unwrap().code(), Some(1), "read is at the end of its input");
+    images.assert_nothing_left();
 }
 
 pub(crate) fn the_memory_limit_kills() {

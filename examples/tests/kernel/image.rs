@@ -6,8 +6,10 @@ use flate2::{Compression, write::GzEncoder};
 use rustix::fs::{Access, access};
 use std::collections::BTreeMap;
 use std::env::current_exe;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use tar::{Builder, EntryType, Header};
@@ -62,6 +64,21 @@ impl Images {
 
     pub(crate) fn command(&self, args: &str, command: &[&str]) -> Command {
         self.command_of("box", args, command)
+    }
+
+    /// As nobody, who has no cgroup even where there are delegated ones.
+    pub(crate) fn command_of_nobody(&self, args: &str, command: &[&str]) -> Command {
+        let open = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        open(self.folder.path(), 0o755);
+        open(&self.folder.path().join("tmp"), 0o777);
+        // A copy: the folder of the program may be closed to others.
+        let copy = self.folder.path().join("run-image");
+        fs::copy(&self.program, &copy).unwrap();
+        let usual = self.command(args, command);
+        let mut program = Command::new(copy);
+        program.args(usual.get_args()).envs(usual.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        program.stdin(Stdio::null()).uid(65534).gid(65534);
+        program
     }
 
     pub(crate) fn output(&self, args: &str, command: &[&str]) -> Output {

@@ -61,7 +61,7 @@ fn run_image() -> Vec<Test> {
         image("exit_codes", containers::exit_codes),
         image("what_cannot_be_run", containers::what_cannot_be_run),
         image("a_damaged_image", containers::a_damaged_image),
-        image("not_for_an_ordinary_user", containers::not_for_an_ordinary_user).needs(&[Need::OrdinaryUser]),
+        image("not_for_an_ordinary_user", containers::not_for_an_ordinary_user).needs(&[Need::Root, Need::Userns]),
         image("signals_end_it_and_leave_nothing_of_it", containers::signals_end_it_and_leave_nothing_of_it),
         image("a_signal_at_any_moment", containers::a_signal_at_any_moment),
         all("signals_end_it_with_cgroup_and_bridge", containers::signals_end_it_with_cgroup_and_bridge),
@@ -70,6 +70,7 @@ fn run_image() -> Vec<Test> {
         image("two_containers_reach_each_other", containers::two_containers_reach_each_other)
             .needs(&[Need::Root, Need::Veth]),
         image("a_crowd_on_the_bridge", containers::a_crowd_on_the_bridge).needs(&[Need::Root, Need::Veth]),
+        image("one_at_a_time_at_the_bridge", containers::one_at_a_time_at_the_bridge).needs(&[Need::Root, Need::Veth]),
         limits("the_memory_limit_kills", containers::the_memory_limit_kills),
         limits("the_cpu_limit_is_in_force", containers::the_cpu_limit_is_in_force),
     ]

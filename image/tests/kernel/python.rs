@@ -206,7 +206,9 @@ pub(crate) fn entries_are_those_of_tarfile_at_random() {
                 !theirs.contains(line) && inside.is_some_and(|inside| ours.iter().any(|l| l[1..].starts_with(&inside)))
             };
             let ours: BTreeSet<_> = ours.iter().filter(|line| !passed_through(line)).cloned().collect();
-            assert_eq!(ours, *theirs, "{}", String::from_utf8_lossy(archive));
+            // The root itself, as "./", is an entry to Python, and here where everything else is.
+            let theirs: BTreeSet<_> = theirs.iter().filter(|line| *line != "d  0").cloned().collect();
+            assert_eq!(ours, theirs, "{}", String::from_utf8_lossy(archive));
         }
     }
     assert!(taken > 100, "only {taken} were taken: the test says little");

@@ -104,6 +104,14 @@ impl Plan {
             return Trial::test(test.name, move || Err(why.into()));
         };
         let required = self.place.is_some_and(|place| listed.contains(&place));
+        // What runs in a place is what the list says, and not what happens to find its needs met there.
+        if let Some(place) = self.place.filter(|_| !required) {
+            let why = format!("not listed for {}", place.name());
+            let kind = why.clone();
+            return Trial::test(test.name, move || self.record(Err(why.into())))
+                .with_kind(kind)
+                .with_ignored_flag(true);
+        }
         match probes.unmet(&test.needs) {
             None => {
                 let (name, time) = (test.name, test.time * patience());

@@ -10,8 +10,7 @@ use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::layout::Version;
 use crate::limits::Max;
-use crate::memory;
-use crate::policy;
+use crate::policy::{self, memory};
 use crate::stats::{self, CpuStats, MemoryStats, PidsStats};
 use crate::text;
 

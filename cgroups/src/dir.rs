@@ -180,13 +180,22 @@ impl Dir {
 
     /// The names of the directories in this one, which are its children.
     pub(crate) fn children(&self) -> Result<Vec<OsString>> {
+        self.names(FileType::Directory)
+    }
+
+    /// The names of the files in this directory.
+    pub(crate) fn files(&self) -> Result<Vec<OsString>> {
+        self.names(FileType::RegularFile)
+    }
+
+    fn names(&self, wanted: FileType) -> Result<Vec<OsString>> {
         let fd = self.open(Path::new("."), OFlags::RDONLY | OFlags::DIRECTORY)?;
         let list = |errno| Error::os(errno, Op::List, &self.path);
         let mut names = Vec::new();
         for entry in rustix::fs::Dir::new(fd).map_err(list)? {
             let entry = entry.map_err(list)?;
             let name = OsStr::from_bytes(entry.file_name().to_bytes());
-            if entry.file_type() == FileType::Directory && name != "." && name != ".." {
+            if entry.file_type() == wanted && name != "." && name != ".." {
                 names.push(name.to_owned());
             }
         }
@@ -206,6 +215,15 @@ impl Dir {
     fn identity_of(&self, name: &OsStr) -> std::result::Result<(u64, u64), Errno> {
         let stat = rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?;
         Ok((stat.st_dev, stat.st_ino))
+    }
+
+    /// Whether there is a file of that name.
+    pub(crate) fn has(&self, file: &str) -> Result<bool> {
+        match self.open(Path::new(file), OFlags::PATH) {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_gone() => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether the cgroup still exists: a removed one has no files.

@@ -19,6 +19,8 @@ use crate::text;
 
 /// Descriptors held at once while signalling.
 const BATCH: usize = 128;
+/// Descriptors kept back when there are no more: to look at the cgroup again.
+const SPARE: usize = 3;
 /// For how long one round waits for the freezer, or for killed processes to end, before it looks again.
 const ROUND: Duration = Duration::from_millis(50);
 /// Between two looks where the kernel gives no event (v1).
@@ -33,6 +35,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// [`ErrorKind::TimedOut`]: some are left, for example in an uninterruptible wait;
+    /// [`ErrorKind::Unsupported`]: it is threaded, and has threads only of processes that are elsewhere;
     /// [`ErrorKind::PermissionDenied`]; [`ErrorKind::InvalidInput`] for [`Hierarchy::own`](crate::Hierarchy::own), and
     /// for a cgroup in which the caller itself was found. (`cgroup.kill` does not look: it kills the caller.)
     pub fn kill(&self, timeout: Duration) -> Result<()> {
@@ -42,15 +45,21 @@ impl Cgroup {
         let deadline = Deadline::after(timeout);
         // What is in the v1 trees only, or in all of them if there is no cgroup.kill.
         let mut rest = Vec::with_capacity(self.members().len());
+        let mut result = Ok(());
         for member in self.members() {
             if member.version() == Version::V2 && kill_at_once(&member.dir)? {
-                wait_until_empty(member, deadline)?;
+                result = wait_until_empty(member, deadline);
             } else {
                 rest.push(member);
             }
         }
+        // Also after a failure: somebody may be in a v1 tree alone.
+        self.kill_by_signals(&rest, deadline).and(result)
+    }
+
+    fn kill_by_signals(&self, rest: &[&Member], deadline: Deadline) -> Result<()> {
         loop {
-            let pids = all_processes(&rest)?;
+            let pids = all_processes(rest)?;
             if pids.is_empty() {
                 return Ok(());
             }
@@ -61,10 +70,10 @@ impl Cgroup {
             if deadline.has_passed() {
                 return Err(self.error(ErrorKind::TimedOut, Op::Kill));
             }
-            let frozen = freeze(&rest, deadline);
-            let killed = self.signal(&rest, deadline);
+            let frozen = freeze(rest, deadline);
+            let killed = self.signal(rest, deadline);
             // A cgroup that stays frozen would never end: thaw first, look at the errors then.
-            frozen.and(thaw(&rest))?;
+            frozen.and(thaw(rest))?;
             wait_for(&killed?, deadline);
         }
     }
@@ -84,40 +93,56 @@ impl Cgroup {
         if pids.contains(&getpid().as_raw_nonzero().get().unsigned_abs()) {
             return Err(self.refused(Op::Kill));
         }
-        let mut last = Vec::new();
-        for batch in pids.chunks(BATCH) {
-            let mut open = Vec::with_capacity(batch.len());
-            for pid in batch {
-                if let Some(pidfd) = self.pidfd(*pid)? {
-                    open.push((*pid, pidfd));
+        let (mut at, mut threads) = (0, 0);
+        let mut last: Vec<OwnedFd> = Vec::new();
+        while at < pids.len() && (at == 0 || !deadline.has_passed()) {
+            last.clear();
+            let mut open = Vec::with_capacity(BATCH.min(pids.len()));
+            while let Some(pid) = pids.get(at)
+                && open.len() < BATCH
+            {
+                match self.pidfd(*pid) {
+                    Ok(Found::Process(pidfd)) => open.push((at, *pid, pidfd)),
+                    Ok(Found::Thread) => threads += 1,
+                    Ok(Found::Nothing) => {}
+                    Err(error) if is_out_of_descriptors(&error) && open.len() > SPARE => {
+                        open.truncate(open.len() - SPARE);
+                        at = open.last().map_or(at, |(at, ..)| at + 1);
+                        break;
+                    }
+                    Err(error) => return Err(error),
                 }
+                at += 1;
             }
             // A number may have been given to a process elsewhere before the pidfd was opened. One that is listed
             // now, with the pidfd open, is either ours or has ended, and then the signal goes nowhere.
             let still = all_processes(rest)?;
-            open.retain(|(pid, _)| still.contains(pid));
-            for (_, pidfd) in &open {
+            open.retain(|(_, pid, _)| still.contains(pid));
+            for (.., pidfd) in &open {
                 match pidfd_send_signal(pidfd, Signal::KILL) {
                     Ok(()) | Err(Errno::SRCH) => {}
                     Err(errno) => return Err(self.os(errno)),
                 }
             }
-            last = open.into_iter().map(|(_, pidfd)| pidfd).collect();
-            if deadline.has_passed() {
-                break;
-            }
+            last = open.into_iter().map(|(.., pidfd)| pidfd).collect();
+        }
+        if threads == pids.len() && threads > 0 {
+            return Err(self.error(ErrorKind::Unsupported, Op::Kill).with_note(
+                "it is threaded, and what is in it are threads of processes in cgroups above: kill the domain",
+            ));
         }
         Ok(last)
     }
 
-    fn pidfd(&self, pid: u32) -> Result<Option<OwnedFd>> {
+    fn pidfd(&self, pid: u32) -> Result<Found> {
         let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
-            return Ok(None);
+            return Ok(Found::Nothing);
         };
         match pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(pidfd) => Ok(Some(pidfd)),
-            // Gone, or (EINVAL, since 6.9 ENOENT) a thread that is not the first of its process.
-            Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => Ok(None),
+            Ok(pidfd) => Ok(Found::Process(pidfd)),
+            Err(Errno::SRCH) => Ok(Found::Nothing),
+            // EINVAL, since Linux 6.9 ENOENT.
+            Err(Errno::INVAL | Errno::NOENT) => Ok(Found::Thread),
             Err(errno) => Err(self.os(errno)),
         }
     }
@@ -125,6 +150,18 @@ impl Cgroup {
     fn os(&self, errno: Errno) -> Error {
         Error::os(errno, Op::Kill, self.paths().last().unwrap_or(Path::new("")))
     }
+}
+
+/// What a number stands for.
+enum Found {
+    Process(OwnedFd),
+    /// One that is not the first of its process.
+    Thread,
+    Nothing,
+}
+
+fn is_out_of_descriptors(error: &Error) -> bool {
+    matches!(error.errno(), Some(Errno::MFILE | Errno::NFILE))
 }
 
 /// The numbers under which this process can be listed: its own, and in a threaded cgroup those of its threads.

@@ -71,7 +71,7 @@ pub(crate) fn find(mountinfo: &[u8], cgroup: &[u8]) -> Option<(Layout, Vec<Mount
             v1 = true;
             Subsystems::named(mount.super_options())
         };
-        if !mount.unified && (subsystems - Subsystems::CPUSET).is_empty() {
+        if !mount.unified && subsystems.is_empty() {
             continue;
         }
         let known = trees.iter().position(|tree| tree.device == mount.device);

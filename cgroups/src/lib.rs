@@ -1,7 +1,7 @@
 //! Linux control groups, v1, v2 and hybrid, in one typed model over directory descriptors.
 //!
 //! ```no_run
-//! use cofferdam_cgroups::{Controllers, CpuQuota, Hierarchy, Limits};
+//! use cofferdam_cgroups::{Controllers, CpuQuota, Enforcement, Hierarchy, Limits};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let hierarchy = Hierarchy::detect()?;
@@ -14,6 +14,7 @@
 //!         .pids(64)
 //!         .memory(512 << 20) // 512 MiB, and no swap besides
 //!         .swap(0),
+//!     Enforcement::Strict,
 //! )?;
 //!
 //! let mut make = std::process::Command::new("make").spawn()?;
@@ -145,6 +146,7 @@ mod apply;
 mod cgroup;
 mod controllers;
 mod counted;
+mod cpuset;
 mod delete;
 mod dir;
 mod error;
@@ -154,19 +156,23 @@ mod kill;
 mod layout;
 mod limits;
 mod member;
-mod memory;
 mod mountinfo;
 mod policy;
+mod read_back;
 mod stats;
 mod text;
 
+pub use apply::{Applied, Enforcement, Written};
 pub use cgroup::Cgroup;
 pub use controllers::Controllers;
 pub use error::{Error, ErrorKind};
 pub use guard::Guard;
 pub use hierarchy::Hierarchy;
 pub use layout::Layout;
-pub use limits::{CpuLimits, CpuPeriod, CpuQuota, CpuWeight, Limits, Max, MemoryLimits};
+pub use limits::{
+    CpuLimits, CpuPeriod, CpuQuota, CpuWeight, CpusetLimits, Device, IdList, IoDeviceLimits, IoLimits, IoWeight,
+    Limits, Max, MemoryLimits, NetworkLimits, PageSize, Partition, RdmaLimits,
+};
 pub use stats::{CpuStats, MemoryEvents, MemoryStats, PidsStats};
 
 #[cfg(test)]

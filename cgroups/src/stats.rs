@@ -7,7 +7,7 @@ use crate::text::{field, fields, number};
 
 /// CPU time used by a cgroup and everything below it, since it was made: `cpu.stat` (v2), `cpuacct.usage*` and
 /// `cpu.stat` (v1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct CpuStats {
     /// All CPU time.
@@ -25,7 +25,7 @@ pub struct CpuStats {
 }
 
 /// The processes and threads of a cgroup and everything below it: `pids.*`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PidsStats {
     /// How many there are.
@@ -40,7 +40,7 @@ pub struct PidsStats {
 }
 
 /// The memory of a cgroup and everything below it, in bytes: `memory.*`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryStats {
     /// How much is in use, page cache included, swap not.
@@ -55,7 +55,7 @@ pub struct MemoryStats {
 
 /// How often something has happened for lack of memory: `memory.events` (v2), `memory.oom_control` and
 /// `memory.failcnt` (v1). `None` where the kernel does not tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct MemoryEvents {
     /// `memory.high` was exceeded. `None` on v1.

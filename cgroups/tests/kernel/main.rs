@@ -4,7 +4,9 @@
 //! and, on a hybrid machine, also with the unified tree left out, which is v1 alone.
 
 mod conformance;
+mod limits;
 mod memory;
+mod mended;
 mod support;
 mod v2;
 
@@ -27,6 +29,23 @@ const NEEDS_V1_MEMORY: [Need; 6] = {
     let [layout, cpu, cpuacct, pids, freezer] = NEEDS_V1;
     [layout, cpu, cpuacct, pids, freezer, Need::CgroupV1("memory")]
 };
+
+/// What the limits of all controllers need: a cgroup of its own in every tree.
+fn needs_all() -> Vec<Need> {
+    let mut needs = needs_memory();
+    needs.push(Need::Cgroup("cpuset"));
+    needs.push(Need::Cgroup(limits::io_controller()));
+    needs
+}
+
+/// The same, with v1 alone on a hybrid machine.
+const NEEDS_V1_ALL: [Need; 8] = {
+    let [layout, cpu, cpuacct, pids, freezer, memory] = NEEDS_V1_MEMORY;
+    [layout, cpu, cpuacct, pids, freezer, memory, Need::CgroupV1("cpuset"), Need::CgroupV1("blkio")]
+};
+
+/// Starts a process with threads, that waits.
+const WAITING_THREADS: &str = "--waiting-threads";
 
 /// Starts a process for the threads of one test: followed by the layout.
 const THREADS: &str = "--many-threads";
@@ -67,8 +86,14 @@ fn main() -> ExitCode {
         conformance::many_threads(&if is_whole { found } else { v1_only() });
         return ExitCode::SUCCESS;
     }
+    if args == [WAITING_THREADS] {
+        mended::waiting_threads();
+        return ExitCode::SUCCESS;
+    }
     let mut tests = conformance_list();
     tests.extend(memory_list());
+    tests.extend(mended_list());
+    tests.extend(limits_list());
     tests.extend(v2_list());
     cofferdam_testkit::run(&tests)
 }
@@ -125,6 +150,44 @@ fn memory_list() -> Vec<Test> {
             a_limit_below_what_is_in_use,
             every_call_of_a_memory_limit_can_fail,
         ]
+    )
+}
+
+fn mended_list() -> Vec<Test> {
+    let mut tests = on_every_layout!(
+        mended,
+        &needs(),
+        &NEEDS_V1,
+        [
+            a_guard_can_be_closed_again,
+            a_refused_quota_changes_nothing,
+            best_effort_tells_what_was_skipped,
+            what_a_caller_names_stays_in_the_cgroup,
+        ]
+    );
+    let v1 = |name, run| Test::new(name, run).needs(&NEEDS_V1);
+    tests.extend([
+        v1("kills_many_with_few_descriptors", mended::kills_many_with_few_descriptors),
+        v1("kill_reaches_who_is_in_one_tree_only", mended::kill_reaches_who_is_in_one_tree_only)
+            .needs(&[Need::CgroupV2Tree]),
+        v1("a_hybrid_does_without_its_unified_tree", mended::a_hybrid_does_without_its_unified_tree),
+        v1("a_renamed_cgroup_is_not_taken_for_deleted", mended::a_renamed_cgroup_is_not_taken_for_deleted),
+        Test::new("an_empty_cpuset_above_is_filled", mended::an_empty_cpuset_above_is_filled)
+            .needs(&[Need::CgroupV1("cpuset"), Need::CgroupV1("freezer")]),
+        Test::new("threads_of_others_cannot_be_killed", mended::threads_of_others_cannot_be_killed)
+            .needs(&[Need::CgroupV2Tree]),
+        Test::new("who_cannot_enter_is_told_why", mended::who_cannot_enter_is_told_why)
+            .needs(&[Need::CgroupV2("cpu"), Need::CgroupV2("pids")]),
+    ]);
+    tests
+}
+
+fn limits_list() -> Vec<Test> {
+    on_every_layout!(
+        limits,
+        &needs_all(),
+        &NEEDS_V1_ALL,
+        [every_limit_is_read_back, cpuset_is_seen_in_the_affinity, limits_of_a_device_are_read_back]
     )
 }
 

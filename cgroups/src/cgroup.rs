@@ -8,13 +8,14 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use crate::controllers::{Controllers, Subsystems};
-use crate::dir::{self, Dir};
+use crate::dir::{self, Dir, buffer};
 use crate::error::{Error, ErrorKind, Op, Result};
 use crate::layout::Version;
-use crate::member::{Member, Place};
+use crate::member::{Member, Place, SUBTREE_CONTROL};
 use crate::text;
 
 const PROCS: &str = "cgroup.procs";
+const HAS_CHILDREN: &str = "controllers are enabled for its children, so that it can have no processes itself";
 /// EINVAL may mean that the process is still being made.
 const ATTACH_TRIES: u32 = 5;
 
@@ -133,7 +134,11 @@ impl Cgroup {
             return Err(Error::invalid(pid.to_string(), "process", note));
         }
         let pid = pid.to_string();
-        self.members.iter().try_for_each(|member| enter(&member.dir, PROCS, &pid))
+        for member in &self.members {
+            must_take_processes(member)?;
+            enter(&member.dir, PROCS, &pid)?;
+        }
+        Ok(())
     }
 
     /// The processes in this cgroup itself, not below it, as numbers of the caller's pid namespace; those that it
@@ -161,6 +166,21 @@ impl Cgroup {
     }
 }
 
+/// A process in a cgroup that has controllers for its children is refused, or makes it a "domain threaded" one (cpu and
+/// pids can be threaded), and then nothing can enter its children.
+fn must_take_processes(member: &Member) -> Result<()> {
+    let is_ruled = member.version() == Version::V2 && !(member.tree.subsystems - Subsystems::IMPLICIT).is_empty();
+    let mut buffer = buffer();
+    if is_ruled
+        && !member.dir.read(SUBTREE_CONTROL, &mut buffer)?.trim_ascii().is_empty()
+        && member.dir.read_if_there("cgroup.type", &mut buffer)? == Some(b"domain\n")
+    {
+        let error = Error::new(ErrorKind::Occupied, Op::Check, member.dir.path());
+        return Err(error.with_note(HAS_CHILDREN));
+    }
+    Ok(())
+}
+
 /// Writes a number into a list of processes or threads.
 pub(crate) fn enter(dir: &Dir, list: &str, pid: &str) -> Result<()> {
     let mut tries = 1;
@@ -181,9 +201,7 @@ fn not_entered(dir: &Dir, error: Error) -> Error {
         Some(Errno::NOENT) if dir.is_alive() => error
             .with_kind(ErrorKind::PermissionDenied)
             .with_note("where the process comes from, or goes to, is outside of this cgroup namespace (nsdelegate)"),
-        Some(Errno::BUSY) => error
-            .with_kind(ErrorKind::Occupied)
-            .with_note("controllers are enabled for its children, so that it can have no processes itself"),
+        Some(Errno::BUSY) => error.with_kind(ErrorKind::Occupied).with_note(HAS_CHILDREN),
         Some(Errno::OPNOTSUPP) => error.with_note("it is threaded, or below a threaded one"),
         Some(Errno::NOSPC) => error.with_note("its cpuset has no CPUs, or no memory nodes"),
         _ => error,

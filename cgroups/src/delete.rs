@@ -8,8 +8,9 @@ use rustix::io::Errno;
 use crate::cgroup::Cgroup;
 use crate::dir::Dir;
 use crate::error::{Error, ErrorKind, Op, Result, gone_is_fine};
-use crate::kill::{Deadline, wait_until_empty};
+
 use crate::member::Member;
+use crate::wait::{Deadline, wait_until_empty};
 
 /// For how long we wait for processes that are just leaving.
 const PATIENCE: Duration = Duration::from_secs(1);

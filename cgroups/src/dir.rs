@@ -150,6 +150,11 @@ impl Dir {
         self.open(Path::new(file), OFlags::WRONLY)
     }
 
+    /// A file, open for both.
+    pub(crate) fn open_both(&self, file: &str) -> Result<OwnedFd> {
+        self.open(Path::new(file), OFlags::RDWR)
+    }
+
     /// A file, open for reading, to be waited for.
     pub(crate) fn readable(&self, file: &str) -> Result<OwnedFd> {
         self.open(Path::new(file), OFlags::RDONLY)

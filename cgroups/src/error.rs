@@ -101,8 +101,11 @@ pub(crate) enum Op {
     Enable,
     Find,
     Check,
+    Freeze,
     Kill,
+    Reclaim,
     Wait,
+    Watch,
     Duplicate,
 }
 
@@ -118,8 +121,11 @@ impl Op {
             Op::Enable => "enable controller",
             Op::Find => "find controller",
             Op::Check => "check",
+            Op::Freeze => "freeze or thaw",
             Op::Kill => "kill",
-            Op::Wait => "wait for processes to leave",
+            Op::Reclaim => "reclaim memory",
+            Op::Wait => "wait for event",
+            Op::Watch => "watch",
             Op::Duplicate => "duplicate descriptor of",
         }
     }

@@ -145,11 +145,12 @@
 mod apply;
 mod cgroup;
 mod controllers;
-mod counted;
 mod cpuset;
 mod delete;
 mod dir;
 mod error;
+mod events;
+mod freeze;
 mod guard;
 mod hierarchy;
 mod kill;
@@ -158,14 +159,19 @@ mod limits;
 mod member;
 mod mountinfo;
 mod policy;
+mod psi;
 mod read_back;
+mod reclaim;
+mod sampler;
 mod stats;
 mod text;
+mod wait;
 
 pub use apply::{Applied, Enforcement, Written};
 pub use cgroup::Cgroup;
 pub use controllers::Controllers;
 pub use error::{Error, ErrorKind};
+pub use events::{Event, Events};
 pub use guard::Guard;
 pub use hierarchy::Hierarchy;
 pub use layout::Layout;
@@ -173,7 +179,12 @@ pub use limits::{
     CpuLimits, CpuPeriod, CpuQuota, CpuWeight, CpusetLimits, Device, IdList, IoDeviceLimits, IoLimits, IoWeight,
     Limits, Max, MemoryLimits, NetworkLimits, PageSize, Partition, RdmaLimits,
 };
-pub use stats::{CpuStats, MemoryEvents, MemoryStats, PidsStats};
+pub use psi::{PressureTrigger, Resource, Waiting};
+pub use sampler::Sampler;
+pub use stats::{
+    CpuStats, CpuTime, HugetlbStats, IoDeviceStats, IoStats, MemoryDetails, MemoryEvents, MemoryStats, MiscStats,
+    Other, PidsStats, Pressure, RdmaStats, Select, Stall, Stats,
+};
 
 #[cfg(test)]
 mod tests {

@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Op, Result};
 use crate::layout::Version;
 use crate::text;
 
-const SUBTREE_CONTROL: &str = "cgroup.subtree_control";
+pub(crate) const SUBTREE_CONTROL: &str = "cgroup.subtree_control";
 /// Processes that are just leaving make the kernel say EBUSY for a moment: 1 + 2 + … + 32 ms.
 const BUSY_TRIES: u32 = 6;
 

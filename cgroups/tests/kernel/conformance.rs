@@ -309,7 +309,7 @@ pub(crate) fn pids_limit_stops_forks(hierarchy: &Hierarchy) {
 }
 
 /// Every process forks again and again, as fast as it can, up to a limit.
-fn fork_bomb(job: &Cgroup) -> Waiting {
+pub(crate) fn fork_bomb(job: &Cgroup) -> Waiting {
     job.apply(&Limits::new().pids(40), Enforcement::Strict).unwrap();
     let script = "exec perl -e 'my $first = $$; $SIG{CHLD} = \"IGNORE\"; while (1) { \
         my $pid = fork(); srand($$) if defined $pid && $pid == 0; \

@@ -3,10 +3,13 @@
 //! Each test of the conformance list takes the hierarchy as a parameter. It runs with the layout that the machine has
 //! and, on a hybrid machine, also with the unified tree left out, which is v1 alone.
 
+mod actions;
+mod allocator;
 mod conformance;
 mod limits;
 mod memory;
 mod mended;
+mod stats;
 mod support;
 mod v2;
 
@@ -94,6 +97,8 @@ fn main() -> ExitCode {
     tests.extend(memory_list());
     tests.extend(mended_list());
     tests.extend(limits_list());
+    tests.extend(stats_list());
+    tests.extend(actions_list());
     tests.extend(v2_list());
     cofferdam_testkit::run(&tests)
 }
@@ -189,6 +194,28 @@ fn limits_list() -> Vec<Test> {
         &NEEDS_V1_ALL,
         [every_limit_is_read_back, cpuset_is_seen_in_the_affinity, limits_of_a_device_are_read_back]
     )
+}
+
+fn actions_list() -> Vec<Test> {
+    let mut tests = on_every_layout!(
+        actions,
+        &needs_memory(),
+        &NEEDS_V1_MEMORY,
+        [
+            what_is_frozen_does_not_run,
+            what_forks_is_frozen_too,
+            the_caller_is_not_frozen,
+            an_oom_kill_is_an_event,
+            refused_forks_and_freezing_are_events,
+            memory_is_reclaimed,
+        ]
+    );
+    tests.push(Test::new("pressure_wakes_a_waiter", actions::pressure_wakes_a_waiter).needs(&[Need::CgroupV2Tree]));
+    tests
+}
+
+fn stats_list() -> Vec<Test> {
+    on_every_layout!(stats, &needs_all(), &NEEDS_V1_ALL, [statistics_are_told_alike, a_sample_allocates_nothing])
 }
 
 fn v2_list() -> [Test; 7] {

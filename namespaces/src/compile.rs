@@ -1,9 +1,9 @@
 //! From a sandbox and its descriptors to a plan: all checks, all memory, the order of the child's steps.
 
 use crate::bind::{CgroupEntry, Names, STREAM_NAMES, Streams};
+use crate::mount::MountKind;
 use crate::plan::{Parts, Plan};
 use crate::program::{Arg, Program, Slot, Sys, Then};
-use crate::sandbox::MountKind;
 use crate::sys::SIGNAL_SET_SIZE;
 use crate::{Error, Fds, IdMap, Namespaces, Root, Sandbox, Step, gate, mounts, start, sys};
 use std::ffi::{CString, OsStr};

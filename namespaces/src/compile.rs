@@ -5,7 +5,7 @@ use crate::mount::MountKind;
 use crate::plan::{Parts, Plan};
 use crate::program::{Arg, Program, Slot, Sys, Then};
 use crate::sys::SIGNAL_SET_SIZE;
-use crate::{Error, Fds, IdMap, Namespaces, Root, Sandbox, Step, gate, mounts, start, sys};
+use crate::{Error, Fds, IdMap, Namespaces, Root, Sandbox, Step, engine, gate, mounts, start, sys};
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -65,6 +65,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
     Ok(Plan::new(Parts {
         name: sandbox.program.clone(),
         program,
+        engine: engine::choose(sandbox.engine, false)?,
         namespaces: at_clone,
         cgroup: cgroup.directory,
         pipes: streams.pipes,

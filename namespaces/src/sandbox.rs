@@ -1,6 +1,6 @@
 //! The spec: what is wanted, as plain data.
 
-use crate::{Child, Error, Fds, Mount, Plan, Root};
+use crate::{Child, Engine, Error, Fds, Mount, Plan, Root};
 use bitflags::bitflags;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -48,6 +48,7 @@ pub struct Sandbox {
     pub(crate) hostname: Option<OsString>,
     pub(crate) stdio: [Stdio; 3],
     pub(crate) die_with_parent: bool,
+    pub(crate) engine: Option<Engine>,
 }
 
 impl Sandbox {
@@ -70,6 +71,7 @@ impl Sandbox {
             hostname: None,
             stdio: [const { Stdio::Inherit }; 3],
             die_with_parent: false,
+            engine: None,
         }
     }
 
@@ -187,6 +189,14 @@ impl Sandbox {
     #[doc(alias("pdeathsig", "die-with-parent"))]
     pub fn die_with_parent(mut self) -> Self {
         self.die_with_parent = true;
+        self
+    }
+
+    /// Whether the child has the caller's memory until its program starts, or a copy. By default what is possible and fast, see [`Engine`].
+    #[must_use]
+    #[doc(alias("vfork", "fork"))]
+    pub fn engine(mut self, engine: Engine) -> Self {
+        self.engine = Some(engine);
         self
     }
 

@@ -90,7 +90,7 @@ impl Places {
         Self::parse(include_str!("../places.txt")).map_err(|e| format!("testkit/places.txt: {e}"))
     }
 
-    /// Reads a list: one test a line, `#` begins a comment, a test stands once and has a place.
+    /// Reads a list: one test a line, `#` begins a comment, a test stands once and has a place. `a::b{,_c}` is two tests, `a::b` and `a::b_c`.
     ///
     /// # Errors
     /// What is wrong with which line.
@@ -104,8 +104,10 @@ impl Places {
             if !name.contains("::") || places.is_empty() {
                 return Err(format!("line {number}: should read `package::test place ...`"));
             }
-            if tests.insert(name.to_owned(), places).is_some() {
-                return Err(format!("line {number}: {name} is listed twice"));
+            for name in alternatives(name) {
+                if tests.insert(name.clone(), places.clone()).is_some() {
+                    return Err(format!("line {number}: {name} is listed twice"));
+                }
             }
         }
         Ok(Self(tests))
@@ -123,6 +125,16 @@ impl Places {
     }
 }
 
+/// The names that one with braces stands for.
+fn alternatives(name: &str) -> Vec<String> {
+    let parts =
+        name.split_once('{').and_then(|(start, rest)| rest.split_once('}').map(|(list, end)| (start, list, end)));
+    match parts {
+        Some((start, list, end)) => list.split(',').map(|one| format!("{start}{one}{end}")).collect(),
+        None => vec![name.to_owned()],
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,6 +144,8 @@ mod tests {
         let list = Places::parse("# x\n\na::b host vm-v1 # why\n").unwrap();
         assert_eq!(list.of("a::b"), Some(&[Place::Host, Place::VmV1][..]));
         assert_eq!(list.of("a::c"), None);
+        let list = Places::parse("a::b{,_c,_d} host").unwrap();
+        assert_eq!(list.iter().map(|(test, _)| test).collect::<Vec<_>>(), ["a::b", "a::b_c", "a::b_d"]);
     }
 
     #[test]
@@ -141,6 +155,7 @@ mod tests {
             ("ab host", "line 1: should read"),
             ("\na::b moon", "line 2: no place is called \"moon\""),
             ("a::b host\na::b host", "line 2: a::b is listed twice"),
+            ("a::b_c host\na::b{,_c} host", "line 2: a::b_c is listed twice"),
         ] {
             let error = Places::parse(text).unwrap_err();
             assert!(error.starts_with(says), "{error}");

@@ -2,6 +2,7 @@
 
 mod cgroup;
 mod crowd;
+mod engines;
 mod errors;
 mod faults;
 mod hold;
@@ -18,7 +19,11 @@ use std::process::ExitCode;
 const BUSYBOX: &str = "/bin/busybox";
 
 fn main() -> ExitCode {
-    run(&[errors(), isolation(), roots(), streams(), life(), hold(), scopes(), cgroups(), faults()].concat())
+    let tests =
+        [errors(), isolation(), roots(), streams(), life(), engines(), hold(), scopes(), cgroups(), faults()].concat();
+    // Every test on both engines: a name alone is what is used by default, `_copy` asks for a copy.
+    let copies: Vec<Test> = tests.iter().map(|test| test.variant("_copy", support::make_copies)).collect();
+    run(&[tests, copies].concat())
 }
 
 /// Needs nothing.
@@ -120,6 +125,13 @@ fn life() -> Vec<Test> {
             Need::Userns,
             Need::CgroupV2Tree,
         ]),
+    ]
+}
+
+fn engines() -> Vec<Test> {
+    vec![
+        test("the_engine_is_reported", engines::the_engine_is_reported),
+        user("the_host_program_is_unchanged", engines::the_host_program_is_unchanged),
     ]
 }
 

@@ -1,11 +1,12 @@
 //! From a sandbox and its descriptors to a plan: all checks, all memory, the order of the child's steps.
 
 use crate::bind::{CgroupEntry, Names, STREAM_NAMES, Streams};
+use crate::identity::{Change, Changes, Maps};
 use crate::plan::{Parts, Plan};
 use crate::program::{Arg, Program, Slot, Sys, Then};
 use crate::sandbox::MountKind;
 use crate::sys::SIGNAL_SET_SIZE;
-use crate::{Error, Fds, IdMap, Namespaces, Root, Sandbox, Step, gate, mounts, start, sys};
+use crate::{Error, Fds, IdMap, Namespaces, Root, Sandbox, Step, gate, idmap, mounts, start, sys};
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -26,15 +27,21 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
         Root::Mount(name) => Some(names.number(name)?),
     };
     let held = names.finish()?;
-    let parent = if sandbox.die_with_parent {
+    let caller = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    let maps = maps(sandbox, caller)?;
+    let changes = Changes::new(caller, maps.as_ref(), sandbox.credentials.as_ref())?;
+    let waits = maps.as_ref().is_some_and(|maps| !maps.by_child);
+    // A child that waits for the caller must not wait for ever.
+    let parent = if sandbox.die_with_parent || waits {
         Some(sys::own_pidfd().map_err(|e| Error::os(Step::Prepare, "pidfd_open", e.raw_os_error().unwrap_or(0)))?)
     } else {
         None
     };
+    let guard = parent.as_ref().map(AsFd::as_fd);
 
-    let mut program = Program::default();
-    if let Some(parent) = &parent {
-        die_with_parent(&mut program, parent.as_fd());
+    let mut program = Program { always_held: waits, ..Program::default() };
+    if let Some(parent) = guard {
+        die_with_parent(&mut program, parent);
     }
     close_descriptors(&mut program);
     enter_cgroups(&mut program, &cgroup.procs);
@@ -44,9 +51,10 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
         at_clone.remove(Namespaces::CGROUP);
         program.call(Step::CgroupNamespace, "", Sys::unshare, [libc::CLONE_NEWCGROUP.into()]);
     }
-    if sandbox.namespaces.contains(Namespaces::USER) {
-        map_ids(&mut program, sandbox.user.unwrap_or(IdMap::root()));
+    if let Some(maps) = &maps {
+        maps.compile(&mut program);
     }
+    change_ids(&mut program, Step::IdMap, &changes.first, guard);
     if sandbox.namespaces.contains(Namespaces::MOUNT) {
         mounts::compile(&mut program, root, sandbox)?;
     }
@@ -55,6 +63,10 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
         program.call(Step::Hostname, name, Sys::sethostname, [text.into(), (name.len() as u64).into()]);
     }
     connect(&mut program, &streams.sources);
+    change_ids(&mut program, Step::Credentials, &changes.last, guard);
+    if let Some(umask) = sandbox.umask {
+        program.call(Step::Umask, "", Sys::umask, [umask.into()]);
+    }
     if let Some(path) = &sandbox.working_directory {
         change_directory(&mut program, path)?;
     }
@@ -68,6 +80,8 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
         namespaces: at_clone,
         cgroup: cgroup.directory,
         pipes: streams.pipes,
+        changes_ids: changes.of_ids(),
+        maps: maps.filter(|maps| !maps.by_child),
         die_with_parent: sandbox.die_with_parent,
         held: held
             .into_iter()
@@ -76,6 +90,14 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
             .chain(parent)
             .collect(),
     }))
+}
+
+fn maps(sandbox: &Sandbox, caller: (u32, u32)) -> Result<Option<Maps>, Error> {
+    if !sandbox.namespaces.contains(Namespaces::USER) {
+        return Ok(None);
+    }
+    let root = IdMap::root();
+    Maps::new(sandbox.user.as_ref().unwrap_or(&root), caller).map(Some)
 }
 
 /// What can be told to be wrong without asking the kernel.
@@ -127,6 +149,14 @@ fn die_with_parent(program: &mut Program, parent: BorrowedFd<'_>) {
     program.call_then(Step::ParentDeath, "", Sys::ppoll, args, Then::Exactly(0, libc::ESRCH));
 }
 
+fn change_ids(program: &mut Program, step: Step, change: &Change, guard: Option<BorrowedFd<'_>>) {
+    idmap::change(program, step, change);
+    // The kernel forgets with the ids what is to happen at the parent's death.
+    if let (true, Some(parent)) = (change.of_ids(), guard) {
+        die_with_parent(program, parent);
+    }
+}
+
 /// From here on nothing survives the start of the program but what is put in place afterwards.
 fn close_descriptors(program: &mut Program) {
     let args = [3_u64.into(), u32::MAX.into(), libc::CLOSE_RANGE_CLOEXEC.into()];
@@ -137,26 +167,6 @@ fn enter_cgroups(program: &mut Program, procs: &[(PathBuf, OwnedFd)]) {
     for (path, fd) in procs {
         let myself = program.string(c"0".to_owned());
         program.call(Step::Cgroup, path, Sys::write, [fd.as_raw_fd().into(), myself.into(), 1_u64.into()]);
-    }
-}
-
-/// One id each, which the process may write itself. setgroups first: who may drop groups could pass a file that denies one of them.
-fn map_ids(program: &mut Program, map: IdMap) {
-    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
-    let files = [
-        (c"/proc/self/setgroups", "deny".to_owned()),
-        (c"/proc/self/uid_map", format!("{} {uid} 1", map.uid)),
-        (c"/proc/self/gid_map", format!("{} {gid} 1", map.gid)),
-    ];
-    for (path, text) in files {
-        let object = OsStr::from_bytes(path.to_bytes());
-        let path = program.string(path.to_owned());
-        let flags = libc::O_WRONLY | libc::O_CLOEXEC;
-        let open = [libc::AT_FDCWD.into(), path.into(), flags.into(), 0_u64.into()];
-        program.call_then(Step::IdMap, object, Sys::openat, open, Then::Keep(FILE));
-        let len = text.len() as u64;
-        let text = program.string(CString::new(text).unwrap_or_default());
-        program.call(Step::IdMap, object, Sys::write, [FILE.into(), text.into(), len.into()]);
     }
 }
 
@@ -172,16 +182,12 @@ fn connect(program: &mut Program, sources: &[Option<Arg>; 3]) {
 /// Closes what it has of the host, so that no pipe of others stays open because of it, says that it is ready, and waits. The end of the file,
 /// when the caller is gone, is no release; and as long as it waits it dies with its parent, in case that somebody else has that file.
 fn hold(program: &mut Program, die_with_parent: bool) {
-    let (gate, none): (Arg, Arg) = (gate::GATE.into(), 0_u64.into());
+    let none: Arg = 0_u64.into();
     program.call(Step::Hold, "", Sys::prctl, [libc::PR_SET_PDEATHSIG.into(), libc::SIGKILL.into()]);
     for [first, last] in gate::OTHERS {
         program.call(Step::Hold, "", Sys::close_range, [first.into(), last.into(), none]);
     }
-    let text = program.string(c"r".to_owned());
-    let tell = [gate, text.into(), 1_u64.into(), libc::MSG_NOSIGNAL.into(), none, none];
-    program.call_then(Step::Hold, "", Sys::sendto, tell, Then::Exactly(1, libc::EPIPE));
-    let wait = [gate, none, none, libc::MSG_TRUNC.into(), none, none];
-    program.call_then(Step::Hold, "", Sys::recvfrom, wait, Then::Exactly(1, libc::ECANCELED));
+    gate::compile(program, Step::Hold);
     if !die_with_parent {
         program.call(Step::Hold, "", Sys::prctl, [libc::PR_SET_PDEATHSIG.into(), none]);
     }

@@ -55,6 +55,8 @@ pub(crate) struct Op {
 /// The system calls of a child, and all the memory that they refer to.
 #[derive(Debug, Default)]
 pub(crate) struct Program {
+    /// Whether every child of it is held, so that the calls for that are always made.
+    pub(crate) always_held: bool,
     ops: Vec<Op>,
     objects: Vec<OsString>,
     // Boxes do not move when this struct does, so that addresses in `ops` stay good.
@@ -102,7 +104,10 @@ calls! {
     rt_sigaction = SYS_rt_sigaction,
     rt_sigprocmask = SYS_rt_sigprocmask,
     sendto = SYS_sendto,
+    setgroups = SYS_setgroups,
     sethostname = SYS_sethostname,
+    setresgid = SYS_setresgid,
+    setresuid = SYS_setresuid,
     symlinkat = SYS_symlinkat,
     umask = SYS_umask,
     umount2 = SYS_umount2,
@@ -156,7 +161,7 @@ impl Program {
             *arg = given;
         }
         let object = self.object(object.as_ref());
-        let held = step == Step::Hold;
+        let held = step == Step::Hold && !self.always_held;
         self.ops.push(Op { number: sys.number(), args, then, held, step, name: sys.name(), object });
     }
 

@@ -1,15 +1,15 @@
 //! From a sandbox and its descriptors to a plan: all checks, all memory, the order of the child's steps.
 
 use crate::bind::{CgroupEntry, Names, STREAM_NAMES, Streams};
-use crate::identity::{Change, Changes, Maps};
+use crate::identity::{Change, Identity};
+use crate::mount::MountKind;
 use crate::plan::{Parts, Plan};
 use crate::program::{Arg, Program, Slot, Sys, Then};
-use crate::sandbox::MountKind;
 use crate::sys::SIGNAL_SET_SIZE;
-use crate::{Error, Fds, IdMap, Namespaces, Root, Sandbox, Step, gate, idmap, mounts, start, sys};
+use crate::{Error, Fds, Namespaces, Root, Sandbox, Step, gate, idmap, mounts, start, sys};
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
 /// For a file that one step opens. The first three slots are for pipes, see `bind::STREAM`; those after it for `mounts`.
@@ -27,62 +27,35 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
         Root::Mount(name) => Some(names.number(name)?),
     };
     let held = names.finish()?;
-    let caller = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-    let maps = maps(sandbox, caller)?;
-    let changes = Changes::new(caller, maps.as_ref(), sandbox.credentials.as_ref())?;
-    let waits = maps.as_ref().is_some_and(|maps| !maps.by_child);
+    let identity = Identity::of(sandbox)?;
     // A child that waits for the caller must not wait for ever.
-    let parent = if sandbox.die_with_parent || waits {
+    let parent = if sandbox.die_with_parent || identity.by_caller() {
         Some(sys::own_pidfd().map_err(|e| Error::os(Step::Prepare, "pidfd_open", e.raw_os_error().unwrap_or(0)))?)
     } else {
         None
     };
-    let guard = parent.as_ref().map(AsFd::as_fd);
-
-    let mut program = Program { always_held: waits, ..Program::default() };
-    if let Some(parent) = guard {
-        die_with_parent(&mut program, parent);
-    }
-    close_descriptors(&mut program);
-    enter_cgroups(&mut program, &cgroup.procs);
-    let mut at_clone = sandbox.namespaces;
-    if !cgroup.procs.is_empty() && at_clone.contains(Namespaces::CGROUP) {
+    let mut namespaces = sandbox.namespaces;
+    if !cgroup.procs.is_empty() {
         // Its root is where the process is when it is made: after the version 1 cgroups have been entered.
-        at_clone.remove(Namespaces::CGROUP);
-        program.call(Step::CgroupNamespace, "", Sys::unshare, [libc::CLONE_NEWCGROUP.into()]);
+        namespaces.remove(Namespaces::CGROUP);
     }
-    if let Some(maps) = &maps {
-        maps.compile(&mut program);
-    }
-    change_ids(&mut program, Step::IdMap, &changes.first, guard);
-    if sandbox.namespaces.contains(Namespaces::MOUNT) {
-        mounts::compile(&mut program, root, sandbox)?;
-    }
-    if let Some(name) = &sandbox.hostname {
-        let text = program.string(c_string("hostname", name)?);
-        program.call(Step::Hostname, name, Sys::sethostname, [text.into(), (name.len() as u64).into()]);
-    }
-    connect(&mut program, &streams.sources);
-    change_ids(&mut program, Step::Credentials, &changes.last, guard);
-    if let Some(umask) = sandbox.umask {
-        program.call(Step::Umask, "", Sys::umask, [umask.into()]);
-    }
-    if let Some(path) = &sandbox.working_directory {
-        change_directory(&mut program, path)?;
-    }
-    hold(&mut program, sandbox.die_with_parent);
-    reset_signals(&mut program)?;
-    start::compile(&mut program, sandbox)?;
-
+    let bound = Bound {
+        procs: &cgroup.procs,
+        streams: &streams.sources,
+        root,
+        identity: &identity,
+        parent: parent.as_ref().map(AsFd::as_fd),
+    };
+    let program = bound.program(sandbox)?;
     Ok(Plan::new(Parts {
         name: sandbox.program.clone(),
         program,
-        namespaces: at_clone,
+        namespaces,
         cgroup: cgroup.directory,
         pipes: streams.pipes,
-        changes_ids: changes.of_ids(),
-        maps: maps.filter(|maps| !maps.by_child),
         die_with_parent: sandbox.die_with_parent,
+        changes_ids: identity.changes.of_ids(),
+        maps: identity.maps.filter(|maps| !maps.by_child),
         held: held
             .into_iter()
             .chain(streams.held)
@@ -92,12 +65,64 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
     }))
 }
 
-fn maps(sandbox: &Sandbox, caller: (u32, u32)) -> Result<Option<Maps>, Error> {
-    if !sandbox.namespaces.contains(Namespaces::USER) {
-        return Ok(None);
+/// What a sandbox's names stand for.
+struct Bound<'a> {
+    procs: &'a [(PathBuf, OwnedFd)],
+    streams: &'a [Option<Arg>; 3],
+    root: Option<i32>,
+    identity: &'a Identity,
+    /// The process whose death ends the child.
+    parent: Option<BorrowedFd<'a>>,
+}
+
+impl Bound<'_> {
+    /// The child's steps, in their order.
+    fn program(&self, sandbox: &Sandbox) -> Result<Program, Error> {
+        let mut list = Program::default();
+        let program = &mut list;
+        if self.identity.by_caller() {
+            program.hold_always();
+        }
+        if let Some(parent) = self.parent {
+            die_with_parent(program, parent);
+        }
+        close_descriptors(program);
+        enter_cgroups(program, self.procs);
+        if !self.procs.is_empty() && sandbox.namespaces.contains(Namespaces::CGROUP) {
+            program.call(Step::CgroupNamespace, "", Sys::unshare, [libc::CLONE_NEWCGROUP.into()]);
+        }
+        if let Some(maps) = &self.identity.maps {
+            maps.compile(program);
+        }
+        self.change_ids(program, Step::IdMap, &self.identity.changes.first);
+        if sandbox.namespaces.contains(Namespaces::MOUNT) {
+            mounts::compile(program, self.root, sandbox)?;
+        }
+        if let Some(name) = &sandbox.hostname {
+            let text = program.string(c_string("hostname", name)?);
+            program.call(Step::Hostname, name, Sys::sethostname, [text.into(), (name.len() as u64).into()]);
+        }
+        connect(program, self.streams);
+        self.change_ids(program, Step::Credentials, &self.identity.changes.last);
+        if let Some(umask) = sandbox.umask {
+            program.call(Step::Umask, "", Sys::umask, [umask.into()]);
+        }
+        if let Some(path) = &sandbox.working_directory {
+            change_directory(program, path)?;
+        }
+        hold(program, sandbox.die_with_parent);
+        reset_signals(program)?;
+        start::compile(program, sandbox)?;
+        Ok(list)
     }
-    let root = IdMap::root();
-    Maps::new(sandbox.user.as_ref().unwrap_or(&root), caller).map(Some)
+
+    fn change_ids(&self, program: &mut Program, step: Step, change: &Change) {
+        idmap::change(program, step, change);
+        // The kernel forgets with the ids what is to happen at the parent's death.
+        if let (true, Some(parent)) = (change.of_ids(), self.parent) {
+            die_with_parent(program, parent);
+        }
+    }
 }
 
 /// What can be told to be wrong without asking the kernel.
@@ -110,6 +135,9 @@ fn check(sandbox: &Sandbox) -> Result<(), Error> {
     }
     if sandbox.program.is_empty() {
         return Err(Error::config("program", "is empty"));
+    }
+    if sandbox.umask.is_some_and(|mask| mask > 0o777) {
+        return Err(Error::config("umask", "is more than 0o777"));
     }
     if let Some(name) = &sandbox.hostname {
         needs(Namespaces::UTS, "hostname", "needs Namespaces::UTS, or it would be the host's")?;
@@ -147,14 +175,6 @@ fn die_with_parent(program: &mut Program, parent: BorrowedFd<'_>) {
     let at_once = program.words([0, 0]);
     let args = [poll.into(), 1_u64.into(), at_once.into(), 0_u64.into(), 0_u64.into()];
     program.call_then(Step::ParentDeath, "", Sys::ppoll, args, Then::Exactly(0, libc::ESRCH));
-}
-
-fn change_ids(program: &mut Program, step: Step, change: &Change, guard: Option<BorrowedFd<'_>>) {
-    idmap::change(program, step, change);
-    // The kernel forgets with the ids what is to happen at the parent's death.
-    if let (true, Some(parent)) = (change.of_ids(), guard) {
-        die_with_parent(program, parent);
-    }
 }
 
 /// From here on nothing survives the start of the program but what is put in place afterwards.

@@ -1,6 +1,7 @@
 //! Who is who in a user namespace, and who the program is: plain data, and what can be told to be wrong with it.
 
-use crate::Error;
+use crate::{Error, Namespaces, Sandbox};
+use nix::unistd::{getegid, geteuid};
 use std::fmt::Write;
 
 /// Which users and groups there are in a sandbox's user namespace, and who they are outside, see `user_namespaces(7)`.
@@ -228,6 +229,29 @@ pub(crate) struct Maps {
 pub(crate) struct Changes {
     pub(crate) first: Change,
     pub(crate) last: Change,
+}
+
+/// What a sandbox's identity comes to, for this caller.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pub(crate) maps: Option<Maps>,
+    pub(crate) changes: Changes,
+}
+
+impl Identity {
+    pub(crate) fn of(sandbox: &Sandbox) -> Result<Self, Error> {
+        let caller = (geteuid().as_raw(), getegid().as_raw());
+        let root = IdMap::root();
+        let map = sandbox.namespaces.contains(Namespaces::USER).then(|| sandbox.user.as_ref().unwrap_or(&root));
+        let maps = map.map(|map| Maps::new(map, caller)).transpose()?;
+        let changes = Changes::new(caller, maps.as_ref(), sandbox.credentials.as_ref())?;
+        Ok(Identity { maps, changes })
+    }
+
+    /// Whether the caller writes the maps, while the child waits.
+    pub(crate) fn by_caller(&self) -> bool {
+        self.maps.as_ref().is_some_and(|maps| !maps.by_child)
+    }
 }
 
 impl Changes {

@@ -55,8 +55,7 @@ pub(crate) struct Op {
 /// The system calls of a child, and all the memory that they refer to.
 #[derive(Debug, Default)]
 pub(crate) struct Program {
-    /// Whether every child of it is held, so that the calls for that are always made.
-    pub(crate) always_held: bool,
+    always_held: bool,
     ops: Vec<Op>,
     objects: Vec<OsString>,
     // Boxes do not move when this struct does, so that addresses in `ops` stay good.
@@ -163,6 +162,11 @@ impl Program {
         let object = self.object(object.as_ref());
         let held = step == Step::Hold && !self.always_held;
         self.ops.push(Op { number: sys.number(), args, then, held, step, name: sys.name(), object });
+    }
+
+    /// Every child is held: what is added from here on is made always.
+    pub(crate) fn hold_always(&mut self) {
+        self.always_held = true;
     }
 
     /// The address of a string that the child may read.

@@ -1,6 +1,6 @@
 //! The spec: what is wanted, as plain data.
 
-use crate::{Child, Credentials, Error, Fds, IdMap, Plan};
+use crate::{Child, Credentials, Error, Fds, IdMap, Mount, Plan, Root};
 use bitflags::bitflags;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -233,59 +233,6 @@ impl Sandbox {
     /// As [`prepare`](Sandbox::prepare) and [`Plan::spawn`].
     pub fn spawn_with(&self, fds: Fds) -> Result<Child, Error> {
         self.prepare(fds)?.spawn()
-    }
-}
-
-/// The sandbox's root directory.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Root {
-    /// The host's.
-    #[default]
-    Host,
-    /// A *detached* mount (`fsmount(2)`, or `open_tree(2)` with `OPEN_TREE_CLONE`), bound by [`Fds::bind`] under this name.
-    ///
-    /// A mount can be attached once: such a [`Plan`] spawns once.
-    Mount(String),
-}
-
-impl Root {
-    /// The detached mount that [`Fds::bind`] gives this name.
-    #[must_use]
-    pub fn mount(name: impl Into<String>) -> Self {
-        Root::Mount(name.into())
-    }
-}
-
-/// Something to mount in the sandbox's mount namespace, on a directory given by an absolute path.
-///
-/// The path is resolved inside the sandbox's root. In a root of its own, a directory of the top level is made where it is missing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mount {
-    pub(crate) target: PathBuf,
-    pub(crate) kind: MountKind,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum MountKind {
-    Proc,
-    Dev,
-}
-
-impl Mount {
-    /// A fresh `proc(5)` that shows the sandbox's own pid namespace; nosuid, nodev, noexec.
-    ///
-    /// Needs [`Namespaces::PID`]. In a user namespace the kernel demands that the caller's own `/proc` has nothing mounted over its parts.
-    #[must_use]
-    pub fn proc(target: impl Into<PathBuf>) -> Self {
-        Mount { target: target.into(), kind: MountKind::Proc }
-    }
-
-    /// A minimal `/dev`: null, zero, full, random, urandom and tty (in a user namespace, which may not make devices, the host's own), terminals (`pts`, `ptmx`) and shared memory (`shm`, at most
-    /// 64 MiB) of the sandbox's own, and the links fd, stdin, stdout and stderr.
-    #[must_use]
-    pub fn dev(target: impl Into<PathBuf>) -> Self {
-        Mount { target: target.into(), kind: MountKind::Dev }
     }
 }
 

@@ -87,7 +87,8 @@ mod tests {
 
         #[test]
         fn what_is_given_is_found(given in prop::collection::vec((0..u32::MAX / 2, 1..u32::MAX / 2), 1..5), own in 0..9_u32) {
-            let text: String = given.iter().map(|(first, count)| format!("me:{first}:{count}\nother:1:1\n")).collect();
+            let lines: Vec<String> = given.iter().map(|(first, count)| format!("me:{first}:{count}\nother:1:1")).collect();
+            let text = lines.join("\n");
             prop_assert_eq!(parse(&text, Some("me"), 77), Some(given.clone()));
             let ranges = after(own, &given);
             prop_assert_eq!(ranges[0], IdRange::new(0, own, 1));

@@ -48,6 +48,8 @@ struct Repr {
     call: Option<&'static str>,
     object: Option<OsString>,
     cause: Cause,
+    /// What the kernel says in words.
+    said: Option<Box<str>>,
 }
 
 #[derive(Debug)]
@@ -91,8 +93,17 @@ impl Error {
         self
     }
 
+    /// With the kernel's own words: messages as they are read from a file system's context, "e proc: Unknown parameter 'x'".
+    pub(crate) fn saying(mut self, messages: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(messages);
+        let lines = text.lines().map(|line| line.split_once(' ').map_or(line, |(_, words)| words));
+        let text = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
+        self.0.said = (!text.is_empty()).then(|| text.into());
+        self
+    }
+
     fn new(kind: ErrorKind, step: Step, call: Option<&'static str>, cause: Cause) -> Self {
-        Error(Box::new(Repr { kind, step, call, object: None, cause }))
+        Error(Box::new(Repr { kind, step, call, object: None, cause, said: None }))
     }
 
     /// What sort of failure this is.
@@ -126,6 +137,13 @@ impl Error {
             Cause::Errno(errno) => Some(errno),
             _ => None,
         }
+    }
+
+    /// What the kernel said about it in words: the log of a file system's context, `fsopen(2)`.
+    #[must_use]
+    #[doc(alias = "fs_context log")]
+    pub fn kernel_text(&self) -> Option<&str> {
+        self.0.said.as_deref()
     }
 
     /// The signal that killed the child before the program started ([`ErrorKind::Killed`]).
@@ -184,6 +202,10 @@ impl fmt::Display for Repr {
             Cause::Errno(errno) => io::Error::from_raw_os_error(*errno).fmt(f),
             Cause::Signal(signal) => write!(f, "the child was killed by signal {signal}"),
             Cause::Words(words) => f.write_str(words),
+        }?;
+        match &self.said {
+            Some(said) => write!(f, ": {said}"),
+            None => Ok(()),
         }
     }
 }
@@ -201,6 +223,16 @@ mod tests {
         );
         assert_eq!((error.kind(), error.raw_os_error()), (ErrorKind::NotFound, Some(libc::ENOENT)));
         assert_eq!(io::Error::from(error).kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn the_kernels_words_come_last() {
+        let error = |said: &[u8]| Error::os(Step::Mount, "fsconfig", libc::EINVAL).about("/tmp").saying(said);
+        let start = "mount: fsconfig(\"/tmp\"): Invalid argument (os error 22)";
+        assert_eq!(error(b"").to_string(), start);
+        let said = error(b"e tmpfs: Bad value for 'size'\n");
+        assert_eq!(said.to_string(), format!("{start}: tmpfs: Bad value for 'size'"));
+        assert_eq!(said.kernel_text(), Some("tmpfs: Bad value for 'size'"));
     }
 
     #[test]

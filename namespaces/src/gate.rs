@@ -61,7 +61,7 @@ impl Gate {
         let below = if gate == 3 { above } else { [3, gate - 1] };
         let values = [[(GATE, gate), (GATE, gate)], zip(OTHERS[0], below), zip(OTHERS[1], above)];
         for (slot, value) in values.into_iter().flatten() {
-            if let Some(place) = slots.get_mut(usize::from(slot.0)) {
+            if let Some(place) = slots.get_mut(slot.0) {
                 *place = value;
             }
         }

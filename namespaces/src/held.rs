@@ -2,7 +2,7 @@
 
 use crate::gate::Gate;
 use crate::plan::{Pipes, Shared, end};
-use crate::sys::{Birth, Born, Frame};
+use crate::sys::{Birth, Born, Frame, Outcome};
 use crate::{Child, Error, Namespaces, Step, namespace};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -43,12 +43,10 @@ pub struct Held {
 struct Told {
     birth: Birth,
     /// Where the child came to, once it has left the caller's memory.
-    outcome: OnceLock<Outcome>,
+    outcome: OnceLock<Result<Outcome, Error>>,
     /// The child, if the thread is to stay for as long as it.
     stay: OnceLock<Arc<OwnedFd>>,
 }
-
-type Outcome = Result<(usize, Option<i32>), Error>;
 
 pub(crate) fn hold(plan: &Arc<Shared>) -> Result<Held, Error> {
     let (gate, theirs) = Gate::pair()?;
@@ -93,7 +91,7 @@ impl Told {
     /// Whether the program has started; if not, the child is reaped.
     fn judge(&self, plan: &Shared, born: &Born) -> Result<(), Error> {
         match self.outcome.get() {
-            Some(Ok(outcome)) => plan.judge(born, *outcome),
+            Some(Ok(outcome)) => plan.judge(born, outcome),
             // A clone that failed has no child; and the thread tells before it opens the gate.
             _ => Err(Error::status_lost()),
         }
@@ -121,7 +119,7 @@ impl Cloner {
         let Cloner { plan, pipes, gate, told } = self;
         let mut slots = pipes.slots();
         gate.fill(&mut slots);
-        let frame = Frame::new(plan.parts.program.ops(), slots, true);
+        let frame = Frame::new(&plan.parts.program, slots, true);
         let cloned = plan.clone_child(&frame, &told.birth);
         let _ = told.outcome.set(cloned.map(|()| frame.outcome()));
         // What the caller then finds closed is closed.

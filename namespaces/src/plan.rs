@@ -3,7 +3,7 @@
 use crate::bind::{STREAM, STREAM_NAMES, above_streams, path_of};
 use crate::identity::Maps;
 use crate::program::{Program, SLOTS};
-use crate::sys::{self, Birth, Block, Born, Frame, SignalMask, Stack};
+use crate::sys::{self, Birth, Block, Born, Frame, Outcome, SignalMask, Stack};
 use crate::{Call, Child, Error, Held, Namespaces, Step, scope};
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
@@ -82,11 +82,11 @@ impl Plan {
         }
         scope::check(plan.parts.namespaces)?;
         let mut pipes = Pipes::open(plan.parts.pipes)?;
-        let frame = Frame::new(plan.parts.program.ops(), pipes.slots(), false);
+        let frame = Frame::new(&plan.parts.program, pipes.slots(), false);
         let birth = Birth::new();
         plan.clone_child(&frame, &birth)?;
         let born = birth.take().ok_or_else(Error::status_lost)?;
-        plan.judge(&born, frame.outcome())?;
+        plan.judge(&born, &frame.outcome())?;
         Ok(Child::new(born, pipes.ours()))
     }
 
@@ -148,16 +148,16 @@ impl Shared {
     }
 
     /// Whether the program has started; if not, the child has ended and is reaped.
-    pub(crate) fn judge(&self, born: &Born, (at, errno): (usize, Option<i32>)) -> Result<(), Error> {
-        let Some(call) = self.parts.program.get(at) else {
+    pub(crate) fn judge(&self, born: &Born, outcome: &Outcome) -> Result<(), Error> {
+        let Some(call) = self.parts.program.get(outcome.at) else {
             return Ok(());
         };
-        if errno.is_none() && call.step() == Step::Exec {
+        if outcome.errno.is_none() && call.step() == Step::Exec {
             return Ok(());
         }
         let status = sys::reap(born.pidfd.as_fd(), Block::Yes);
-        let error = match (errno, status) {
-            (Some(errno), _) => Error::os(call.step(), call.name(), errno),
+        let error = match (outcome.errno, status) {
+            (Some(errno), _) => Error::os(call.step(), call.name(), errno).saying(&outcome.said),
             (None, Ok(Some(status))) => Error::killed(call.step(), status & 0x7f),
             (None, _) => Error::status_lost(),
         };
@@ -211,7 +211,7 @@ impl Pipes {
     pub(crate) fn slots(&self) -> [i64; SLOTS] {
         let mut slots = [-1; SLOTS];
         for (end, slot) in self.theirs.iter().zip(STREAM) {
-            if let (Some(fd), Some(value)) = (end, slots.get_mut(slot.0 as usize)) {
+            if let (Some(fd), Some(value)) = (end, slots.get_mut(slot.0)) {
                 *value = fd.as_raw_fd().into();
             }
         }

@@ -13,7 +13,7 @@ mod signals;
 mod stack;
 
 pub(crate) use clone::{Birth, Born, clone_and_run};
-pub(crate) use interpreter::Frame;
+pub(crate) use interpreter::{Frame, Outcome};
 pub(crate) use process::{Block, own_pidfd, reap, send_signal};
 pub(crate) use signals::{SIGNAL_SET_SIZE, SignalMask, ignored_signals};
 pub(crate) use stack::Stack;

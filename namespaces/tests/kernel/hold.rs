@@ -1,8 +1,9 @@
 //! A child that waits for its release.
 
+use crate::faults::inject_at;
 use crate::support::{read, sh};
 use cofferdam_namespaces::{ErrorKind, Fds, Held, IdMap, Namespaces, Plan, Sandbox, Stdio, Step};
-use cofferdam_testkit::fault::{Action, Fault, Who, inject, record};
+use cofferdam_testkit::fault::{Action, Who, record};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
@@ -119,8 +120,8 @@ pub(crate) fn every_call_of_a_held_child_can_fail() {
     assert!(result.unwrap().success());
     let calls: Vec<_> = calls.into_iter().filter(|call| call.who == Who::Child).collect();
     let mut steps = BTreeSet::new();
-    for (nth, call) in calls.iter().enumerate() {
-        let (_, result) = inject(Fault { who: Who::Child, nth, action: Action::Errno(libc::EXFULL) }, run);
+    for (at, call) in calls.iter().enumerate() {
+        let (_, result) = inject_at(&calls, at, Action::Errno(libc::EXFULL), run);
         let error = result.expect_err("fails");
         assert_eq!(
             (error.system_call(), error.raw_os_error()),
@@ -129,7 +130,7 @@ pub(crate) fn every_call_of_a_held_child_can_fail() {
         );
         let step = error.step();
         steps.insert(step);
-        let (_, result) = inject(Fault { who: Who::Child, nth, action: Action::Kill }, run);
+        let (_, result) = inject_at(&calls, at, Action::Kill, run);
         if step != Step::Exec {
             let error = result.expect_err("is killed");
             assert_eq!((error.step(), error.signal()), (step, Some(libc::SIGKILL)), "{call}: {error}");

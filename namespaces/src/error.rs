@@ -50,6 +50,8 @@ struct Repr {
     cause: Cause,
     /// What the kernel says in words.
     said: Option<Box<str>>,
+    /// What the errno does not say.
+    hint: Option<&'static str>,
 }
 
 #[derive(Debug)]
@@ -102,8 +104,13 @@ impl Error {
         self
     }
 
+    pub(crate) fn hinting(mut self, words: &'static str) -> Self {
+        self.0.hint = Some(words);
+        self
+    }
+
     fn new(kind: ErrorKind, step: Step, call: Option<&'static str>, cause: Cause) -> Self {
-        Error(Box::new(Repr { kind, step, call, object: None, cause, said: None }))
+        Error(Box::new(Repr { kind, step, call, object: None, cause, said: None, hint: None }))
     }
 
     /// What sort of failure this is.
@@ -144,6 +151,13 @@ impl Error {
     #[doc(alias = "fs_context log")]
     pub fn kernel_text(&self) -> Option<&str> {
         self.0.said.as_deref()
+    }
+
+    /// What the errno does not say, where Linux is known to be unclear: which switch of the administrator forbids user namespaces, what a mount in
+    /// one needs. For a human; the words may change. They are part of what the error displays.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        self.0.hint
     }
 
     /// The signal that killed the child before the program started ([`ErrorKind::Killed`]).
@@ -205,6 +219,10 @@ impl fmt::Display for Repr {
         }?;
         match &self.said {
             Some(said) => write!(f, ": {said}"),
+            None => Ok(()),
+        }?;
+        match self.hint {
+            Some(hint) => write!(f, " ({hint})"),
             None => Ok(()),
         }
     }

@@ -164,11 +164,9 @@ impl Held {
         self.gate.wait()?;
         let judged = self.told.judge(&self.plan, &self.born);
         self.released = true;
-        if stay && judged.is_ok() {
-            self.thread = None;
-        }
         judged?;
-        Ok(Child::new(self.born.clone(), std::mem::take(&mut self.ours)))
+        let keeper = if stay { self.thread.take() } else { None };
+        Ok(Child::new(self.born.clone(), std::mem::take(&mut self.ours)).kept_by(keeper))
     }
 }
 

@@ -134,6 +134,7 @@ mod error;
 mod fds;
 mod gate;
 mod held;
+mod hint;
 mod identity;
 mod idmap;
 mod mount;

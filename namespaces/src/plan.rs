@@ -4,7 +4,7 @@ use crate::bind::{STREAM, STREAM_NAMES, above_streams, path_of};
 use crate::identity::Maps;
 use crate::program::{Program, SLOTS};
 use crate::sys::{self, Birth, Block, Born, Frame, Outcome, SignalMask, Stack};
-use crate::{Call, Child, Error, Held, Namespaces, Step, scope};
+use crate::{Call, Child, Error, Held, Namespaces, Step, hint, scope};
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 use std::ffi::OsString;
@@ -130,7 +130,7 @@ impl Shared {
                 }
                 Err(error)
             }
-            (Err(errno), _) => Err(Error::os(Step::Clone, "clone3", errno).about(self.clone_object(errno))),
+            (Err(errno), _) => Err(self.hint(Error::os(Step::Clone, "clone3", errno).about(self.clone_object(errno)))),
         }
     }
 
@@ -163,7 +163,11 @@ impl Shared {
         };
         // Of a program that was looked for in PATH, the name says more than the last place.
         let object = if call.step() == Step::Exec { &self.parts.name } else { call.object() };
-        Err(if object.is_empty() { error } else { error.about(object) })
+        Err(self.hint(if object.is_empty() { error } else { error.about(object) }))
+    }
+
+    fn hint(&self, error: Error) -> Error {
+        hint::add(error, self.parts.namespaces)
     }
 
     fn take_stack(&self) -> Result<Stack, Error> {

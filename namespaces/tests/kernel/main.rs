@@ -58,6 +58,7 @@ fn errors() -> Vec<Test> {
         test("path_is_searched_as_execvp_does", errors::path_is_searched_as_execvp_does),
         test("clone_refused", errors::clone_refused).needs(&[Need::OrdinaryUser]),
         user("mount_point_missing", errors::mount_point_missing),
+        user("user_namespaces_switched_off", errors::user_namespaces_switched_off),
     ]
 }
 

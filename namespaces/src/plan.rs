@@ -1,6 +1,7 @@
 //! A sandbox that has been checked, and the caller's side of a spawn.
 
 use crate::bind::{STREAM, STREAM_NAMES, above_streams, path_of};
+use crate::identity::Maps;
 use crate::program::{Program, SLOTS};
 use crate::sys::{self, Birth, Block, Born, Frame, Outcome, SharedTelling, SignalMask, Stack, Telling};
 use crate::{Call, Child, Engine, Error, Held, Namespaces, Report, Step, hint, scope};
@@ -40,6 +41,10 @@ pub(crate) struct Parts {
     pub(crate) cgroup: Option<OwnedFd>,
     pub(crate) pipes: [bool; 3],
     pub(crate) die_with_parent: bool,
+    /// The maps that the caller writes while the child waits.
+    pub(crate) maps: Option<Maps>,
+    /// Whether the child changes its user or group, with which the kernel resets the dumpable flag of its memory.
+    pub(crate) changes_ids: bool,
     #[expect(dead_code, reason = "kept open because the program uses their numbers")]
     pub(crate) held: Vec<OwnedFd>,
 }
@@ -66,10 +71,16 @@ impl Plan {
     ///
     /// The calling thread is suspended that long, all others go on. Signals to the calling thread are held back meanwhile.
     ///
+    /// A child with [ranges](crate::IdMap::ranges) of ids must wait for its caller to write them, so that this is [`hold`](Plan::hold) and
+    /// [`release`](Held::release).
+    ///
     /// # Errors
     /// What kept the program from starting, by [step](Error::step): nothing is left of the process then.
     pub fn spawn(&self) -> Result<Child, Error> {
         let plan = &*self.0;
+        if plan.parts.maps.is_some() {
+            return self.hold()?.release();
+        }
         scope::check(plan.parts.namespaces)?;
         let mut pipes = Pipes::open(plan.parts.pipes)?;
         let birth = Birth::new();

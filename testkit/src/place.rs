@@ -90,25 +90,37 @@ impl Places {
         Self::parse(include_str!("../places.txt")).map_err(|e| format!("testkit/places.txt: {e}"))
     }
 
-    /// Reads a list: one test a line, `#` begins a comment, a test stands once and has a place. `a::b{,_c}` is two tests, `a::b` and `a::b_c`.
+    /// Reads a list: one test a line, `#` begins a comment, a test stands once and has a place. `package::* also _x` gives each test of the
+    /// package a twin in the same places, with `_x` behind its name.
     ///
     /// # Errors
     /// What is wrong with which line.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let mut tests = BTreeMap::new();
+        let (mut tests, mut twins) = (BTreeMap::new(), Vec::new());
         for (number, line) in (1..).zip(text.lines()) {
             let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
             let Some(name) = words.next() else { continue };
+            if let Some(package) = name.strip_suffix('*') {
+                let (Some("also"), Some(suffix), None) = (words.next(), words.next(), words.next()) else {
+                    return Err(format!("line {number}: should read `package::* also SUFFIX`"));
+                };
+                twins.push((package, suffix));
+                continue;
+            }
             let places: Result<Vec<Place>, String> = words.map(str::parse).collect();
             let places = places.map_err(|e| format!("line {number}: {e}"))?;
             if !name.contains("::") || places.is_empty() {
                 return Err(format!("line {number}: should read `package::test place ...`"));
             }
-            for name in alternatives(name) {
-                if tests.insert(name.clone(), places.clone()).is_some() {
-                    return Err(format!("line {number}: {name} is listed twice"));
-                }
+            if tests.insert(name.to_owned(), places).is_some() {
+                return Err(format!("line {number}: {name} is listed twice"));
             }
+        }
+        for (package, suffix) in twins {
+            let of_package: Vec<_> = tests.iter().filter(|(name, _)| name.starts_with(package)).collect();
+            let more: Vec<_> =
+                of_package.into_iter().map(|(name, places)| (format!("{name}{suffix}"), places.clone())).collect();
+            tests.extend(more);
         }
         Ok(Self(tests))
     }
@@ -125,16 +137,6 @@ impl Places {
     }
 }
 
-/// The names that one with braces stands for.
-fn alternatives(name: &str) -> Vec<String> {
-    let parts =
-        name.split_once('{').and_then(|(start, rest)| rest.split_once('}').map(|(list, end)| (start, list, end)));
-    match parts {
-        Some((start, list, end)) => list.split(',').map(|one| format!("{start}{one}{end}")).collect(),
-        None => vec![name.to_owned()],
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,8 +146,9 @@ mod tests {
         let list = Places::parse("# x\n\na::b host vm-v1 # why\n").unwrap();
         assert_eq!(list.of("a::b"), Some(&[Place::Host, Place::VmV1][..]));
         assert_eq!(list.of("a::c"), None);
-        let list = Places::parse("a::b{,_c,_d} host").unwrap();
-        assert_eq!(list.iter().map(|(test, _)| test).collect::<Vec<_>>(), ["a::b", "a::b_c", "a::b_d"]);
+        let list = Places::parse("a::* also _c\na::b host\nx::b vm-v1").unwrap();
+        assert_eq!(list.iter().map(|(test, _)| test).collect::<Vec<_>>(), ["a::b", "a::b_c", "x::b"]);
+        assert_eq!(list.of("a::b_c"), Some(&[Place::Host][..]));
     }
 
     #[test]
@@ -155,7 +158,7 @@ mod tests {
             ("ab host", "line 1: should read"),
             ("\na::b moon", "line 2: no place is called \"moon\""),
             ("a::b host\na::b host", "line 2: a::b is listed twice"),
-            ("a::b_c host\na::b{,_c} host", "line 2: a::b_c is listed twice"),
+            ("a::* also", "line 1: should read `package::* also SUFFIX`"),
         ] {
             let error = Places::parse(text).unwrap_err();
             assert!(error.starts_with(says), "{error}");

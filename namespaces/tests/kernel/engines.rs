@@ -1,7 +1,8 @@
 //! What the two engines have in common, and what they do not do to the program that spawns.
 
+use crate::identity::strangers;
 use crate::support::{engine, program};
-use cofferdam_namespaces::{Engine, Fds, IdMap, Namespaces, Plan, Sandbox, Stdio};
+use cofferdam_namespaces::{Credentials, Engine, ErrorKind, Fds, IdMap, Namespaces, Plan, Sandbox, Stdio};
 use nix::sys::signal::SigSet;
 use std::collections::BTreeSet;
 use std::fs;
@@ -54,8 +55,12 @@ fn descriptors() -> BTreeSet<PathBuf> {
 /// Both engines at once from 8 threads; no other thread ever sees this program as anything but what it was.
 pub(crate) fn the_host_program_is_unchanged() {
     let (before, open) = (Host::now(), descriptors());
-    let plans: Vec<Plan> =
-        [Engine::Shared, Engine::Copy].map(|engine| everything(engine).prepare(Fds::new()).unwrap()).into();
+    let mut sandboxes = vec![everything().engine(Engine::Shared), everything().engine(Engine::Copy)];
+    if nix::unistd::geteuid().is_root() {
+        sandboxes.push(everything().user(strangers()).credentials(Credentials::new(7, 8)));
+        sandboxes.push(Sandbox::new("true").credentials(Credentials::new(65534, 65534)));
+    }
+    let plans: Vec<Plan> = sandboxes.iter().map(|sandbox| sandbox.prepare(Fds::new()).unwrap()).collect();
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let watcher = scope.spawn(|| {
@@ -70,7 +75,7 @@ pub(crate) fn the_host_program_is_unchanged() {
             .map(|thread| {
                 let (plans, before) = (&plans, &before);
                 scope.spawn(move || {
-                    for round in 0..30 {
+                    for round in 0..32 {
                         let plan = &plans[(thread + round) % plans.len()];
                         let child = if round % 3 == 0 { plan.hold().unwrap().release() } else { plan.spawn() };
                         assert!(child.unwrap().wait().unwrap().success());
@@ -89,12 +94,21 @@ pub(crate) fn the_host_program_is_unchanged() {
     assert_eq!((Host::now(), descriptors()), (before, open));
 }
 
-fn everything(engine: Engine) -> Sandbox {
+fn everything() -> Sandbox {
     Sandbox::new("true")
-        .engine(engine)
         .user(IdMap::root())
         .namespaces(Namespaces::MOUNT | Namespaces::PID | Namespaces::UTS)
         .hostname("inside")
         .working_directory("/")
         .stdin(Stdio::Null)
+}
+
+/// User and group cannot change in the caller's memory.
+pub(crate) fn ids_change_in_a_copy_alone() {
+    let sandbox = Sandbox::new("true").credentials(Credentials::new(65534, 65534));
+    let error = sandbox.clone().engine(Engine::Shared).prepare(Fds::new()).unwrap_err();
+    assert_eq!((error.kind(), error.object().unwrap().to_str()), (ErrorKind::InvalidConfig, Some("engine")), "{error}");
+    let child = sandbox.spawn().unwrap();
+    assert_eq!(child.report().engine(), Engine::Copy);
+    assert!(child.wait().unwrap().success());
 }

@@ -6,6 +6,7 @@ mod engines;
 mod errors;
 mod faults;
 mod hold;
+mod identity;
 mod isolation;
 mod life;
 mod roots;
@@ -19,8 +20,8 @@ use std::process::ExitCode;
 const BUSYBOX: &str = "/bin/busybox";
 
 fn main() -> ExitCode {
-    let tests =
-        [errors(), isolation(), roots(), streams(), life(), engines(), hold(), scopes(), cgroups(), faults()].concat();
+    let tests = [errors(), isolation(), identity(), roots(), streams(), life(), engines(), hold(), scopes()];
+    let tests = [tests.concat(), cgroups(), faults()].concat();
     // Every test on both engines: a name alone is what is used by default, `_copy` asks for a copy.
     let copies: Vec<Test> = tests.iter().map(|test| test.variant("_copy", support::make_copies)).collect();
     run(&[tests, copies].concat())
@@ -81,6 +82,24 @@ fn isolation() -> Vec<Test> {
     ]
 }
 
+fn identity() -> Vec<Test> {
+    let helped = &[Need::OrdinaryUser, Need::Userns, Need::Program("/usr/bin/newuidmap")];
+    vec![
+        root("several_ranges", identity::several_ranges),
+        root("ranges_with_all_namespaces", identity::ranges_with_all_namespaces),
+        root("credentials_are_the_programs", identity::credentials_are_the_programs),
+        root("other_credentials_die_with_the_parent", identity::other_credentials_die_with_the_parent),
+        test("umask_is_the_programs", identity::umask_is_the_programs),
+        user("credentials_that_cannot_be", identity::credentials_that_cannot_be),
+        test("credentials_of_others_are_refused", identity::credentials_of_others_are_refused)
+            .needs(&[Need::OrdinaryUser]),
+        root("a_file_that_denies_a_group_is_denied", identity::a_file_that_denies_a_group_is_denied),
+        test("subordinate_ids", identity::subordinate_ids).needs(helped).needs(&[Need::SubordinateIds]),
+        test("ranges_that_are_not_ours", identity::ranges_that_are_not_ours).needs(helped),
+        root("every_call_for_the_maps_can_fail", identity::every_call_for_the_maps_can_fail),
+    ]
+}
+
 fn roots() -> Vec<Test> {
     vec![
         rooted("the_root_is_all_there_is", roots::the_root_is_all_there_is),
@@ -132,6 +151,7 @@ fn engines() -> Vec<Test> {
     vec![
         test("the_engine_is_reported", engines::the_engine_is_reported),
         user("the_host_program_is_unchanged", engines::the_host_program_is_unchanged),
+        root("ids_change_in_a_copy_alone", engines::ids_change_in_a_copy_alone),
     ]
 }
 

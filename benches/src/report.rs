@@ -282,7 +282,7 @@ mod tests {
         assert!(rows[2].ends_with("| calls |             slow |          fast |"), "{text}");
         assert!(rows[4].contains(" 110 µs | 110 µs |"), "{text}");
         assert!(rows[4].ends_with("| 22.0 ms, 200.0 × | 220 µs, 2.0 × |"), "{text}");
-        assert!(rows[5].ends_with("|                - |            - |"), "{text}");
+        assert!(rows[5].ends_with("|                - |             - |"), "{text}");
         assert!(text.contains(" 55 µs |"), "until it was ready: {text}");
         assert!(text.ends_with("\n- plain: 2 and 1; ours alone: poll ×1\n"), "{text}");
         assert_eq!(text.matches("poll").count(), 1, "said once: {text}");

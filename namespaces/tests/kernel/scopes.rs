@@ -123,6 +123,9 @@ pub(crate) fn a_panic_goes_on_outside() {
     let scope = scope();
     let panic = catch_unwind(AssertUnwindSafe(|| run(&scope, || panic!("on purpose")))).unwrap_err();
     assert_eq!(panic.downcast_ref::<&str>(), Some(&"on purpose"));
+    // As the panic's message does when RUST_BACKTRACE is set: the stack has an end.
+    let trace = run(&scope, || std::backtrace::Backtrace::force_capture().to_string()).unwrap();
+    assert!(trace.contains("a_panic_goes_on_outside"), "{trace}");
     assert_eq!(run(&scope, || 7).unwrap(), 7, "it can be used again");
 }
 

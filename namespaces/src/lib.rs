@@ -127,6 +127,7 @@
 )))]
 compile_error!("cofferdam-namespaces is for 64-bit Linux on x86_64 and aarch64");
 
+mod attributes;
 mod bind;
 mod child;
 mod compile;
@@ -137,6 +138,7 @@ mod held;
 mod hint;
 mod identity;
 mod idmap;
+mod limits;
 mod mount;
 mod mounts;
 mod namespace;
@@ -145,21 +147,28 @@ mod plan;
 mod program;
 mod root;
 mod sandbox;
+mod scheduling;
 mod scope;
+#[cfg(feature = "serde")]
+mod spec;
 mod start;
 mod step;
 mod subid;
 mod sys;
+mod sysctl;
 
+pub use attributes::{OomScoreAdj, Personality};
 pub use child::Child;
 pub use error::{Error, ErrorKind};
 pub use fds::Fds;
 pub use held::Held;
 pub use identity::{Credentials, IdMap, IdRange};
+pub use limits::{Resource, Rlimit};
 pub use mount::Mount;
 pub use plan::Plan;
 pub use program::Call;
 pub use root::Root;
 pub use sandbox::{Namespaces, Sandbox, Stdio};
+pub use scheduling::{IoPriority, Nice, Scheduler};
 pub use scope::Scope;
 pub use step::Step;

@@ -40,8 +40,6 @@
 //! - It does not talk to systemd. Below a unit that is not delegated (`Delegate=yes`), systemd is the only
 //!   writer; make cgroups elsewhere.
 //! - It writes no log, reads no environment variable, and has no global state.
-//! - Of memory there are the limits and the usage so far: `memory.high`, `low`, `min`, swappiness and `memory.stat` are
-//!   not there yet, nor are io, cpuset and the other controllers.
 //!
 //! # Terms
 //!
@@ -99,6 +97,8 @@
 //! | `CLONE_INTO_CGROUP` for the directory of [`Cgroup::entry`] | 5.7 | [`Cgroup::attach`] |
 //! | `cgroup.kill` | 5.14 | freeze, signal through pidfds, thaw |
 //! | v1 without a freezer | | signal through pidfds until nothing is left |
+//! | `cpu.idle`, burst | 5.15, 5.14 | [`ErrorKind::ControllerUnavailable`], or skipped by [`Enforcement::BestEffort`] |
+//! | `memory.reclaim` | 5.19 | the same |
 //! | `pids.peak`, `memory.peak` (v2) | 6.1, 5.19 | `None` |
 //! | v1: memory below a cgroup counts in it | 5.11 | only if `memory.use_hierarchy` is 1 (systemd sets it) |
 //!

@@ -4,8 +4,8 @@
 //! checked is what is mounted upon, and a link in a hostile root leads nowhere else.
 
 use crate::compile::{FILE, OPEN_HOW_SIZE, c_string, open_how};
+use crate::mount::MountKind;
 use crate::program::{Arg, Program, Slot, Sys, Then};
-use crate::sandbox::MountKind;
 use crate::{Error, Mount, Namespaces, Sandbox, Step};
 use std::ffi::CString;
 use std::path::Path;

@@ -1,7 +1,11 @@
 //! The spec: what is wanted, as plain data.
 
-use crate::{Child, Error, Fds, Plan};
+use crate::{
+    Child, Credentials, Engine, Error, Fds, IdMap, IoPriority, Mount, Nice, OomScoreAdj, Personality, Plan, Resource,
+    Rlimit, Root, Scheduler,
+};
 use bitflags::bitflags;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -43,11 +47,25 @@ pub struct Sandbox {
     pub(crate) working_directory: Option<PathBuf>,
     pub(crate) namespaces: Namespaces,
     pub(crate) user: Option<IdMap>,
+    pub(crate) credentials: Option<Credentials>,
+    pub(crate) umask: Option<u32>,
     pub(crate) root: Root,
     pub(crate) mounts: Vec<Mount>,
     pub(crate) hostname: Option<OsString>,
+    pub(crate) domainname: Option<OsString>,
+    pub(crate) arg0: Option<OsString>,
+    pub(crate) new_session: bool,
+    pub(crate) rlimits: BTreeMap<Resource, Rlimit>,
+    pub(crate) oom_score_adj: Option<OomScoreAdj>,
+    pub(crate) nice: Option<Nice>,
+    pub(crate) scheduler: Option<Scheduler>,
+    pub(crate) cpu_affinity: Option<BTreeSet<u16>>,
+    pub(crate) io_priority: Option<IoPriority>,
+    pub(crate) personality: Option<Personality>,
+    pub(crate) sysctls: BTreeMap<String, String>,
     pub(crate) stdio: [Stdio; 3],
     pub(crate) die_with_parent: bool,
+    pub(crate) engine: Option<Engine>,
 }
 
 impl Sandbox {
@@ -65,11 +83,25 @@ impl Sandbox {
             working_directory: None,
             namespaces: Namespaces::empty(),
             user: None,
+            credentials: None,
+            umask: None,
             root: Root::Host,
             mounts: Vec::new(),
             hostname: None,
+            domainname: None,
+            arg0: None,
+            new_session: false,
+            rlimits: BTreeMap::new(),
+            oom_score_adj: None,
+            nice: None,
+            scheduler: None,
+            cpu_affinity: None,
+            io_priority: None,
+            personality: None,
+            sysctls: BTreeMap::new(),
             stdio: [const { Stdio::Inherit }; 3],
             die_with_parent: false,
+            engine: None,
         }
     }
 
@@ -132,6 +164,22 @@ impl Sandbox {
         self
     }
 
+    /// Who the program is. By default the caller, with a map of [ranges](IdMap::ranges) user 0 and group 0.
+    ///
+    /// Without a user namespace this takes `CAP_SETUID` and `CAP_SETGID`.
+    #[must_use]
+    pub fn credentials(mut self, credentials: Credentials) -> Self {
+        self.credentials = Some(credentials);
+        self
+    }
+
+    /// The permissions that new files of the program do *not* get, `umask(2)`: at most `0o777`. By default the caller's.
+    #[must_use]
+    pub fn umask(mut self, mask: u32) -> Self {
+        self.umask = Some(mask);
+        self
+    }
+
     /// The root directory. By default the host's. Needs [`Namespaces::MOUNT`].
     ///
     /// With a root of its own the sandbox starts in `/`, has no `/proc` and no `/dev` but those that [`mount`](Sandbox::mount) makes, and
@@ -190,6 +238,14 @@ impl Sandbox {
         self
     }
 
+    /// Whether the child has the caller's memory until its program starts, or a copy. By default what is possible and fast, see [`Engine`].
+    #[must_use]
+    #[doc(alias("vfork", "fork"))]
+    pub fn engine(mut self, engine: Engine) -> Self {
+        self.engine = Some(engine);
+        self
+    }
+
     /// Checks the sandbox, binds the descriptors that it names and makes the plan of a spawn, which can be used many times.
     ///
     /// # Errors
@@ -213,86 +269,6 @@ impl Sandbox {
     /// As [`prepare`](Sandbox::prepare) and [`Plan::spawn`].
     pub fn spawn_with(&self, fds: Fds) -> Result<Child, Error> {
         self.prepare(fds)?.spawn()
-    }
-}
-
-/// Who the caller is inside the user namespace: one user and one group, mapped to the caller's effective ids.
-///
-/// The process holds every capability in its namespace until it starts the program; the program keeps them if it is user 0.
-/// `setgroups(2)` is denied inside.
-///
-/// Inside, the caller's own files and processes are still the caller's. If the caller is root, so is user 0 inside, for every file and every setting
-/// of the kernel (`/proc/sys`) that it can reach: what makes the difference for root is a root directory without such things, not this map.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct IdMap {
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-}
-
-impl IdMap {
-    /// Root inside: user 0 and group 0.
-    #[must_use]
-    pub fn root() -> Self {
-        Self::single(0, 0)
-    }
-
-    /// This user and this group inside.
-    #[must_use]
-    pub fn single(uid: u32, gid: u32) -> Self {
-        IdMap { uid, gid }
-    }
-}
-
-/// The sandbox's root directory.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Root {
-    /// The host's.
-    #[default]
-    Host,
-    /// A *detached* mount (`fsmount(2)`, or `open_tree(2)` with `OPEN_TREE_CLONE`), bound by [`Fds::bind`] under this name.
-    ///
-    /// A mount can be attached once: such a [`Plan`] spawns once.
-    Mount(String),
-}
-
-impl Root {
-    /// The detached mount that [`Fds::bind`] gives this name.
-    #[must_use]
-    pub fn mount(name: impl Into<String>) -> Self {
-        Root::Mount(name.into())
-    }
-}
-
-/// Something to mount in the sandbox's mount namespace, on a directory given by an absolute path.
-///
-/// The path is resolved inside the sandbox's root. In a root of its own, a directory of the top level is made where it is missing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mount {
-    pub(crate) target: PathBuf,
-    pub(crate) kind: MountKind,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum MountKind {
-    Proc,
-    Dev,
-}
-
-impl Mount {
-    /// A fresh `proc(5)` that shows the sandbox's own pid namespace; nosuid, nodev, noexec.
-    ///
-    /// Needs [`Namespaces::PID`]. In a user namespace the kernel demands that the caller's own `/proc` has nothing mounted over its parts.
-    #[must_use]
-    pub fn proc(target: impl Into<PathBuf>) -> Self {
-        Mount { target: target.into(), kind: MountKind::Proc }
-    }
-
-    /// A minimal `/dev`: null, zero, full, random, urandom and tty (in a user namespace, which may not make devices, the host's own), terminals (`pts`, `ptmx`) and shared memory (`shm`, at most
-    /// 64 MiB) of the sandbox's own, and the links fd, stdin, stdout and stderr.
-    #[must_use]
-    pub fn dev(target: impl Into<PathBuf>) -> Self {
-        Mount { target: target.into(), kind: MountKind::Dev }
     }
 }
 

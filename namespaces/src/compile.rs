@@ -1,15 +1,14 @@
 //! From a sandbox and its descriptors to a plan: all checks, all memory, the order of the child's steps.
 
 use crate::bind::{CgroupEntry, Names, STREAM_NAMES, Streams};
-use crate::mount::MountKind;
 use crate::plan::{Parts, Plan};
 use crate::program::{Arg, Program, Slot, Sys, Then};
 use crate::sys::SIGNAL_SET_SIZE;
-use crate::{Error, Fds, IdMap, Namespaces, Root, Sandbox, Step, gate, mounts, start, sys};
+use crate::{Error, Fds, IdMap, Namespaces, Sandbox, Step, gate, mounts, start, sys};
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 /// For a file that one step opens. The first three slots are for pipes, see `bind::STREAM`; those after it for `mounts`.
 pub(crate) const FILE: Slot = Slot(3);
@@ -21,10 +20,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
     let cgroup = CgroupEntry::sort(fds.cgroup)?;
     let mut names = Names::new(fds.named)?;
     let streams = Streams::bind(&sandbox.stdio, &mut names)?;
-    let root = match &sandbox.root {
-        Root::Host => None,
-        Root::Mount(name) => Some(names.number(name)?),
-    };
+    let sources = mounts::Sources::look_up(sandbox, &mut names)?;
     let held = names.finish()?;
     let parent = if sandbox.die_with_parent {
         Some(sys::own_pidfd().map_err(|e| Error::os(Step::Prepare, "pidfd_open", e.raw_os_error().unwrap_or(0)))?)
@@ -48,7 +44,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
         map_ids(&mut program, sandbox.user.unwrap_or(IdMap::root()));
     }
     if sandbox.namespaces.contains(Namespaces::MOUNT) {
-        mounts::compile(&mut program, root, sandbox)?;
+        mounts::compile(&mut program, &sources, sandbox)?;
     }
     if let Some(name) = &sandbox.hostname {
         let text = program.string(c_string("hostname", name)?);
@@ -74,6 +70,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
             .chain(streams.held)
             .chain(cgroup.procs.into_iter().map(|(_, fd)| fd))
             .chain(parent)
+            .chain(sources.held)
             .collect(),
     }))
 }
@@ -95,24 +92,7 @@ fn check(sandbox: &Sandbox) -> Result<(), Error> {
             return Err(Error::config("hostname", "is longer than 64 bytes"));
         }
     }
-    if sandbox.root != Root::Host {
-        needs(Namespaces::MOUNT, "root", "needs Namespaces::MOUNT, or it would be the host's")?;
-    }
-    for mount in &sandbox.mounts {
-        let object = format!("mount on {:?}", mount.target);
-        needs(Namespaces::MOUNT, &object, "needs Namespaces::MOUNT, or it would be the host's")?;
-        let mut components = mount.target.components();
-        if components.next() != Some(Component::RootDir) {
-            return Err(Error::config(object, "is not an absolute path"));
-        }
-        if mount.target.parent().is_none() || components.any(|part| !matches!(part, Component::Normal(_))) {
-            return Err(Error::config(object, "is the root, or has .. in it"));
-        }
-        if mount.kind == MountKind::Proc {
-            needs(Namespaces::PID, &object, "needs Namespaces::PID, or it would show the host's processes")?;
-        }
-    }
-    Ok(())
+    mounts::check(sandbox)
 }
 
 fn die_with_parent(program: &mut Program, parent: BorrowedFd<'_>) {

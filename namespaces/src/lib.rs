@@ -153,7 +153,7 @@ pub use held::Held;
 pub use mount::Mount;
 pub use plan::Plan;
 pub use program::Call;
-pub use root::Root;
+pub use root::{Propagation, Root};
 pub use sandbox::{IdMap, Namespaces, Sandbox, Stdio};
 pub use scope::Scope;
 pub use step::Step;

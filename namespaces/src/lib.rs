@@ -117,7 +117,7 @@
     clippy::exit,
     clippy::indexing_slicing
 )]
-#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may fail"))]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail"))]
 
 #[cfg(not(all(
     target_os = "linux",
@@ -127,6 +127,7 @@
 )))]
 compile_error!("cofferdam-namespaces is for 64-bit Linux on x86_64 and aarch64");
 
+mod attributes;
 mod bind;
 mod child;
 mod compile;
@@ -134,26 +135,40 @@ mod error;
 mod fds;
 mod gate;
 mod held;
+mod hint;
+mod identity;
+mod idmap;
+mod limits;
 mod mount;
 mod mounts;
 mod namespace;
+mod newidmap;
 mod plan;
 mod program;
 mod root;
 mod sandbox;
+mod scheduling;
 mod scope;
+#[cfg(feature = "serde")]
+mod spec;
 mod start;
 mod step;
+mod subid;
 mod sys;
+mod sysctl;
 
+pub use attributes::{OomScoreAdj, Personality};
 pub use child::Child;
 pub use error::{Error, ErrorKind};
 pub use fds::Fds;
 pub use held::Held;
+pub use identity::{Credentials, IdMap, IdRange};
+pub use limits::{Resource, Rlimit};
 pub use mount::Mount;
 pub use plan::Plan;
 pub use program::Call;
 pub use root::{Propagation, Root};
-pub use sandbox::{IdMap, Namespaces, Sandbox, Stdio};
+pub use sandbox::{Namespaces, Sandbox, Stdio};
+pub use scheduling::{IoPriority, Nice, Scheduler};
 pub use scope::Scope;
 pub use step::Step;

@@ -26,8 +26,8 @@ pub(crate) enum Arg {
     Scratch,
 }
 
-/// Machine words that a call may write to: enough for a `struct statx`.
-pub(crate) const SCRATCH: usize = 32;
+/// Machine words that a call may write to: enough for the longest path.
+pub(crate) const SCRATCH: usize = 512;
 
 /// What becomes of the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +79,7 @@ pub(crate) struct Op {
 /// The system calls of a child, and all the memory that they refer to.
 #[derive(Debug, Default)]
 pub(crate) struct Program {
+    always_held: bool,
     ops: Vec<Op>,
     objects: Vec<OsString>,
     // Boxes do not move when this struct does, so that addresses in `ops` stay good.
@@ -116,6 +117,8 @@ calls! {
     fsconfig = SYS_fsconfig,
     fsmount = SYS_fsmount,
     fsopen = SYS_fsopen,
+    getcwd = SYS_getcwd,
+    ioprio_set = SYS_ioprio_set,
     mkdirat = SYS_mkdirat,
     mknodat = SYS_mknodat,
     mount = SYS_mount,
@@ -124,14 +127,24 @@ calls! {
     open_tree = SYS_open_tree,
     openat = SYS_openat,
     openat2 = SYS_openat2,
+    personality = SYS_personality,
     pivot_root = SYS_pivot_root,
     ppoll = SYS_ppoll,
     prctl = SYS_prctl,
+    prlimit64 = SYS_prlimit64,
     recvfrom = SYS_recvfrom,
     rt_sigaction = SYS_rt_sigaction,
     rt_sigprocmask = SYS_rt_sigprocmask,
+    sched_setaffinity = SYS_sched_setaffinity,
+    sched_setscheduler = SYS_sched_setscheduler,
     sendto = SYS_sendto,
+    setdomainname = SYS_setdomainname,
+    setgroups = SYS_setgroups,
     sethostname = SYS_sethostname,
+    setpriority = SYS_setpriority,
+    setresgid = SYS_setresgid,
+    setresuid = SYS_setresuid,
+    setsid = SYS_setsid,
     statx = SYS_statx,
     symlinkat = SYS_symlinkat,
     umask = SYS_umask,
@@ -186,7 +199,7 @@ impl Program {
             *arg = given;
         }
         let object = self.object(object.as_ref());
-        let held = step == Step::Hold;
+        let held = step == Step::Hold && !self.always_held;
         self.ops.push(Op { number: sys.number(), args, then, held, sometimes: false, step, name: sys.name(), object });
     }
 
@@ -237,6 +250,11 @@ impl Program {
     /// How many slots a child needs.
     pub(crate) fn slots(&self) -> usize {
         SLOTS + self.slots
+    }
+
+    /// Every child is held: what is added from here on is made always.
+    pub(crate) fn hold_always(&mut self) {
+        self.always_held = true;
     }
 
     /// The address of a string that the child may read.

@@ -1,10 +1,12 @@
 //! Tests against the real kernel: see the test kit for how they are run and what they may not leave behind.
 
+mod attributes;
 mod cgroup;
 mod crowd;
 mod errors;
 mod faults;
 mod hold;
+mod identity;
 mod isolation;
 mod life;
 mod roots;
@@ -18,7 +20,20 @@ use std::process::ExitCode;
 const BUSYBOX: &str = "/bin/busybox";
 
 fn main() -> ExitCode {
-    run(&[errors(), isolation(), roots(), streams(), life(), hold(), scopes(), cgroups(), faults()].concat())
+    run(&[
+        errors(),
+        isolation(),
+        identity(),
+        attributes(),
+        roots(),
+        streams(),
+        life(),
+        hold(),
+        scopes(),
+        cgroups(),
+        faults(),
+    ]
+    .concat())
 }
 
 /// Needs nothing.
@@ -56,6 +71,7 @@ fn errors() -> Vec<Test> {
         test("path_is_searched_as_execvp_does", errors::path_is_searched_as_execvp_does),
         test("clone_refused", errors::clone_refused).needs(&[Need::OrdinaryUser]),
         user("mount_point_missing", errors::mount_point_missing),
+        user("user_namespaces_switched_off", errors::user_namespaces_switched_off),
     ]
 }
 
@@ -72,6 +88,44 @@ fn isolation() -> Vec<Test> {
         test("environment_is_what_was_asked_for", isolation::environment_is_what_was_asked_for),
         test("working_directory_is_entered", isolation::working_directory_is_entered),
         test("signals_are_reset", isolation::signals_are_reset),
+    ]
+}
+
+fn identity() -> Vec<Test> {
+    let helped = &[Need::OrdinaryUser, Need::Userns, Need::Program("/usr/bin/newuidmap")];
+    vec![
+        root("several_ranges", identity::several_ranges),
+        root("ranges_with_all_namespaces", identity::ranges_with_all_namespaces),
+        root("credentials_are_the_programs", identity::credentials_are_the_programs),
+        root("other_credentials_die_with_the_parent", identity::other_credentials_die_with_the_parent),
+        test("umask_is_the_programs", identity::umask_is_the_programs),
+        user("credentials_that_cannot_be", identity::credentials_that_cannot_be),
+        test("credentials_of_others_are_refused", identity::credentials_of_others_are_refused)
+            .needs(&[Need::OrdinaryUser]),
+        root("a_file_that_denies_a_group_is_denied", identity::a_file_that_denies_a_group_is_denied),
+        test("subordinate_ids", identity::subordinate_ids).needs(helped).needs(&[Need::SubordinateIds]),
+        test("ranges_that_are_not_ours", identity::ranges_that_are_not_ours).needs(helped),
+        root("every_call_for_the_maps_can_fail", identity::every_call_for_the_maps_can_fail),
+    ]
+}
+
+fn attributes() -> Vec<Test> {
+    vec![
+        user("names_are_the_sandboxs", attributes::names_are_the_sandboxs),
+        test("a_session_of_its_own", attributes::a_session_of_its_own),
+        test("limits_are_the_programs", attributes::limits_are_the_programs),
+        test("few_descriptors_are_enough", attributes::few_descriptors_are_enough),
+        test("limits_that_cannot_be", attributes::limits_that_cannot_be),
+        root("limits_are_raised_by_root", attributes::limits_are_raised_by_root).needs(&[Need::RaiseLimits]),
+        user("oom_score_is_the_programs", attributes::oom_score_is_the_programs),
+        test("scheduling_is_the_programs", attributes::scheduling_is_the_programs),
+        root("real_time_is_for_root", attributes::real_time_is_for_root),
+        test("priority_is_not_for_everybody", attributes::priority_is_not_for_everybody).needs(&[Need::OrdinaryUser]),
+        test("personality_is_the_programs", attributes::personality_is_the_programs),
+        user("sysctls_are_the_namespaces", attributes::sysctls_are_the_namespaces),
+        root("sysctls_of_root", attributes::sysctls_of_root),
+        user("sysctls_that_cannot_be", attributes::sysctls_that_cannot_be),
+        root("sysctls_go_to_a_proc_of_their_own", attributes::sysctls_go_to_a_proc_of_their_own),
     ]
 }
 

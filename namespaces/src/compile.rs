@@ -6,7 +6,7 @@ use crate::plan::{Parts, Plan};
 use crate::program::{Arg, Finding, Program, SCRATCH, Slot, Sys, Then};
 use crate::sys::SIGNAL_SET_SIZE;
 use crate::{Error, Fds, Namespaces, Sandbox, Step};
-use crate::{attributes, gate, idmap, limits, mounts, scheduling, start, sys, sysctl};
+use crate::{attributes, engine, gate, idmap, limits, mounts, scheduling, start, sys, sysctl};
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -45,6 +45,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
     Ok(Plan::new(Parts {
         name: sandbox.program.clone(),
         program,
+        engine: engine::choose(sandbox.engine, identity.changes.of_ids())?,
         namespaces,
         cgroup: cgroup.directory,
         pipes: streams.pipes,

@@ -1,8 +1,8 @@
 //! The spec: what is wanted, as plain data.
 
 use crate::{
-    Child, Credentials, Error, Fds, IdMap, IoPriority, Mount, Nice, OomScoreAdj, Personality, Plan, Propagation,
-    Resource, Rlimit, Root, Scheduler,
+    Child, Credentials, Engine, Error, Fds, IdMap, IoPriority, Mount, Nice, OomScoreAdj, Personality, Plan,
+    Propagation, Resource, Rlimit, Root, Scheduler,
 };
 use bitflags::bitflags;
 use std::collections::{BTreeMap, BTreeSet};
@@ -69,6 +69,7 @@ pub struct Sandbox {
     pub(crate) sysctls: BTreeMap<String, String>,
     pub(crate) stdio: [Stdio; 3],
     pub(crate) die_with_parent: bool,
+    pub(crate) engine: Option<Engine>,
 }
 
 impl Sandbox {
@@ -107,6 +108,7 @@ impl Sandbox {
             sysctls: BTreeMap::new(),
             stdio: [const { Stdio::Inherit }; 3],
             die_with_parent: false,
+            engine: None,
         }
     }
 
@@ -267,6 +269,14 @@ impl Sandbox {
     #[doc(alias("pdeathsig", "die-with-parent"))]
     pub fn die_with_parent(mut self) -> Self {
         self.die_with_parent = true;
+        self
+    }
+
+    /// Whether the child has the caller's memory until its program starts, or a copy. By default what is possible and fast, see [`Engine`].
+    #[must_use]
+    #[doc(alias("vfork", "fork"))]
+    pub fn engine(mut self, engine: Engine) -> Self {
+        self.engine = Some(engine);
         self
     }
 

@@ -5,6 +5,7 @@
 
 use crate::cgroup::Group;
 use crate::roots::Busybox;
+use crate::support::program;
 use cofferdam_namespaces::{
     Child, Error, ErrorKind, Fds, IdMap, IoPriority, Mount, Namespaces, Personality, Plan, Resource, Root, Sandbox,
     Scheduler, Stdio, Step,
@@ -52,7 +53,7 @@ fn fds() -> Fds {
 }
 
 fn sandbox() -> Sandbox {
-    Sandbox::new("true")
+    program("true")
         .env("PATH", "/nowhere:/usr/bin:/bin")
         .user(IdMap::root())
         .namespaces(Namespaces::all())
@@ -248,7 +249,7 @@ fn step_of_caller(call: &fault::Call) -> Option<Step> {
 /// The parent has died between the child's birth and its asking for a signal: here long before, because the plan is used in a fork
 /// of the process that made it.
 pub(crate) fn a_parent_that_is_dead_already() {
-    let sandbox = Sandbox::new("/bin/sleep").arg("1000").die_with_parent();
+    let sandbox = program("/bin/sleep").arg("1000").die_with_parent();
     let (told, tell) = nix::unistd::pipe().unwrap();
     let maker = fork(|| {
         let plan = sandbox.prepare(Fds::new()).unwrap();

@@ -128,12 +128,7 @@ impl Cgroup {
     /// have no processes itself (v2); [`ErrorKind::Unsupported`]: it is threaded. After an error the process may be in
     /// some of the trees.
     pub fn attach(&self, pid: u32) -> Result<()> {
-        // 0 would be the caller itself.
-        if pid == 0 || i32::try_from(pid).is_err() {
-            let note = "a process number is positive";
-            return Err(Error::invalid(pid.to_string(), "process", note));
-        }
-        let pid = pid.to_string();
+        let pid = text::positive(pid, "process")?;
         for member in &self.members {
             must_take_processes(member)?;
             enter(&member.dir, PROCS, &pid)?;

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, retry_on_intr};
 
 use crate::error::{Error, ErrorKind, Op, Result};
@@ -183,6 +183,15 @@ impl Dir {
         }
     }
 
+    /// Gives a file, or this directory, to a user.
+    pub(crate) fn give(&self, file: Option<&str>, uid: u32, gid: u32) -> Result<()> {
+        let owner = (Some(rustix::fs::Uid::from_raw(uid)), Some(rustix::fs::Gid::from_raw(gid)));
+        let path = file.map_or_else(|| self.path.clone(), |file| self.path.join(file));
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
+        rustix::fs::chownat(&self.fd, file.unwrap_or(""), owner.0, owner.1, flags)
+            .map_err(|errno| Error::os(errno, Op::Give, path))
+    }
+
     /// The names of the directories in this one, which are its children.
     pub(crate) fn children(&self) -> Result<Vec<OsString>> {
         self.names(FileType::Directory)
@@ -220,6 +229,11 @@ impl Dir {
     fn identity_of(&self, name: &OsStr) -> std::result::Result<(u64, u64), Errno> {
         let stat = rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?;
         Ok((stat.st_dev, stat.st_ino))
+    }
+
+    /// Whether the caller may make something in this directory.
+    pub(crate) fn is_writable(&self) -> bool {
+        rustix::fs::accessat(&self.fd, ".", Access::WRITE_OK, AtFlags::EACCESS).is_ok()
     }
 
     /// Whether there is a file of that name.

@@ -140,8 +140,30 @@ impl Hierarchy {
         Ok(Cgroup::new(members.collect::<Result<_>>()?, true))
     }
 
+    pub(crate) fn trees(&self) -> &[Arc<Tree>] {
+        &self.trees
+    }
+
+    /// Everywhere in a tree where [`create`](Self::create) may have put something.
+    pub(crate) fn places(&self, tree: &Tree) -> Vec<PathBuf> {
+        let mut places = vec![self.place(tree, Subsystems::empty()), self.place(tree, tree.subsystems)];
+        places.dedup();
+        places
+    }
+
+    /// The topmost cgroup that can be seen, in the trees of these controllers: of the machine, or of the container. Something
+    /// to look at; see [`Cgroup::walk`].
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn root(&self, controllers: Controllers) -> Result<Cgroup> {
+        let chosen = self.choose(controllers)?.into_iter();
+        let members = chosen.map(|(tree, subsystems)| Member::open(&tree, PathBuf::new(), subsystems));
+        Ok(Cgroup::new(members.collect::<Result<_>>()?, true))
+    }
+
     /// Where a new cgroup goes.
-    fn place(&self, tree: &Tree, subsystems: Subsystems) -> PathBuf {
+    pub(crate) fn place(&self, tree: &Tree, subsystems: Subsystems) -> PathBuf {
         // A unified tree without controllers of ours (hybrid) has no rule against processes in the parent.
         let needs_sibling = self.layout == Layout::V2 || !(subsystems - Subsystems::IMPLICIT).is_empty();
         match tree.version {
@@ -194,7 +216,8 @@ fn open_tree(found: &Mounted) -> Result<Tree> {
     for view in &found.views {
         let opened = Dir::mount(&view.point, found.version, found.device).and_then(|(root, page)| {
             let (version, subsystems) = (found.version, found.subsystems);
-            let mut tree = Tree { version, subsystems, root, page, own: view.own.clone() };
+            let mut tree =
+                Tree { version, subsystems, root, page, own: view.own.clone(), favordynmods: found.favordynmods };
             if found.version == Version::V2 {
                 let mut buffer = buffer();
                 let names = tree.root.read("cgroup.controllers", &mut buffer)?;

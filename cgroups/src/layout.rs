@@ -42,6 +42,8 @@ pub(crate) struct Mounted {
     pub(crate) version: Version,
     /// Major and minor number. Co-mounted controllers, and several mounts of one tree, have one.
     pub(crate) device: (u32, u32),
+    /// An option of the tree, however it is mounted.
+    pub(crate) favordynmods: bool,
     /// On v1 from the mount's options; on v2 the kernel must be asked.
     pub(crate) subsystems: Subsystems,
     /// One's own cgroup as the kernel names it, if it does.
@@ -102,6 +104,7 @@ fn new_tree(mount: &Mount<'_>, subsystems: Subsystems, cgroup: &[u8]) -> Mounted
     Mounted {
         version: if mount.unified { Version::V2 } else { Version::V1 },
         device: mount.device,
+        favordynmods: mount.super_options().any(|option| option == b"favordynmods"),
         subsystems,
         own: own(cgroup, mount.unified, subsystems),
         views: Vec::new(),

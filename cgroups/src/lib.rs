@@ -158,7 +158,9 @@ mod layout;
 mod limits;
 mod member;
 mod mountinfo;
+mod owner;
 mod policy;
+mod probe;
 mod psi;
 mod read_back;
 mod reclaim;
@@ -166,6 +168,7 @@ mod sampler;
 mod stats;
 mod text;
 mod wait;
+mod walk;
 
 pub use apply::{Applied, Enforcement, Written};
 pub use cgroup::Cgroup;
@@ -179,6 +182,8 @@ pub use limits::{
     CpuLimits, CpuPeriod, CpuQuota, CpuWeight, CpusetLimits, Device, IdList, IoDeviceLimits, IoLimits, IoWeight,
     Limits, Max, MemoryLimits, NetworkLimits, PageSize, Partition, RdmaLimits,
 };
+pub use owner::{Collected, Owner};
+pub use probe::{Capabilities, Support};
 pub use psi::{PressureTrigger, Resource, Waiting};
 pub use sampler::Sampler;
 pub use stats::{

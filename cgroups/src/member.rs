@@ -28,6 +28,8 @@ pub(crate) struct Tree {
     pub(crate) page: u64,
     /// One's own cgroup, relative to the root.
     pub(crate) own: PathBuf,
+    /// Mounted so that processes can be moved fast.
+    pub(crate) favordynmods: bool,
 }
 
 /// A cgroup's directory in one tree.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::error::{Error, Result};
+
 /// A decimal number that fills the whole text, white space around it aside.
 pub(crate) fn number(text: &[u8]) -> Option<u64> {
     let text = text.trim_ascii();
@@ -46,6 +48,14 @@ pub(crate) fn first_word(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let line = line.trim_ascii();
     let at = line.iter().position(u8::is_ascii_whitespace)?;
     Some((line.get(..at)?, line.get(at + 1..)?))
+}
+
+/// The number of a process or thread as text, for the kernel. 0 would be the caller itself.
+pub(crate) fn positive(id: u32, what: &str) -> Result<String> {
+    if id == 0 || i32::try_from(id).is_err() {
+        return Err(Error::invalid(id.to_string(), what, "the number is positive"));
+    }
+    Ok(id.to_string())
 }
 
 /// Words separated by white space.

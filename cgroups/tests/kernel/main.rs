@@ -11,6 +11,7 @@ mod memory;
 mod mended;
 mod stats;
 mod support;
+mod trees;
 mod v2;
 
 use std::process::ExitCode;
@@ -46,6 +47,9 @@ const NEEDS_V1_ALL: [Need; 8] = {
     let [layout, cpu, cpuacct, pids, freezer, memory] = NEEDS_V1_MEMORY;
     [layout, cpu, cpuacct, pids, freezer, memory, Need::CgroupV1("cpuset"), Need::CgroupV1("blkio")]
 };
+
+/// Starts a process that makes cgroups and waits to be killed: followed by the layout.
+const LEAVES_A_TREE: &str = "--leaves-a-tree";
 
 /// Starts a process with threads, that waits.
 const WAITING_THREADS: &str = "--waiting-threads";
@@ -89,6 +93,10 @@ fn main() -> ExitCode {
         conformance::many_threads(&if is_whole { found } else { v1_only() });
         return ExitCode::SUCCESS;
     }
+    if let [LEAVES_A_TREE, layout] = args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        trees::leaves_a_tree(layout);
+        return ExitCode::SUCCESS;
+    }
     if args == [WAITING_THREADS] {
         mended::waiting_threads();
         return ExitCode::SUCCESS;
@@ -98,6 +106,7 @@ fn main() -> ExitCode {
     tests.extend(mended_list());
     tests.extend(limits_list());
     tests.extend(stats_list());
+    tests.extend(trees_list());
     tests.extend(actions_list());
     tests.extend(v2_list());
     cofferdam_testkit::run(&tests)
@@ -211,6 +220,27 @@ fn actions_list() -> Vec<Test> {
         ]
     );
     tests.push(Test::new("pressure_wakes_a_waiter", actions::pressure_wakes_a_waiter).needs(&[Need::CgroupV2Tree]));
+    tests
+}
+
+fn trees_list() -> Vec<Test> {
+    let mut tests = on_every_layout!(
+        trees,
+        &needs(),
+        &NEEDS_V1,
+        [
+            a_tree_is_walked,
+            processes_and_threads_are_moved,
+            files_are_found_or_not,
+            capabilities_are_what_works,
+            what_a_killed_program_left_is_found,
+        ]
+    );
+    tests.push(
+        Test::new("a_user_is_given_a_cgroup", || trees::a_user_is_given_a_cgroup(&detect()))
+            .needs(&needs())
+            .needs(&[Need::Root]),
+    );
     tests
 }
 

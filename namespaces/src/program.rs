@@ -178,6 +178,13 @@ impl From<i32> for Arg {
     }
 }
 
+impl Op {
+    /// Whether it is the last step, after which there is another program.
+    pub(crate) fn starts_program(&self) -> bool {
+        self.step == Step::Exec
+    }
+}
+
 #[allow(dead_code, reason = "mounts use it next")]
 impl Program {
     /// Adds a system call of `step`, which is about `object`.

@@ -70,6 +70,11 @@ impl Cgroup {
         for step in &plan.steps {
             self.step(step, enforcement, &mut applied)?;
         }
+        if let Some(devices) = limits.devices.as_ref().filter(|_| self.governing(Subsystems::DEVICES).is_ok())
+            && let Err(error) = self.apply_devices(devices, &mut applied)
+        {
+            skip(error, enforcement, &mut applied)?;
+        }
         Ok(applied)
     }
 
@@ -88,6 +93,8 @@ impl Cgroup {
             policy::shared::hugetlb(&limits.hugetlb, member.version(), &mut plan);
         }
         self.plan_rest(limits, &mut plan)?;
+        // Applied last; that it is missing is to be known first.
+        self.has(limits.devices.is_some(), Subsystems::DEVICES, &mut plan);
         Ok(plan)
     }
 

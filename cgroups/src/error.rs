@@ -92,6 +92,7 @@ impl fmt::Display for ErrorKind {
 /// What was being done. The text of each is what [`Error::operation`] returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Op {
+    Attach,
     Open,
     Read,
     Write,
@@ -122,6 +123,7 @@ impl Op {
             Op::Enable => "enable controller",
             Op::Find => "find controller",
             Op::Check => "check",
+            Op::Attach => "attach a program to",
             Op::Freeze => "freeze or thaw",
             Op::Give => "give to a user",
             Op::Kill => "kill",

@@ -121,7 +121,7 @@
 //! trust: it cannot cause a panic. Someone with write access to the same cgroups can always move processes out of
 //! them; that is the kernel's delegation model, not something that this crate can prevent.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -147,6 +147,7 @@ mod cgroup;
 mod controllers;
 mod cpuset;
 mod delete;
+mod devices;
 mod dir;
 mod error;
 mod events;
@@ -166,6 +167,7 @@ mod read_back;
 mod reclaim;
 mod sampler;
 mod stats;
+mod sys;
 mod text;
 mod wait;
 mod walk;
@@ -179,8 +181,8 @@ pub use guard::Guard;
 pub use hierarchy::Hierarchy;
 pub use layout::Layout;
 pub use limits::{
-    CpuLimits, CpuPeriod, CpuQuota, CpuWeight, CpusetLimits, Device, IdList, IoDeviceLimits, IoLimits, IoWeight,
-    Limits, Max, MemoryLimits, NetworkLimits, PageSize, Partition, RdmaLimits,
+    Access, CpuLimits, CpuPeriod, CpuQuota, CpuWeight, CpusetLimits, Device, DeviceKind, DeviceRule, Devices, IdList,
+    IoDeviceLimits, IoLimits, IoWeight, Limits, Max, MemoryLimits, NetworkLimits, PageSize, Partition, RdmaLimits,
 };
 pub use owner::{Collected, Owner};
 pub use probe::{Capabilities, Support};

@@ -39,7 +39,7 @@ impl Cgroup {
     /// The limits that this cgroup has, as the kernel tells them. What it cannot have (a quota at the root of v2, a limit
     /// of swap where that is not counted), and what belongs to a controller that was not asked for, is `None`, or not in
     /// the map. Limits of the cgroups above hold as well, and are not considered here. A quota comes back as a time;
-    /// [`Limits::files`] stays empty.
+    /// [`Limits::files`] stays empty, and so does [`Limits::devices`] on v2, whose programs cannot be read.
     ///
     /// # Errors
     /// [`ErrorKind::Gone`].
@@ -60,6 +60,10 @@ impl Cgroup {
         }
         if let Some(io) = member(Subsystems::IO) {
             limits.io = io_limits(io)?;
+        }
+        if let Some(devices) = member(Subsystems::DEVICES).filter(|member| member.version() == Version::V1) {
+            let list = devices.dir.read_list(policy::devices::LIST)?;
+            limits.devices = policy::devices::parse_list(&list);
         }
         if let Some(hugetlb) = member(Subsystems::HUGETLB) {
             let names = hugetlb.dir.files()?;

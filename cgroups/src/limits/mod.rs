@@ -2,6 +2,7 @@
 
 mod cpu;
 mod cpuset;
+mod devices;
 mod io;
 mod memory;
 mod shared;
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 
 pub use cpu::{CpuLimits, CpuPeriod, CpuQuota, CpuWeight};
 pub use cpuset::{CpusetLimits, IdList, Partition};
+pub use devices::{Access, DeviceKind, DeviceRule, Devices};
 pub use io::{Device, IoDeviceLimits, IoLimits, IoWeight};
 pub use memory::MemoryLimits;
 pub use shared::{NetworkLimits, PageSize, RdmaLimits};
@@ -64,6 +66,8 @@ pub struct Limits {
     pub memory: MemoryLimits,
     /// Reading from and writing to block devices.
     pub io: IoLimits,
+    /// Device nodes.
+    pub devices: Option<Devices>,
     /// Huge pages, in bytes for each of their sizes: `hugetlb.SIZE.max` (v2), `hugetlb.SIZE.limit_in_bytes` (v1).
     /// Reservations (`rsvd`, since Linux 5.7) are limited to the same, or a mapping beyond the limit would be granted
     /// and answered with SIGBUS when it is touched.

@@ -3,6 +3,7 @@
 
 pub(crate) mod cpu;
 pub(crate) mod cpuset;
+pub(crate) mod devices;
 pub(crate) mod io;
 pub(crate) mod memory;
 pub(crate) mod shared;

@@ -6,6 +6,7 @@
 mod actions;
 mod allocator;
 mod conformance;
+mod devices;
 mod limits;
 mod memory;
 mod mended;
@@ -106,6 +107,7 @@ fn main() -> ExitCode {
     tests.extend(mended_list());
     tests.extend(limits_list());
     tests.extend(stats_list());
+    tests.extend(devices_list());
     tests.extend(trees_list());
     tests.extend(actions_list());
     tests.extend(v2_list());
@@ -242,6 +244,29 @@ fn trees_list() -> Vec<Test> {
             .needs(&[Need::Root]),
     );
     tests
+}
+
+fn devices_list() -> [Test; 2] {
+    let mut needs = vec![Need::Root];
+    needs.push(match Layout::of_this_machine() {
+        Ok(Layout::V2) => Need::CgroupV2Tree,
+        _ => Need::CgroupV1("devices"),
+    });
+    if Layout::of_this_machine() == Ok(Layout::Hybrid) {
+        needs.push(Need::CgroupV2Tree);
+    }
+    if Layout::of_this_machine() == Ok(Layout::V1) {
+        needs.push(Need::CgroupV1("freezer"));
+    }
+    [
+        Test::new("devices_are_refused_and_allowed", || devices::devices_are_refused_and_allowed(&detect()))
+            .needs(&needs),
+        Test::new("the_unified_tree_can_refuse_devices", devices::the_unified_tree_can_refuse_devices).needs(&[
+            Need::Root,
+            Need::CgroupLayout(Layout::Hybrid),
+            Need::CgroupV2Tree,
+        ]),
+    ]
 }
 
 fn stats_list() -> Vec<Test> {

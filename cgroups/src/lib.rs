@@ -169,6 +169,7 @@ mod sampler;
 mod stats;
 mod sys;
 mod text;
+pub mod view;
 mod wait;
 mod walk;
 

@@ -14,6 +14,7 @@ mod stats;
 mod support;
 mod trees;
 mod v2;
+mod view;
 
 use std::process::ExitCode;
 
@@ -107,6 +108,7 @@ fn main() -> ExitCode {
     tests.extend(mended_list());
     tests.extend(limits_list());
     tests.extend(stats_list());
+    tests.push(view_list());
     tests.extend(devices_list());
     tests.extend(trees_list());
     tests.extend(actions_list());
@@ -244,6 +246,14 @@ fn trees_list() -> Vec<Test> {
             .needs(&[Need::Root]),
     );
     tests
+}
+
+fn view_list() -> Test {
+    Test::new("programs_see_the_limit", || view::programs_see_the_limit(&detect())).needs(&needs_memory()).needs(&[
+        Need::Root,
+        Need::Program("/usr/bin/free"),
+        Need::Program("/usr/bin/top"),
+    ])
 }
 
 fn devices_list() -> [Test; 2] {

@@ -44,8 +44,8 @@ steps! {
     Prepare caller "prepare",
     /// Making the pipes for the child's standard streams.
     Pipe caller "make a pipe",
-    /// Getting a stack for the child.
-    Stack caller "get a stack for the child",
+    /// Getting memory that a copy of the caller shares with it.
+    Memory caller "get memory for the child",
     /// Holding back signals around the clone.
     BlockSignals caller "hold back signals",
     /// The clone itself, with its namespaces and its version 2 cgroup.

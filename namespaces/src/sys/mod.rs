@@ -18,7 +18,6 @@ pub(crate) use clone::{Birth, Born, clone_and_run};
 pub(crate) use interpreter::Frame;
 pub(crate) use process::{Block, own_pidfd, reap, send_signal};
 pub(crate) use signals::{SIGNAL_SET_SIZE, SignalMask, ignored_signals};
-pub(crate) use stack::Stack;
 pub(crate) use telling::{Outcome, SharedTelling, Telling};
 
 fn last_errno() -> i32 {

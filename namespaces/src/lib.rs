@@ -171,7 +171,7 @@ pub use mount::Mount;
 pub use plan::Plan;
 pub use program::Call;
 pub use report::Report;
-pub use root::Root;
+pub use root::{Propagation, Root};
 pub use sandbox::{Namespaces, Sandbox, Stdio};
 pub use scheduling::{IoPriority, Nice, Scheduler};
 pub use scope::Scope;

@@ -1,8 +1,8 @@
 //! The spec: what is wanted, as plain data.
 
 use crate::{
-    Child, Credentials, Engine, Error, Fds, IdMap, IoPriority, Mount, Nice, OomScoreAdj, Personality, Plan, Resource,
-    Rlimit, Root, Scheduler,
+    Child, Credentials, Engine, Error, Fds, IdMap, IoPriority, Mount, Nice, OomScoreAdj, Personality, Plan,
+    Propagation, Resource, Rlimit, Root, Scheduler,
 };
 use bitflags::bitflags;
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,6 +38,7 @@ bitflags! {
 ///
 /// The methods take and return the sandbox, so that they chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a wish of its own")]
 #[doc(alias("Command", "unshare", "bwrap", "container"))]
 pub struct Sandbox {
     pub(crate) program: OsString,
@@ -50,6 +51,9 @@ pub struct Sandbox {
     pub(crate) credentials: Option<Credentials>,
     pub(crate) umask: Option<u32>,
     pub(crate) root: Root,
+    pub(crate) read_only_root: bool,
+    pub(crate) allow_chroot: bool,
+    pub(crate) propagation: Propagation,
     pub(crate) mounts: Vec<Mount>,
     pub(crate) hostname: Option<OsString>,
     pub(crate) domainname: Option<OsString>,
@@ -86,6 +90,9 @@ impl Sandbox {
             credentials: None,
             umask: None,
             root: Root::Host,
+            read_only_root: false,
+            allow_chroot: false,
+            propagation: Propagation::Private,
             mounts: Vec::new(),
             hostname: None,
             domainname: None,
@@ -188,6 +195,33 @@ impl Sandbox {
     #[doc(alias("chroot", "pivot_root", "rootfs"))]
     pub fn root(mut self, root: Root) -> Self {
         self.root = root;
+        self
+    }
+
+    /// Makes the root read-only, with all that is mounted in it, but not what the sandbox mounts there; with [`Root::Host`] all that the
+    /// host has mounted. Needs [`Namespaces::MOUNT`] and `mount_setattr(2)` (Linux 5.12).
+    ///
+    /// Mount points that are missing are made before.
+    #[must_use]
+    #[doc(alias("readonly", "ro", "ProtectSystem"))]
+    pub fn read_only_root(mut self) -> Self {
+        self.read_only_root = true;
+        self
+    }
+
+    /// Lets `chroot(2)` do where `pivot_root(2)` is impossible, which is in an initramfs.
+    ///
+    /// It is the weaker of the two: the old root stays below the new one, and a program with `CAP_SYS_CHROOT` may find it.
+    #[must_use]
+    pub fn allow_chroot(mut self) -> Self {
+        self.allow_chroot = true;
+        self
+    }
+
+    /// What of the mounts that others make reaches the sandbox, and the other way round. By default nothing. Needs [`Namespaces::MOUNT`].
+    #[must_use]
+    pub fn propagation(mut self, propagation: Propagation) -> Self {
+        self.propagation = propagation;
         self
     }
 

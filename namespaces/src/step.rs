@@ -44,7 +44,7 @@ steps! {
     Prepare caller "prepare",
     /// Making the pipes for the child's standard streams.
     Pipe caller "make a pipe",
-    /// Getting memory that a copy of the caller shares with it.
+    /// Getting memory for a copy of the caller: a page that both share, a stack for a closure.
     Memory caller "get memory for the child",
     /// Holding back signals around the clone.
     BlockSignals caller "hold back signals",

@@ -6,12 +6,15 @@ use std::path::PathBuf;
 ///
 /// The path is resolved inside the sandbox's root. In a root of its own, a directory of the top level is made where it is missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub struct Mount {
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::text"))]
     pub(crate) target: PathBuf,
     pub(crate) kind: MountKind,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub(crate) enum MountKind {
     Proc,
     Dev,

@@ -38,12 +38,20 @@ bitflags! {
 ///
 /// The methods take and return the sandbox, so that they chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields, default = "crate::spec::empty"))]
 #[doc(alias("Command", "unshare", "bwrap", "container"))]
 pub struct Sandbox {
+    #[cfg(feature = "serde")]
+    pub(crate) version: crate::spec::Version,
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::text"))]
     pub(crate) program: OsString,
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::text"))]
     pub(crate) args: Vec<OsString>,
-    pub(crate) env: Vec<(OsString, OsString)>,
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::text"))]
+    pub(crate) env: BTreeMap<OsString, OsString>,
     pub(crate) inherit_env: bool,
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::text"))]
     pub(crate) working_directory: Option<PathBuf>,
     pub(crate) namespaces: Namespaces,
     pub(crate) user: Option<IdMap>,
@@ -51,8 +59,11 @@ pub struct Sandbox {
     pub(crate) umask: Option<u32>,
     pub(crate) root: Root,
     pub(crate) mounts: Vec<Mount>,
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::text"))]
     pub(crate) hostname: Option<OsString>,
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::text"))]
     pub(crate) domainname: Option<OsString>,
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::text"))]
     pub(crate) arg0: Option<OsString>,
     pub(crate) new_session: bool,
     pub(crate) rlimits: BTreeMap<Resource, Rlimit>,
@@ -75,9 +86,11 @@ impl Sandbox {
     #[must_use]
     pub fn new(program: impl Into<OsString>) -> Self {
         Sandbox {
+            #[cfg(feature = "serde")]
+            version: crate::spec::Version,
             program: program.into(),
             args: Vec::new(),
-            env: Vec::new(),
+            env: BTreeMap::new(),
             inherit_env: false,
             working_directory: None,
             namespaces: Namespaces::empty(),
@@ -120,7 +133,7 @@ impl Sandbox {
     /// Sets an environment variable; the last setting of a name holds.
     #[must_use]
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
-        self.env.push((name.into(), value.into()));
+        self.env.insert(name.into(), value.into());
         self
     }
 
@@ -264,6 +277,7 @@ impl Sandbox {
 
 /// What a standard stream of the sandbox is connected to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Stdio {
     /// The caller's own stream.

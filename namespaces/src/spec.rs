@@ -1,5 +1,192 @@
 //! How a sandbox is written down: the parts of feature `serde` that derive does not do.
 
+use crate::{Namespaces, Personality, Sandbox};
+use bitflags::Flags;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write as _;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+/// What a written sandbox that leaves things out starts from.
+pub(crate) fn empty() -> Sandbox {
+    Sandbox::new("")
+}
+
+/// The version of the form, 1: what does not know a later one must not take half of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Version;
+
+impl Version {
+    const NUMBER: u32 = 1;
+}
+
+impl Serialize for Version {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::NUMBER.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Version {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match u32::deserialize(deserializer)? {
+            Self::NUMBER => Ok(Version),
+            other => {
+                Err(D::Error::custom(format_args!("version {other} of a sandbox is not known, only {}", Self::NUMBER)))
+            }
+        }
+    }
+}
+
+/// Flags as a list of their names in small letters.
+macro_rules! flags {
+    ($($name:ident),*) => {$(
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                if !Self::all().contains(*self) {
+                    return Err(serde::ser::Error::custom("a flag that is none has no name"));
+                }
+                serializer.collect_seq(self.iter_names().map(|(name, _)| name.to_ascii_lowercase()))
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let names = Vec::<String>::deserialize(deserializer)?;
+                flags_of(&names).map_err(D::Error::custom)
+            }
+        }
+    )*};
+}
+
+flags!(Namespaces, Personality);
+
+fn flags_of<F: Flags>(names: &[String]) -> Result<F, String> {
+    let mut flags = F::empty();
+    for name in names {
+        let found = F::FLAGS.iter().find(|flag| flag.name().eq_ignore_ascii_case(name)).ok_or_else(|| {
+            let known: Vec<_> = F::FLAGS.iter().map(|flag| flag.name().to_ascii_lowercase()).collect();
+            format!("{name:?} is none of {}", known.join(", "))
+        })?;
+        flags.insert(F::from_bits_retain(found.value().bits()));
+    }
+    Ok(flags)
+}
+
+/// Strings of the system as text, for `#[serde(with)]`.
+///
+/// What is not UTF-8 is kept: each such byte is a zero character and two hexadecimal digits, `"\u0000ff"` in JSON. No path and no argument can
+/// have a zero byte in it, so that nothing else is meant by that.
+pub(crate) mod text {
+    use super::{Deserialize, Deserializer, Serialize, Serializer, Text};
+    use serde::de::Error;
+
+    pub(crate) fn serialize<T: Text, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+        value.to_plain().serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, T: Text, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+        T::Plain::deserialize(deserializer).and_then(|plain| {
+            T::from_plain(plain).ok_or_else(|| D::Error::custom("a zero character without the byte that it stands for"))
+        })
+    }
+}
+
+/// Strings of the system, alone or several.
+pub(crate) trait Text: Sized {
+    type Plain: Serialize + DeserializeOwned;
+    fn to_plain(&self) -> Self::Plain;
+    fn from_plain(plain: Self::Plain) -> Option<Self>;
+}
+
+impl Text for OsString {
+    type Plain = String;
+
+    fn to_plain(&self) -> String {
+        escape(self)
+    }
+
+    fn from_plain(plain: String) -> Option<Self> {
+        unescape(&plain)
+    }
+}
+
+impl Text for PathBuf {
+    type Plain = String;
+
+    fn to_plain(&self) -> String {
+        escape(self.as_os_str())
+    }
+
+    fn from_plain(plain: String) -> Option<Self> {
+        unescape(&plain).map(PathBuf::from)
+    }
+}
+
+impl<T: Text> Text for Option<T> {
+    type Plain = Option<T::Plain>;
+
+    fn to_plain(&self) -> Self::Plain {
+        self.as_ref().map(T::to_plain)
+    }
+
+    fn from_plain(plain: Self::Plain) -> Option<Self> {
+        plain.map_or(Some(None), |plain| T::from_plain(plain).map(Some))
+    }
+}
+
+impl<T: Text> Text for Vec<T> {
+    type Plain = Vec<T::Plain>;
+
+    fn to_plain(&self) -> Self::Plain {
+        self.iter().map(T::to_plain).collect()
+    }
+
+    fn from_plain(plain: Self::Plain) -> Option<Self> {
+        plain.into_iter().map(T::from_plain).collect()
+    }
+}
+
+impl Text for BTreeMap<OsString, OsString> {
+    type Plain = BTreeMap<String, String>;
+
+    fn to_plain(&self) -> Self::Plain {
+        self.iter().map(|(name, value)| (escape(name), escape(value))).collect()
+    }
+
+    fn from_plain(plain: Self::Plain) -> Option<Self> {
+        plain.into_iter().map(|(name, value)| Some((unescape(&name)?, unescape(&value)?))).collect()
+    }
+}
+
+fn escape(string: &OsStr) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let byte = |text: &mut String, byte: u8| _ = write!(text, "\0{byte:02x}");
+    for chunk in string.as_bytes().utf8_chunks() {
+        for character in chunk.valid().chars() {
+            if character == '\0' { byte(&mut text, 0) } else { text.push(character) }
+        }
+        for invalid in chunk.invalid() {
+            byte(&mut text, *invalid);
+        }
+    }
+    text
+}
+
+fn unescape(text: &str) -> Option<OsString> {
+    let mut parts = text.split('\0');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2)?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    Some(OsString::from_vec(bytes))
+}
+
 /// A limit as a number, or as the word `unlimited`, which no number of TOML is large enough for.
 pub(crate) mod unlimited {
     use serde::de::{Error, Unexpected, Visitor};
@@ -45,6 +232,38 @@ pub(crate) mod unlimited {
 
         fn visit_str<E: Error>(self, word: &str) -> Result<u64, E> {
             if word == WORD { Ok(NONE) } else { Err(E::invalid_value(Unexpected::Str(word), &self)) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_come_back(bytes in prop::collection::vec(any::<u8>(), 0..20), name in "[a-z\\\\ü]{0,9}") {
+            let string = OsString::from_vec(bytes);
+            prop_assert_eq!(unescape(&escape(&string)), Some(string));
+            // Text is itself.
+            prop_assert_eq!(escape(OsStr::new(&name)), name);
+        }
+
+        #[test]
+        fn any_text_is_bytes_or_refused(text in "[\\x00a-f0-2é]{0,9}") {
+            // There is more than one way to write a byte, but one meaning.
+            if let Some(string) = unescape(&text) {
+                prop_assert_eq!(unescape(&escape(&string)), Some(string));
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text() {
+        assert_eq!(escape(OsStr::from_bytes(b"a\xffb\0")), "a\0ffb\x0000");
+        for wrong in ["\0", "\0f", "\0zz", "\0\0ff", "\0é"] {
+            assert_eq!(unescape(wrong), None, "{wrong:?}");
         }
     }
 }

@@ -15,6 +15,7 @@ use std::fmt::Write;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 #[doc(alias("uid_map", "gid_map", "setgroups", "keep-id"))]
 pub struct IdMap {
+    #[cfg_attr(feature = "serde", serde(rename = "map"))]
     pub(crate) kind: Kind,
     #[cfg_attr(feature = "serde", serde(default))]
     pub(crate) deny_setgroups: bool,

@@ -2,8 +2,8 @@
 
 use crate::support::output;
 use cofferdam_namespaces::{
-    Credentials, IdMap, IdRange, IoPriority, Mount, Namespaces, Personality, Resource, Rlimit, Root, Sandbox,
-    Scheduler, Stdio,
+    Credentials, Engine, IdMap, IdRange, IoPriority, Mount, Namespaces, Personality, Propagation, Resource, Rlimit,
+    Root, Sandbox, Scheduler, Stdio,
 };
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -91,10 +91,47 @@ fn change<T: Clone + Debug + 'static>(
     aspect("change", values, |value| format!("{value:?}"), apply)
 }
 
+fn any_mount() -> impl Strategy<Value = Mount> {
+    let at = any_string;
+    let name = || "[a-z]{0,5}";
+    let made = prop_oneof![
+        at().prop_map(Mount::proc),
+        at().prop_map(Mount::sysfs),
+        at().prop_map(Mount::tmpfs),
+        at().prop_map(Mount::devpts),
+        at().prop_map(Mount::mqueue),
+        at().prop_map(Mount::dev),
+        at().prop_map(Mount::cgroup),
+        at().prop_map(Mount::mask),
+        at().prop_map(Mount::read_only_path),
+        (name(), at()).prop_map(|(name, at)| Mount::file_system(name, at)),
+        (at(), at()).prop_map(|(from, at)| Mount::bind(from, at)),
+        (name(), at()).prop_map(|(name, at)| Mount::bind_fd(name, at)),
+        (name(), at()).prop_map(|(name, at)| Mount::attach(name, at)),
+    ];
+    let changes = prop_oneof![
+        Just(Mount::read_only as fn(Mount) -> Mount),
+        Just(Mount::writable as _),
+        Just(Mount::noexec as _),
+        Just(Mount::noatime as _),
+        Just(Mount::nosymfollow as _),
+        Just(Mount::allow_suid as _),
+        Just(Mount::allow_devices as _),
+        Just(Mount::non_recursive as _),
+        Just((|mount: Mount| mount.id_mapped("ids")) as _),
+        Just((|mount: Mount| mount.option("key", "value").flag("flag")) as _),
+    ];
+    (made, prop::collection::vec(changes, 0..4))
+        .prop_map(|(mount, changes)| changes.into_iter().fold(mount, |mount, change| change(mount)))
+}
+
 /// Whatever can be said of a sandbox, sensible or not.
 fn anything() -> impl Strategy<Value = Sandbox> {
-    let mounts = prop_oneof![any_string().prop_map(Mount::proc), any_string().prop_map(Mount::dev)];
-    let roots = prop_oneof![Just(Root::Host), ".{0,5}".prop_map(Root::mount)];
+    let roots = prop_oneof![
+        select(vec![Root::Host, Root::Empty]),
+        ".{0,5}".prop_map(Root::mount),
+        any_string().prop_map(Root::directory)
+    ];
     let streams = prop_oneof![Just(Stdio::Inherit), Just(Stdio::Null), Just(Stdio::Pipe), ".{0,5}".prop_map(Stdio::fd)];
     let schedulers = prop_oneof![
         select(vec![Scheduler::Other, Scheduler::Batch, Scheduler::Idle]),
@@ -121,7 +158,10 @@ fn anything() -> impl Strategy<Value = Sandbox> {
         change(credentials, Sandbox::credentials),
         change(any::<u32>(), Sandbox::umask),
         change(roots, Sandbox::root),
-        change(mounts, Sandbox::mount),
+        change(any_mount(), Sandbox::mount),
+        change(select(vec![Propagation::Private, Propagation::Slave, Propagation::Shared]), Sandbox::propagation),
+        change(select(vec![Engine::Shared, Engine::Copy]), Sandbox::engine),
+        change(Just(()), |s, ()| s.read_only_root().allow_chroot()),
         change(any_string(), Sandbox::hostname),
         change(any_string(), Sandbox::domainname),
         change(any_string(), Sandbox::arg0),
@@ -157,13 +197,13 @@ pub(crate) fn a_spec_is_written_by_hand() {
         program = "/bin/sh"
         args = ["-c", "echo \"$GREETING\"; ulimit -n"]
         namespaces = ["user", "pid", "mount"]
-        user.kind.single = { uid = 0, gid = 0 }
+        user.map.single = { uid = 0, gid = 0 }
         env.GREETING = "hello"
         rlimits.nofile = { soft = 20, hard = 30 }
         rlimits.core = { soft = 0, hard = "unlimited" }
         [[mounts]]
         target = "/proc"
-        kind = "proc"
+        kind.file_system = "proc"
     "#;
     let read: Sandbox = toml::from_str(text).unwrap();
     let built = Sandbox::new("/bin/sh")
@@ -183,7 +223,8 @@ pub(crate) fn a_spec_is_written_by_hand() {
         ("rlimits.core = { soft = -1, hard = 0 }", "unlimited"),
         ("rlimits.core = { soft = \"none\", hard = 0 }", "unlimited"),
         ("program = \"a\\u0000\"", "zero character"),
-        ("stdin = \"tty\"", "tty"),
+        ("stdio.stdin = \"tty\"", "tty"),
+        ("[[mounts]]\ntarget = \"/x\"\nkind = \"proc\"", "proc"),
     ] {
         let error = toml::from_str::<Sandbox>(wrong).unwrap_err().to_string();
         assert!(error.contains(says), "{wrong}: {error}");

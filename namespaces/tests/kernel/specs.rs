@@ -1,6 +1,6 @@
 //! Sandboxes at random: written down and read, and spawned.
 
-use crate::support::output;
+use crate::support::{output, sh};
 use cofferdam_namespaces::{
     Credentials, Engine, IdMap, IdRange, IoPriority, Mount, Namespaces, Personality, Propagation, Resource, Rlimit,
     Root, Sandbox, Scheduler, Stdio,
@@ -11,6 +11,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Debug;
+use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::rc::Rc;
 
@@ -304,9 +305,13 @@ fn show(sandbox: Sandbox) -> BTreeMap<String, String> {
 
 /// What is asked for is there, and what is not asked for is as it was. The sandbox comes out of a file.
 pub(crate) fn random_sandboxes_are_as_asked() {
-    let base =
-        Sandbox::new("/bin/sh").args(["-c", SHOW]).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").user(IdMap::root());
-    let ours = show(base.clone());
+    let base = sh(SHOW).user(IdMap::root());
+    let mut ours = show(base.clone());
+    for (_, name) in NAMES {
+        // Not those of a sandbox that has ended: their numbers are used again.
+        let own = fs::read_link(format!("/proc/self/ns/{name}")).unwrap();
+        ours.insert(name.to_owned(), own.into_os_string().into_string().unwrap());
+    }
     let first_cpu = ours["cpus"].split([',', '-']).next().unwrap().parse().unwrap();
     for_all(40, &(any_namespaces(), aspects(first_cpu)), |(namespaces, aspects)| {
         let aspects: Vec<_> = aspects.into_iter().flatten().collect();

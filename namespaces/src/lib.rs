@@ -130,6 +130,7 @@ compile_error!("cofferdam-namespaces is for 64-bit Linux on x86_64 and aarch64")
 mod attributes;
 mod bind;
 mod child;
+mod closure;
 mod compile;
 mod engine;
 mod error;

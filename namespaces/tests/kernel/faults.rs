@@ -80,7 +80,7 @@ fn sandbox() -> Sandbox {
 }
 
 /// Also when it has not been started at all.
-fn no_child_is_left() {
+pub(crate) fn no_child_is_left() {
     let left = waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::__WALL);
     assert_eq!(left, Err(Errno::ECHILD));
 }

@@ -2,8 +2,8 @@
 
 use crate::support::{output, sh};
 use cofferdam_namespaces::{
-    Credentials, Engine, IdMap, IdRange, IoPriority, Mount, Namespaces, Personality, Propagation, Resource, Rlimit,
-    Root, Sandbox, Scheduler, Stdio,
+    Credentials, Engine, Fds, IdMap, IdRange, IoPriority, Mount, Namespaces, Personality, Propagation, Resource,
+    Rlimit, Root, Sandbox, Scheduler, Stdio,
 };
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -217,6 +217,12 @@ pub(crate) fn a_spec_is_written_by_hand() {
         .mount(Mount::proc("/proc"));
     assert_eq!(read, built);
     assert_eq!(output(read), "hello\n20\n");
+    // The one in the documentation.
+    let (_, text) = include_str!("../../src/lib.rs").split_once("```toml\n").unwrap();
+    let text = text.split_once("//! ```").unwrap().0.replace("//! ", "").replace("//!", "");
+    let log = fs::File::open("/dev/null").unwrap();
+    let told = toml::from_str::<Sandbox>(&text).unwrap().prepare(Fds::new().bind("log", log)).unwrap();
+    assert!(told.explain().any(|call| call.object() == "RLIMIT_NOFILE"));
     for (wrong, says) in [
         ("version = 2\nprogram = \"/bin/sh\"", "version 2"),
         ("program = \"/bin/sh\"\nhostnam = \"x\"", "hostnam"),

@@ -15,6 +15,7 @@ mod life;
 mod mounts;
 mod roots;
 mod scopes;
+mod specs;
 mod streams;
 mod support;
 
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         isolation(),
         identity(),
         attributes(),
+        specs(),
         roots(),
         mounts(),
         attacks(),
@@ -140,6 +142,14 @@ fn attributes() -> Vec<Test> {
         root("sysctls_of_root", attributes::sysctls_of_root),
         user("sysctls_that_cannot_be", attributes::sysctls_that_cannot_be),
         root("sysctls_go_to_a_proc_of_their_own", attributes::sysctls_go_to_a_proc_of_their_own),
+    ]
+}
+
+fn specs() -> Vec<Test> {
+    vec![
+        test("every_spec_comes_back", specs::every_spec_comes_back),
+        user("a_spec_is_written_by_hand", specs::a_spec_is_written_by_hand),
+        user("random_sandboxes_are_as_asked", specs::random_sandboxes_are_as_asked),
     ]
 }
 

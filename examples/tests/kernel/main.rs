@@ -1,5 +1,6 @@
 //! The examples against the real kernel: that they do what they say, and leave nothing behind.
 
+mod cgroups;
 mod containers;
 mod endings;
 mod figures;
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 fn main() -> ExitCode {
-    run(&[busyloop_limit(), run_image()].concat())
+    run(&[busyloop_limit(), run_image(), small_programs()].concat())
 }
 
 fn busyloop_limit() -> Vec<Test> {
@@ -43,6 +44,26 @@ fn busyloop_limit() -> Vec<Test> {
         ]);
     }
     tests
+}
+
+/// Of these, each needs a cgroup.
+fn small_programs() -> Vec<Test> {
+    let mut tree = vec![Need::Cgroup("memory"), Need::Cgroup("pids"), Need::Cgroup("cpu")];
+    tree.push(match cofferdam_testkit::Layout::of_this_machine() {
+        Ok(cofferdam_testkit::Layout::V1) => Need::CgroupV1("freezer"),
+        _ => Need::CgroupV2Tree,
+    });
+    let test = |name, program, run| Test::new(name, run).needs(&tree).needs(&[Need::Program(program)]);
+    vec![
+        test("memory_limit_shows_the_kill", cgroups::MEMORY_LIMIT, cgroups::memory_limit_shows_the_kill),
+        test(
+            "freeze_shows_a_counter_that_stands_still",
+            cgroups::FREEZE,
+            cgroups::freeze_shows_a_counter_that_stands_still,
+        ),
+        test("cgtop_shows_our_own_cgroup", cgroups::CGTOP, cgroups::cgtop_shows_our_own_cgroup),
+        Test::new("small_programs_help", cgroups::small_programs_help).needs(&[Need::Program(cgroups::CGTOP)]),
+    ]
 }
 
 /// What run-image needs: alone, with limits, and with all that only root can have.

@@ -96,10 +96,15 @@ pub enum Action {
 pub struct Fault {
     /// Among whose calls.
     pub who: Who,
-    /// The how-manieth of them, from 0.
+    /// The how-manieth of them, from 0; or [`EVERY`](Self::EVERY) one.
     pub nth: usize,
     /// What happens to it.
     pub action: Action,
+}
+
+impl Fault {
+    /// As `nth`: all of them, as on a kernel that lacks the call. For a [`Watch`] of one system call.
+    pub const EVERY: usize = usize::MAX;
 }
 
 /// The system calls that `f` and the children that it starts make, in the order in which the kernel

@@ -15,6 +15,7 @@ use crate::Error;
 /// | code of the caller's can run, [`Plan::spawn_fn`](crate::Plan::spawn_fn) | no | yes |
 /// | a child that is [held](crate::Plan::hold) can reach the caller's memory | yes | only read what was in it |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 #[doc(alias("vfork", "fork", "CLONE_VM"))]
 pub enum Engine {

@@ -14,6 +14,7 @@ mod isolation;
 mod life;
 mod roots;
 mod scopes;
+mod specs;
 mod streams;
 mod support;
 
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         isolation(),
         identity(),
         attributes(),
+        specs(),
         roots(),
         streams(),
         life(),
@@ -135,6 +137,14 @@ fn attributes() -> Vec<Test> {
         root("sysctls_of_root", attributes::sysctls_of_root),
         user("sysctls_that_cannot_be", attributes::sysctls_that_cannot_be),
         root("sysctls_go_to_a_proc_of_their_own", attributes::sysctls_go_to_a_proc_of_their_own),
+    ]
+}
+
+fn specs() -> Vec<Test> {
+    vec![
+        test("every_spec_comes_back", specs::every_spec_comes_back),
+        user("a_spec_is_written_by_hand", specs::a_spec_is_written_by_hand),
+        user("random_sandboxes_are_as_asked", specs::random_sandboxes_are_as_asked),
     ]
 }
 

@@ -153,6 +153,9 @@ fn check(sandbox: &Sandbox) -> Result<(), Error> {
     if !Namespaces::all().contains(sandbox.namespaces) {
         return Err(Error::config("namespaces", "have a flag that is none"));
     }
+    if !Fallbacks::all().contains(sandbox.fallbacks) {
+        return Err(Error::config("fallbacks", "have a flag that is none"));
+    }
     if sandbox.program.is_empty() {
         return Err(Error::config("program", "is empty"));
     }

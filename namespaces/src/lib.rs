@@ -38,7 +38,7 @@
 //! | [`Scope`] | a user namespace in which the caller's own code runs as root: to mount an overlay, say, without privileges |
 //!
 //! Everything that needs memory is done when the [`Plan`] is made. A spawn is then one `clone3(2)` with `CLONE_VM`: the child
-//! shares the caller's memory, runs on a small guarded stack of its own and executes the list of system calls with
+//! shares the caller's memory, runs further down on its stack and executes the list of system calls with
 //! inline assembly: no allocation, no lock, no libc, whatever the other threads of the caller were doing.
 //! Because no page table is copied, a spawn takes as long from a program with an 8 GiB heap as from a small one.
 //! [`Plan::explain`] shows the list.

@@ -3,13 +3,8 @@
 use crate::bind::{STREAM, STREAM_NAMES, above_streams, path_of};
 use crate::identity::Maps;
 use crate::program::{Program, SLOTS};
-<<<<<<< HEAD
-use crate::sys::{self, Birth, Block, Born, Frame, Outcome, SharedTelling, SignalMask, Stack, Telling, World};
+use crate::sys::{self, Birth, Block, Born, Frame, Outcome, SharedTelling, SignalMask, Telling, World};
 use crate::{Call, Child, Engine, Error, Fallbacks, Held, Namespaces, Report, Step, fallbacks, hint, scope};
-=======
-use crate::sys::{self, Birth, Block, Born, Frame, Outcome, SharedTelling, SignalMask, Telling};
-use crate::{Call, Child, Engine, Error, Held, Namespaces, Report, Step, hint, scope};
->>>>>>> main
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 use std::ffi::OsString;
@@ -123,19 +118,12 @@ impl Shared {
     /// Returns when the child has started its program or ended. A `held` one makes the calls of [`Step::Hold`] too.
     pub(crate) fn clone_child(&self, slots: [i64; SLOTS], held: bool, birth: &Birth) -> Result<Outcome, Error> {
         let own = Telling::new();
-<<<<<<< HEAD
-        let telling = room.telling.as_deref().unwrap_or(&own);
+        let shared = if self.parts.engine == Engine::Copy { Some(self.take_telling()?) } else { None };
+        let telling = shared.as_deref().unwrap_or(&own);
         let mut frame = Frame::new(&self.parts.program, slots, held, telling);
         let cloned = self.guarded(birth, |world, used| {
             frame.falls_back(used);
-            sys::clone_and_run(self.parts.engine, world, &mut room.stack, &frame, birth)
-=======
-        let shared = if self.parts.engine == Engine::Copy { Some(self.take_telling()?) } else { None };
-        let telling = shared.as_deref().unwrap_or(&own);
-        let frame = Frame::new(&self.parts.program, slots, held, telling);
-        let cloned = self.guarded(birth, |namespaces, cgroup| {
-            sys::clone_and_run(self.parts.engine, namespaces, cgroup, &frame, birth)
->>>>>>> main
+            sys::clone_and_run(self.parts.engine, world, &frame, birth)
         });
         let outcome = telling.outcome();
         if let Some(telling) = shared {

@@ -102,11 +102,11 @@ pub struct Fault {
     pub action: Action,
 }
 
-<<<<<<< HEAD
 impl Fault {
     /// As `nth`: all of them, as on a kernel that lacks the call. For a [`Watch`] of one system call.
     pub const EVERY: usize = usize::MAX;
-=======
+}
+
 /// A word in the memory that an argument of a child's system call points to, and what it becomes before the kernel reads it.
 ///
 /// This is how a test switches a defence off that is given to the kernel in a struct: from outside, so that no such switch is built into
@@ -132,7 +132,6 @@ pub fn weaken<T: Send>(poke: Poke, f: impl FnOnce() -> T + Send) -> (usize, T) {
     let watch = Watch::only(&[poke.number, libc::SYS_execve]);
     let (calls, result) = watch.run(None, Some(poke), f);
     (calls.iter().filter(|call| call.who == Who::Child && call.number == poke.number).count(), result)
->>>>>>> main
 }
 
 /// The system calls that `f` and the children that it starts make, in the order in which the kernel

@@ -50,27 +50,16 @@ impl World<'_> {
 }
 
 impl CloneArgs {
-<<<<<<< HEAD
-    pub(super) fn new(flags: u64, world: World<'_>, stack: &Stack, birth: &Birth) -> Self {
-        let into = if world.cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 };
-=======
     /// Without a stack the child goes on where the caller is on its own, as with `vfork(2)`.
-    pub(super) fn new(flags: u64, cgroup: Option<BorrowedFd<'_>>, stack: Option<&Stack>, birth: &Birth) -> Self {
-        let into = if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 };
->>>>>>> main
+    pub(super) fn new(flags: u64, world: World<'_>, stack: Option<&Stack>, birth: &Birth) -> Self {
+        let into = if world.cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 };
         CloneArgs {
             flags: flags | world.namespaces | into | ALWAYS,
             pidfd: birth.pidfd.as_ptr().expose_provenance() as u64,
             parent_tid: birth.pid.as_ptr().expose_provenance() as u64,
-<<<<<<< HEAD
-            stack: stack.bottom() as u64,
-            stack_size: stack.size as u64,
-            cgroup: world.cgroup.map_or(0, |fd| u64::from(fd.as_raw_fd().cast_unsigned())),
-=======
             stack: stack.map_or(0, |stack| stack.bottom() as u64),
             stack_size: stack.map_or(0, |stack| stack.size as u64),
-            cgroup: cgroup.map_or(0, |fd| u64::from(fd.as_raw_fd().cast_unsigned())),
->>>>>>> main
+            cgroup: world.cgroup.map_or(0, |fd| u64::from(fd.as_raw_fd().cast_unsigned())),
             ..CloneArgs::default()
         }
     }
@@ -143,32 +132,14 @@ impl Birth {
 /// be mapped, for which all threads of the caller have to wait for one another.
 ///
 /// The child has no exit signal until it starts a program, so that a failed one neither raises SIGCHLD nor meets a foreign `waitpid(-1)`.
-pub(crate) fn clone_and_run(
-    engine: Engine,
-<<<<<<< HEAD
-    world: World<'_>,
-    stack: &mut Stack,
-=======
-    namespaces: u64,
-    cgroup: Option<BorrowedFd<'_>>,
->>>>>>> main
-    frame: &Frame<'_>,
-    birth: &Birth,
-) -> Result<(), i32> {
+pub(crate) fn clone_and_run(engine: Engine, world: World<'_>, frame: &Frame<'_>, birth: &Birth) -> Result<(), i32> {
     let memory = match engine {
         Engine::Shared => IN_OUR_MEMORY,
         Engine::Copy => WAITED_FOR,
     };
-<<<<<<< HEAD
-    let args = CloneArgs::new(memory, world, stack, birth);
-    // SAFETY: CLONE_VFORK suspends this thread until the child has left this memory, so that `args`, `frame`, `birth` and the stack,
-    // which nobody else uses, outlive it; a copy has copies of them. `child` never returns and keeps to the rules of this folder.
-    let result = unsafe { args.clone(world.by_old_clone, child, std::ptr::from_ref(frame).cast_mut().cast()) };
-=======
-    let args = CloneArgs::new(namespaces | memory, cgroup, None, birth);
+    let args = CloneArgs::new(memory, world, None, birth);
     // SAFETY: CLONE_VFORK suspends this thread until the child has left this memory, so that `args`, `frame` and `birth` outlive it, and
     // nobody else uses the stack; a copy has copies of them. `child` never returns and keeps to the rules of this folder.
-    let result = unsafe { clone3(&raw const args, child, std::ptr::from_ref(frame).cast_mut().cast()) };
->>>>>>> main
+    let result = unsafe { args.clone(world.by_old_clone, child, std::ptr::from_ref(frame).cast_mut().cast()) };
     if result < 0 { Err(errno_of(result)) } else { Ok(()) }
 }

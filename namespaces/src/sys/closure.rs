@@ -78,19 +78,8 @@ impl<'a> Task<'a> {
 }
 
 /// Clones with these namespaces, and returns at once. As [`clone_and_run`](super::clone::clone_and_run) otherwise.
-<<<<<<< HEAD
 pub(crate) fn clone_task(world: World<'_>, stack: &mut Stack, task: &mut Task<'_>, birth: &Birth) -> Result<(), i32> {
-    let args = CloneArgs::new(0, world, stack, birth);
-=======
-pub(crate) fn clone_task(
-    namespaces: u64,
-    cgroup: Option<BorrowedFd<'_>>,
-    stack: &mut Stack,
-    task: &mut Task<'_>,
-    birth: &Birth,
-) -> Result<(), i32> {
-    let args = CloneArgs::new(namespaces, cgroup, Some(stack), birth);
->>>>>>> main
+    let args = CloneArgs::new(0, world, Some(stack), birth);
     // SAFETY: without CLONE_VM the child has copies of `task` and of the stack; `run_task` never returns.
     let result = unsafe { args.clone(world.by_old_clone, run_task, std::ptr::from_mut(task).cast()) };
     if result < 0 { Err(errno_of(result)) } else { Ok(()) }

@@ -83,11 +83,7 @@ impl Errand<'_> {
         let failed = |(call, errno)| Error::os(Step::Scope, call, errno);
         SignalMask::ALL.set().map_err(|errno| failed(("rt_sigprocmask", errno)))?;
         let (stack, birth) = (Stack::map(Stack::LARGE).map_err(failed)?, Birth::new());
-<<<<<<< HEAD
-        let args = CloneArgs::new(libc::CLONE_FILES as u64 | IN_OUR_MEMORY, World::OURS, &stack, &birth);
-=======
-        let args = CloneArgs::new(libc::CLONE_FILES as u64 | IN_OUR_MEMORY, None, Some(&stack), &birth);
->>>>>>> main
+        let args = CloneArgs::new(libc::CLONE_FILES as u64 | IN_OUR_MEMORY, World::OURS, Some(&stack), &birth);
         // SAFETY: as in `clone_and_run`. This thread is suspended, so that the child can use its thread-locals: nobody else does.
         let result = unsafe { args.clone(false, run_errand, std::ptr::from_mut(self).cast()) };
         if result < 0 {

@@ -6,21 +6,13 @@ use std::arch::asm;
 /// What a child runs.
 pub(super) type Entry = extern "C" fn(*mut libc::c_void) -> !;
 
-<<<<<<< HEAD
-/// clone3(2), or clone(2) with the arguments that both architectures take in the same order, that calls `entry` with `data` on the new stack in
-/// the child, and returns in the caller.
+/// clone3(2), or clone(2) with the arguments that both architectures take in the same order, that calls `entry` with `data` in the child, on the
+/// stack that is named or further down on this one, and returns in the caller.
 ///
 /// # Safety
-/// The arguments ask for `CLONE_VFORK` or not for `CLONE_VM`, and name a stack for the child alone; all pointers are valid during the call.
+/// The arguments ask for `CLONE_VFORK` or not for `CLONE_VM` and, if they name a stack, for one that is the child's alone; all pointers are valid
+/// during the call.
 pub(super) unsafe fn clone(number: i64, [a, b, c]: [u64; 3], entry: Entry, data: *mut libc::c_void) -> i64 {
-=======
-/// clone3(2) that calls `entry` with `data` in the child, on the stack that `args` name or further down on this one, and returns in the caller.
-///
-/// # Safety
-/// `args` asks for `CLONE_VFORK` or not for `CLONE_VM` and, if it names a stack, for one that is the child's alone; both pointers are valid during
-/// the call.
-pub(super) unsafe fn clone3(args: *const CloneArgs, entry: Entry, data: *mut libc::c_void) -> i64 {
->>>>>>> main
     let result: i64;
     #[cfg(target_arch = "x86_64")]
     // SAFETY: the child starts with an empty frame on an aligned stack and never comes back here; if it is this stack, then below all that is in
@@ -40,8 +32,8 @@ pub(super) unsafe fn clone3(args: *const CloneArgs, entry: Entry, data: *mut lib
             in("rdi") a,
             in("rsi") b,
             in("rdx") c,
-            in("r10") 0,
-            in("r8") 0,
+            in("r10") 0_u64,
+            in("r8") 0_u64,
             in("r9") entry,
             in("r12") data,
             out("rcx") _,
@@ -63,8 +55,8 @@ pub(super) unsafe fn clone3(args: *const CloneArgs, entry: Entry, data: *mut lib
             inlateout("x0") a => result,
             in("x1") b,
             in("x2") c,
-            in("x3") 0,
-            in("x4") 0,
+            in("x3") 0_u64,
+            in("x4") 0_u64,
             in("x9") entry,
             in("x10") data,
         );

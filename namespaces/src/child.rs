@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Between two looks at a process that has ended and that somebody traces.
@@ -33,6 +34,8 @@ pub struct Child {
     pid: u32,
     pidfd: Arc<OwnedFd>,
     status: Mutex<Option<ExitStatus>>,
+    /// A thread that stays as long as the process does, see [`Plan::hold`](crate::Plan::hold).
+    keeper: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Child {
@@ -44,7 +47,13 @@ impl Child {
             pid,
             pidfd,
             status: Mutex::new(None),
+            keeper: Mutex::new(None),
         }
+    }
+
+    pub(crate) fn kept_by(mut self, keeper: Option<JoinHandle<()>>) -> Self {
+        self.keeper = Mutex::new(keeper);
+        self
     }
 
     /// Its process id in the caller's pid namespace: for a human, or for files below `/proc`. For anything else use the pidfd.
@@ -88,13 +97,17 @@ impl Child {
     /// As [`wait`](Child::wait).
     pub fn try_wait(&self) -> Result<Option<ExitStatus>, Error> {
         // The lock is held over the system call: of two callers, the second must find the status that the first one took.
-        let mut known = self.status();
+        let mut known = lock(&self.status);
         if known.is_none() {
             *known = match sys::reap(self.pidfd.as_fd(), Block::No) {
                 Ok(status) => status.map(ExitStatus::from_raw),
                 Err(libc::ECHILD) => return Err(Error::status_lost()),
                 Err(errno) => return Err(Error::os(Step::Wait, "waitid", errno)),
             };
+            // The process has ended, and so does the thread that stayed for it: nothing of it is left when the caller has the status.
+            if let (Some(_), Some(keeper)) = (*known, lock(&self.keeper).take()) {
+                let _ = keeper.join();
+            }
         }
         Ok(*known)
     }
@@ -149,10 +162,10 @@ impl Child {
             Err(errno) => Err(Error::os(Step::Wait, "poll", errno as i32)),
         }
     }
+}
 
-    fn status(&self) -> MutexGuard<'_, Option<ExitStatus>> {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The pidfd.

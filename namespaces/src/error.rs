@@ -1,6 +1,7 @@
 //! The one error of this crate.
 
 use crate::Step;
+use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
@@ -21,7 +22,7 @@ pub enum ErrorKind {
     InvalidConfig,
     /// The program, the interpreter that it names, a directory or the cgroup is missing (`ENOENT`, `ENOTDIR`, of a cgroup `ENODEV`).
     NotFound,
-    /// Not allowed (`EPERM`, `EACCES`); for a program: not executable.
+    /// Not allowed (`EPERM`, `EACCES`, or what `newuidmap(1)` said); for a program: not executable.
     PermissionDenied,
     /// The kernel lacks or has switched off what is asked for (`ENOSYS`, `EINVAL` of clone3, `EOPNOTSUPP`, `ENODEV`).
     Unsupported,
@@ -49,18 +50,30 @@ struct Repr {
     cause: Cause,
     /// What the kernel says in words.
     said: Option<Box<str>>,
+    /// What the errno does not say.
+    hint: Option<&'static str>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 enum Cause {
     Errno(i32),
     Signal(i32),
-    Words(&'static str),
+    Words(Cow<'static, str>),
 }
 
 impl Error {
     pub(crate) fn config(object: impl Into<OsString>, words: &'static str) -> Self {
-        Self::new(ErrorKind::InvalidConfig, Step::Configure, None, Cause::Words(words)).about(object)
+        Self::words(ErrorKind::InvalidConfig, Step::Configure, object, words)
+    }
+
+    /// What no errno says.
+    pub(crate) fn words(
+        kind: ErrorKind,
+        step: Step,
+        object: impl Into<OsString>,
+        words: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self::new(kind, step, None, Cause::Words(words.into())).about(object)
     }
 
     pub(crate) fn os(step: Step, call: &'static str, errno: i32) -> Self {
@@ -91,8 +104,13 @@ impl Error {
         self
     }
 
+    pub(crate) fn hinting(mut self, words: &'static str) -> Self {
+        self.0.hint = Some(words);
+        self
+    }
+
     fn new(kind: ErrorKind, step: Step, call: Option<&'static str>, cause: Cause) -> Self {
-        Error(Box::new(Repr { kind, step, call, object: None, cause, said: None }))
+        Error(Box::new(Repr { kind, step, call, object: None, cause, said: None, hint: None }))
     }
 
     /// What sort of failure this is.
@@ -133,6 +151,13 @@ impl Error {
     #[doc(alias = "fs_context log")]
     pub fn kernel_text(&self) -> Option<&str> {
         self.0.said.as_deref()
+    }
+
+    /// What the errno does not say, where Linux is known to be unclear: which switch of the administrator forbids user namespaces, what a mount in
+    /// one needs. For a human; the words may change. They are part of what the error displays.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        self.0.hint
     }
 
     /// The signal that killed the child before the program started ([`ErrorKind::Killed`]).
@@ -187,13 +212,17 @@ impl fmt::Display for Repr {
             (None, Some(object)) => write!(f, "{}: ", object.display())?,
             (None, None) => {}
         }
-        match self.cause {
-            Cause::Errno(errno) => io::Error::from_raw_os_error(errno).fmt(f),
+        match &self.cause {
+            Cause::Errno(errno) => io::Error::from_raw_os_error(*errno).fmt(f),
             Cause::Signal(signal) => write!(f, "the child was killed by signal {signal}"),
             Cause::Words(words) => f.write_str(words),
         }?;
         match &self.said {
             Some(said) => write!(f, ": {said}"),
+            None => Ok(()),
+        }?;
+        match self.hint {
+            Some(hint) => write!(f, " ({hint})"),
             None => Ok(()),
         }
     }

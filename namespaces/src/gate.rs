@@ -2,7 +2,7 @@
 //!
 //! Packets, because a program can tell one from the end of the file without reading it into memory: `MSG_TRUNC` gives its length.
 
-use crate::program::{SLOTS, Slot};
+use crate::program::{Arg, Program, SLOTS, Slot, Sys, Then};
 use crate::{Error, Step};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
@@ -12,6 +12,16 @@ use std::os::fd::{AsRawFd, OwnedFd};
 pub(crate) const GATE: Slot = Slot(8);
 /// The first and the last of the descriptors below the gate, and of those above it.
 pub(crate) const OTHERS: [[Slot; 2]; 2] = [[Slot(9), Slot(10)], [Slot(11), Slot(12)]];
+
+/// The child says that it is there, and waits. The end of the file, when the caller is gone, lets it not go on.
+pub(crate) fn compile(program: &mut Program, step: Step) {
+    let (gate, none): (Arg, Arg) = (GATE.into(), 0_u64.into());
+    let text = program.string(c"r".to_owned());
+    let tell = [gate, text.into(), 1_u64.into(), libc::MSG_NOSIGNAL.into(), none, none];
+    program.call_then(step, "", Sys::sendto, tell, Then::Exactly(1, libc::EPIPE));
+    let wait = [gate, none, none, libc::MSG_TRUNC.into(), none, none];
+    program.call_then(step, "", Sys::recvfrom, wait, Then::Exactly(1, libc::ECANCELED));
+}
 
 /// One end.
 #[derive(Debug)]

@@ -57,8 +57,15 @@ pub(crate) fn hold(plan: &Arc<Shared>) -> Result<Held, Error> {
     let cloner = Cloner { plan: plan.clone(), pipes, gate: theirs, told: told.clone() };
     let thread = thread::Builder::new().name("cofferdam-hold".into()).stack_size(THREAD_STACK).spawn(|| cloner.run());
     let thread = thread.map_err(|e| Error::os(Step::Clone, "pthread_create", e.raw_os_error().unwrap_or(0)))?;
-    let ready = gate.wait();
-    let (failed, born) = (told.outcome.get().is_some(), told.birth.take());
+    let mut ready = gate.wait();
+    let born = told.birth.take();
+    if let (Some(maps), Some(born), Ok(()), None) = (&plan.parts.maps, &born, &ready, told.outcome.get()) {
+        ready = maps.write(born.pid).and_then(|()| {
+            gate.open();
+            gate.wait()
+        });
+    }
+    let failed = told.outcome.get().is_some();
     match born {
         Some(born) if ready.is_ok() && !failed => {
             Ok(Held { plan: plan.clone(), born, gate, thread: Some(thread), told, ours, released: false })
@@ -71,7 +78,10 @@ pub(crate) fn hold(plan: &Arc<Shared>) -> Result<Held, Error> {
             }
             // It does not panic, and there is nothing to do if it did.
             let _ = thread.join();
-            ready?;
+            // What the child says is the cause of what the caller met.
+            if !failed {
+                ready?;
+            }
             Err(told.failure(plan, born.as_ref()))
         }
     }
@@ -154,11 +164,9 @@ impl Held {
         self.gate.wait()?;
         let judged = self.told.judge(&self.plan, &self.born);
         self.released = true;
-        if stay && judged.is_ok() {
-            self.thread = None;
-        }
         judged?;
-        Ok(Child::new(self.born.clone(), std::mem::take(&mut self.ours)))
+        let keeper = if stay { self.thread.take() } else { None };
+        Ok(Child::new(self.born.clone(), std::mem::take(&mut self.ours)).kept_by(keeper))
     }
 }
 

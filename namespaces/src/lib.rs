@@ -117,7 +117,7 @@
     clippy::exit,
     clippy::indexing_slicing
 )]
-#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may fail"))]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail"))]
 
 #[cfg(not(all(
     target_os = "linux",
@@ -134,9 +134,13 @@ mod error;
 mod fds;
 mod gate;
 mod held;
+mod hint;
+mod identity;
+mod idmap;
 mod mount;
 mod mounts;
 mod namespace;
+mod newidmap;
 mod plan;
 mod program;
 mod root;
@@ -144,16 +148,18 @@ mod sandbox;
 mod scope;
 mod start;
 mod step;
+mod subid;
 mod sys;
 
 pub use child::Child;
 pub use error::{Error, ErrorKind};
 pub use fds::Fds;
 pub use held::Held;
+pub use identity::{Credentials, IdMap, IdRange};
 pub use mount::Mount;
 pub use plan::Plan;
 pub use program::Call;
 pub use root::Root;
-pub use sandbox::{IdMap, Namespaces, Sandbox, Stdio};
+pub use sandbox::{Namespaces, Sandbox, Stdio};
 pub use scope::Scope;
 pub use step::Step;

@@ -1,9 +1,10 @@
 //! A sandbox that has been checked, and the caller's side of a spawn.
 
 use crate::bind::{STREAM, STREAM_NAMES, above_streams, path_of};
+use crate::identity::Maps;
 use crate::program::{Program, SLOTS};
 use crate::sys::{self, Birth, Block, Born, Frame, Outcome, SignalMask, Stack};
-use crate::{Call, Child, Error, Held, Namespaces, Step, scope};
+use crate::{Call, Child, Error, Held, Namespaces, Step, hint, scope};
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 use std::ffi::OsString;
@@ -39,6 +40,10 @@ pub(crate) struct Parts {
     pub(crate) cgroup: Option<OwnedFd>,
     pub(crate) pipes: [bool; 3],
     pub(crate) die_with_parent: bool,
+    /// The maps that the caller writes while the child waits.
+    pub(crate) maps: Option<Maps>,
+    /// Whether the child changes its user or group, with which the kernel resets the dumpable flag of its memory.
+    pub(crate) changes_ids: bool,
     #[expect(dead_code, reason = "kept open because the program uses their numbers")]
     pub(crate) held: Vec<OwnedFd>,
 }
@@ -65,10 +70,16 @@ impl Plan {
     ///
     /// The calling thread is suspended that long, all others go on. Signals to the calling thread are held back meanwhile.
     ///
+    /// A child with [ranges](crate::IdMap::ranges) of ids must wait for its caller to write them, so that this is [`hold`](Plan::hold) and
+    /// [`release`](Held::release).
+    ///
     /// # Errors
     /// What kept the program from starting, by [step](Error::step): nothing is left of the process then.
     pub fn spawn(&self) -> Result<Child, Error> {
         let plan = &*self.0;
+        if plan.parts.maps.is_some() {
+            return self.hold()?.release();
+        }
         scope::check(plan.parts.namespaces)?;
         let mut pipes = Pipes::open(plan.parts.pipes)?;
         let frame = Frame::new(&plan.parts.program, pipes.slots(), false);
@@ -119,7 +130,7 @@ impl Shared {
                 }
                 Err(error)
             }
-            (Err(errno), _) => Err(Error::os(Step::Clone, "clone3", errno).about(self.clone_object(errno))),
+            (Err(errno), _) => Err(self.hint(Error::os(Step::Clone, "clone3", errno).about(self.clone_object(errno)))),
         }
     }
 
@@ -152,7 +163,11 @@ impl Shared {
         };
         // Of a program that was looked for in PATH, the name says more than the last place.
         let object = if call.step() == Step::Exec { &self.parts.name } else { call.object() };
-        Err(if object.is_empty() { error } else { error.about(object) })
+        Err(self.hint(if object.is_empty() { error } else { error.about(object) }))
+    }
+
+    fn hint(&self, error: Error) -> Error {
+        hint::add(error, self.parts.namespaces)
     }
 
     fn take_stack(&self) -> Result<Stack, Error> {

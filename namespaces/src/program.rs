@@ -82,6 +82,7 @@ pub(crate) struct Op {
 /// The system calls of a child, and all the memory that they refer to.
 #[derive(Debug, Default)]
 pub(crate) struct Program {
+    always_held: bool,
     ops: Vec<Op>,
     objects: Vec<OsString>,
     // Boxes do not move when this struct does, so that addresses in `ops` stay good.
@@ -130,7 +131,10 @@ calls! {
     rt_sigaction = SYS_rt_sigaction,
     rt_sigprocmask = SYS_rt_sigprocmask,
     sendto = SYS_sendto,
+    setgroups = SYS_setgroups,
     sethostname = SYS_sethostname,
+    setresgid = SYS_setresgid,
+    setresuid = SYS_setresuid,
     symlinkat = SYS_symlinkat,
     umask = SYS_umask,
     umount2 = SYS_umount2,
@@ -185,7 +189,7 @@ impl Program {
             *arg = given;
         }
         let object = self.object(object.as_ref());
-        let held = step == Step::Hold;
+        let held = step == Step::Hold && !self.always_held;
         self.ops.push(Op { number: sys.number(), args, then, held, sometimes: false, step, name: sys.name(), object });
     }
 
@@ -236,6 +240,11 @@ impl Program {
     /// How many slots a child needs.
     pub(crate) fn slots(&self) -> usize {
         SLOTS + self.slots
+    }
+
+    /// Every child is held: what is added from here on is made always.
+    pub(crate) fn hold_always(&mut self) {
+        self.always_held = true;
     }
 
     /// The address of a string that the child may read.

@@ -1,6 +1,6 @@
 //! The spec: what is wanted, as plain data.
 
-use crate::{Child, Error, Fds, Mount, Plan, Root};
+use crate::{Child, Credentials, Error, Fds, IdMap, Mount, Plan, Root};
 use bitflags::bitflags;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -43,6 +43,8 @@ pub struct Sandbox {
     pub(crate) working_directory: Option<PathBuf>,
     pub(crate) namespaces: Namespaces,
     pub(crate) user: Option<IdMap>,
+    pub(crate) credentials: Option<Credentials>,
+    pub(crate) umask: Option<u32>,
     pub(crate) root: Root,
     pub(crate) mounts: Vec<Mount>,
     pub(crate) hostname: Option<OsString>,
@@ -65,6 +67,8 @@ impl Sandbox {
             working_directory: None,
             namespaces: Namespaces::empty(),
             user: None,
+            credentials: None,
+            umask: None,
             root: Root::Host,
             mounts: Vec::new(),
             hostname: None,
@@ -129,6 +133,22 @@ impl Sandbox {
     pub fn user(mut self, map: IdMap) -> Self {
         self.namespaces |= Namespaces::USER;
         self.user = Some(map);
+        self
+    }
+
+    /// Who the program is. By default the caller, with a map of [ranges](IdMap::ranges) user 0 and group 0.
+    ///
+    /// Without a user namespace this takes `CAP_SETUID` and `CAP_SETGID`.
+    #[must_use]
+    pub fn credentials(mut self, credentials: Credentials) -> Self {
+        self.credentials = Some(credentials);
+        self
+    }
+
+    /// The permissions that new files of the program do *not* get, `umask(2)`: at most `0o777`. By default the caller's.
+    #[must_use]
+    pub fn umask(mut self, mask: u32) -> Self {
+        self.umask = Some(mask);
         self
     }
 
@@ -213,33 +233,6 @@ impl Sandbox {
     /// As [`prepare`](Sandbox::prepare) and [`Plan::spawn`].
     pub fn spawn_with(&self, fds: Fds) -> Result<Child, Error> {
         self.prepare(fds)?.spawn()
-    }
-}
-
-/// Who the caller is inside the user namespace: one user and one group, mapped to the caller's effective ids.
-///
-/// The process holds every capability in its namespace until it starts the program; the program keeps them if it is user 0.
-/// `setgroups(2)` is denied inside.
-///
-/// Inside, the caller's own files and processes are still the caller's. If the caller is root, so is user 0 inside, for every file and every setting
-/// of the kernel (`/proc/sys`) that it can reach: what makes the difference for root is a root directory without such things, not this map.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct IdMap {
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-}
-
-impl IdMap {
-    /// Root inside: user 0 and group 0.
-    #[must_use]
-    pub fn root() -> Self {
-        Self::single(0, 0)
-    }
-
-    /// This user and this group inside.
-    #[must_use]
-    pub fn single(uid: u32, gid: u32) -> Self {
-        IdMap { uid, gid }
     }
 }
 

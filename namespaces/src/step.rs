@@ -58,7 +58,7 @@ steps! {
     Cgroup child "enter the cgroup",
     /// A cgroup namespace rooted at the version 1 cgroups just entered.
     CgroupNamespace child "make a cgroup namespace",
-    /// Writing the user namespace's id maps.
+    /// Writing the user namespace's id maps, or waiting for the caller to do it; then being root inside.
     IdMap child "map ids",
     /// Making all mounts private, so that none propagates to the host.
     Propagation child "make mounts private",
@@ -72,6 +72,10 @@ steps! {
     Hostname child "set the host name",
     /// Putting the standard streams in place.
     Stdio child "connect the standard streams",
+    /// Changing to the program's user and groups.
+    Credentials child "change the user",
+    /// Setting the file mode creation mask.
+    Umask child "set the umask",
     /// Changing into the working directory.
     WorkingDirectory child "change into the working directory",
     /// Waiting for [`Held::release`](crate::Held::release), if the child is held.

@@ -43,6 +43,17 @@ pub(crate) fn userns() -> Result<(), String> {
     Ok(())
 }
 
+pub(crate) fn subordinate_ids() -> Result<(), String> {
+    let uid = geteuid();
+    let name = nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
+    for path in ["/etc/subuid", "/etc/subgid"] {
+        if !read(path)?.lines().any(|line| line.split(':').next() == Some(&name)) {
+            return Err(format!("{path} has no line for {name}"));
+        }
+    }
+    Ok(())
+}
+
 /// In a child: mounts an overlay in a mount namespace of its own.
 pub(crate) fn overlay() -> Result<(), String> {
     in_own(CloneFlags::CLONE_NEWNS)?;

@@ -1,7 +1,7 @@
 //! A spawn that cannot succeed says why, and leaves nothing.
 
 use crate::support::{output, refused};
-use cofferdam_namespaces::{ErrorKind, Fds, IdMap, Mount, Namespaces, Root, Sandbox, Stdio, Step};
+use cofferdam_namespaces::{ErrorKind, Fds, IdMap, Mount, Namespaces, Root, Sandbox, Scope, Stdio, Step};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -43,6 +43,29 @@ pub(crate) fn clone_refused() {
     );
     assert_eq!(error.system_call(), Some("clone3"));
     assert_eq!(error.object().unwrap(), "NET");
+    assert!(error.hint().unwrap().contains("CAP_SYS_ADMIN"), "{error}");
+}
+
+/// The errno says that there is no space left on a device; the hint says which switch it is.
+pub(crate) fn user_namespaces_switched_off() {
+    let scope = Scope::new(IdMap::root(), Namespaces::empty()).unwrap();
+    #[expect(unsafe_code, reason = "a user namespace whose limits the test may change")]
+    // SAFETY: writes a file, and is refused a process.
+    let error = unsafe {
+        scope.run(|| {
+            let sandbox = Sandbox::new("/bin/true").user(IdMap::root());
+            fs::write("/proc/sys/user/max_user_namespaces", "0").unwrap();
+            refused(&sandbox)
+        })
+    };
+    let error = error.unwrap();
+    assert_eq!((error.step(), error.raw_os_error()), (Step::Clone, Some(libc::ENOSPC)), "{error}");
+    assert_eq!(error.kind(), ErrorKind::LimitReached);
+    assert_eq!(error.hint(), Some("user.max_user_namespaces is 0, which switches user namespaces off"));
+    assert!(
+        error.to_string().ends_with("(user.max_user_namespaces is 0, which switches user namespaces off)"),
+        "{error}"
+    );
 }
 
 /// A mount point that is no directory, or is not there: named, with its errno.

@@ -168,6 +168,19 @@ pub(crate) fn killed_and_released_at_once() {
     threads_end();
 }
 
+/// Without those that are on their way out and will run nothing of this program any more.
+fn running_threads() -> usize {
+    const PF_EXITING: u32 = 4;
+    let threads = fs::read_dir("/proc/self/task").unwrap();
+    let running = threads.filter(|thread| {
+        let stat = fs::read_to_string(thread.as_ref().unwrap().path().join("stat")).unwrap_or_default();
+        // Behind the name: state, parent, group, session, terminal, its group, flags.
+        let flags = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(6)?.parse::<u32>().ok());
+        flags.is_some_and(|flags| flags & PF_EXITING == 0)
+    });
+    running.count()
+}
+
 /// A pipe of its output ends with it, and a dropped plan lets go of its descriptors, as soon as the caller can look.
 pub(crate) fn nothing_lingers_after_release() {
     for die_with_parent in [false, true] {
@@ -180,6 +193,7 @@ pub(crate) fn nothing_lingers_after_release() {
             let held = sandbox.prepare(Fds::new().bind("kept", tell)).unwrap().hold().unwrap();
             let mut child = held.release().unwrap();
             assert!(child.wait().unwrap().success());
+            assert_eq!(running_threads(), 1, "the thread is still there");
             nix::fcntl::fcntl(&told, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).unwrap();
             assert_eq!(nix::unistd::read(&told, &mut [0]), Ok(0), "the plan's descriptor is still open");
             let output = child.stdout.take().unwrap();

@@ -5,6 +5,7 @@ mod crowd;
 mod errors;
 mod faults;
 mod hold;
+mod identity;
 mod isolation;
 mod life;
 mod roots;
@@ -18,7 +19,8 @@ use std::process::ExitCode;
 const BUSYBOX: &str = "/bin/busybox";
 
 fn main() -> ExitCode {
-    run(&[errors(), isolation(), roots(), streams(), life(), hold(), scopes(), cgroups(), faults()].concat())
+    run(&[errors(), isolation(), identity(), roots(), streams(), life(), hold(), scopes(), cgroups(), faults()]
+        .concat())
 }
 
 /// Needs nothing.
@@ -56,6 +58,7 @@ fn errors() -> Vec<Test> {
         test("path_is_searched_as_execvp_does", errors::path_is_searched_as_execvp_does),
         test("clone_refused", errors::clone_refused).needs(&[Need::OrdinaryUser]),
         user("mount_point_missing", errors::mount_point_missing),
+        user("user_namespaces_switched_off", errors::user_namespaces_switched_off),
     ]
 }
 
@@ -72,6 +75,24 @@ fn isolation() -> Vec<Test> {
         test("environment_is_what_was_asked_for", isolation::environment_is_what_was_asked_for),
         test("working_directory_is_entered", isolation::working_directory_is_entered),
         test("signals_are_reset", isolation::signals_are_reset),
+    ]
+}
+
+fn identity() -> Vec<Test> {
+    let helped = &[Need::OrdinaryUser, Need::Userns, Need::Program("/usr/bin/newuidmap")];
+    vec![
+        root("several_ranges", identity::several_ranges),
+        root("ranges_with_all_namespaces", identity::ranges_with_all_namespaces),
+        root("credentials_are_the_programs", identity::credentials_are_the_programs),
+        root("other_credentials_die_with_the_parent", identity::other_credentials_die_with_the_parent),
+        test("umask_is_the_programs", identity::umask_is_the_programs),
+        user("credentials_that_cannot_be", identity::credentials_that_cannot_be),
+        test("credentials_of_others_are_refused", identity::credentials_of_others_are_refused)
+            .needs(&[Need::OrdinaryUser]),
+        root("a_file_that_denies_a_group_is_denied", identity::a_file_that_denies_a_group_is_denied),
+        test("subordinate_ids", identity::subordinate_ids).needs(helped).needs(&[Need::SubordinateIds]),
+        test("ranges_that_are_not_ours", identity::ranges_that_are_not_ours).needs(helped),
+        root("every_call_for_the_maps_can_fail", identity::every_call_for_the_maps_can_fail),
     ]
 }
 

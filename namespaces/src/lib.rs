@@ -129,6 +129,7 @@ compile_error!("cofferdam-namespaces is for 64-bit Linux on x86_64 and aarch64")
 
 mod bind;
 mod child;
+mod clocks;
 mod compile;
 mod error;
 mod fds;
@@ -137,6 +138,7 @@ mod held;
 mod hint;
 mod identity;
 mod idmap;
+mod listing;
 mod mount;
 mod mounts;
 mod namespace;
@@ -152,10 +154,12 @@ mod subid;
 mod sys;
 
 pub use child::Child;
+pub use clocks::{Clock, ClockOffset};
 pub use error::{Error, ErrorKind};
 pub use fds::Fds;
 pub use held::Held;
 pub use identity::{Credentials, IdMap, IdRange};
+pub use listing::{Listing, NamespaceId, NamespaceInfo};
 pub use mount::Mount;
 pub use plan::Plan;
 pub use program::Call;

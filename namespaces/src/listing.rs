@@ -1,12 +1,12 @@
 //! The namespaces of the machine and who is in them, as `lsns(8)` shows them.
 
+use crate::namespace::KINDS;
 use crate::{Error, Namespaces, Step, sys};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, fstat, fstatat};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::ffi::CString;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -95,7 +95,8 @@ impl Listing {
     /// # Errors
     /// `/proc` is not there or cannot be read; a limit on descriptors is reached.
     pub fn read() -> Result<Self, Error> {
-        let failed = |call, error: &io::Error| Error::os(Step::List, call, error.raw_os_error().unwrap_or(0)).about("/proc");
+        let failed =
+            |call, error: &io::Error| Error::os(Step::List, call, error.raw_os_error().unwrap_or(0)).about("/proc");
         let proc = fs::File::open("/proc").map_err(|e| failed("openat", &e))?;
         let mut pids = Vec::new();
         for entry in fs::read_dir("/proc").map_err(|e| failed("openat", &e))? {
@@ -146,13 +147,22 @@ impl Listing {
                     self.hidden += 1;
                     return Ok(());
                 }
-                Err((call, errno)) => return Err(Error::os(Step::List, call, errno as i32).about(Path::new("/proc").join(path))),
+                Err((call, errno)) => {
+                    return Err(Error::os(Step::List, call, errno as i32).about(Path::new("/proc").join(path)));
+                }
             }
         }
         Ok(())
     }
 
-    fn add(&mut self, proc: &fs::File, path: &str, kind: Namespaces, id: NamespaceId, pid: u32) -> Result<(), (&'static str, Errno)> {
+    fn add(
+        &mut self,
+        proc: &fs::File,
+        path: &str,
+        kind: Namespaces,
+        id: NamespaceId,
+        pid: u32,
+    ) -> Result<(), (&'static str, Errno)> {
         match self.found.entry(id) {
             Entry::Occupied(known) => known.into_mut().processes.push(pid),
             Entry::Vacant(new) => {

@@ -60,6 +60,8 @@ steps! {
     CgroupNamespace child "make a cgroup namespace",
     /// Writing the user namespace's id maps, or waiting for the caller to do it; then being root inside.
     IdMap child "map ids",
+    /// Making a time namespace and setting its clocks.
+    Time child "set the clocks",
     /// Making all mounts private, so that none propagates to the host.
     Propagation child "make mounts private",
     /// Attaching the new root.
@@ -86,6 +88,8 @@ steps! {
     Exec child "start the program",
     /// Opening one of its namespaces.
     Namespace caller "open a namespace",
+    /// Listing namespaces.
+    List caller "list namespaces",
     /// Running code in a [`Scope`](crate::Scope).
     Scope caller "work in the scope",
     /// Waiting for the process.

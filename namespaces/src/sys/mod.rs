@@ -9,12 +9,14 @@ mod errand;
 mod interpreter;
 mod process;
 mod raw;
+mod related;
 mod signals;
 mod stack;
 
 pub(crate) use clone::{Birth, Born, clone_and_run};
 pub(crate) use interpreter::{Frame, Outcome};
 pub(crate) use process::{Block, own_pidfd, reap, send_signal};
+pub(crate) use related::{Related, owner_of_namespace, related_namespace};
 pub(crate) use signals::{SIGNAL_SET_SIZE, SignalMask, ignored_signals};
 pub(crate) use stack::Stack;
 

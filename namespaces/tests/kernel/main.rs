@@ -8,6 +8,7 @@ mod hold;
 mod identity;
 mod isolation;
 mod life;
+mod listing;
 mod roots;
 mod scopes;
 mod streams;
@@ -19,8 +20,20 @@ use std::process::ExitCode;
 const BUSYBOX: &str = "/bin/busybox";
 
 fn main() -> ExitCode {
-    run(&[errors(), isolation(), identity(), roots(), streams(), life(), hold(), scopes(), cgroups(), faults()]
-        .concat())
+    run(&[
+        errors(),
+        isolation(),
+        identity(),
+        roots(),
+        streams(),
+        life(),
+        hold(),
+        scopes(),
+        cgroups(),
+        listing(),
+        faults(),
+    ]
+    .concat())
 }
 
 /// Needs nothing.
@@ -190,6 +203,17 @@ fn cgroups() -> Vec<Test> {
             .needs(&[Need::Root, Need::CgroupV1("memory")]),
         test("an_oom_kill_spares_the_caller_v2", cgroup::an_oom_kill_spares_the_caller_v2)
             .needs(&[Need::CgroupV2("memory")]),
+    ]
+}
+
+fn listing() -> Vec<Test> {
+    let python = Need::Program("/usr/bin/python3");
+    vec![
+        user("listed_as_lsns_does", listing::listed_as_lsns_does).needs(&[Need::Program("/usr/bin/lsns")]),
+        user("who_owns_a_namespace", listing::who_owns_a_namespace),
+        user("clocks_are_shifted_inside", listing::clocks_are_shifted_inside).needs(&[python]),
+        user("the_wall_clock_cannot_be_set", listing::the_wall_clock_cannot_be_set).needs(&[python]),
+        user("clocks_that_cannot_be", listing::clocks_that_cannot_be),
     ]
 }
 

@@ -4,9 +4,10 @@ use crate::bind::{CgroupEntry, Names, STREAM_NAMES, Streams};
 use crate::identity::{Change, Identity};
 use crate::mount::MountKind;
 use crate::plan::{Parts, Plan};
-use crate::program::{Arg, Program, Slot, Sys, Then};
+use crate::program::{Arg, Finding, Program, SCRATCH, Slot, Sys, Then};
 use crate::sys::SIGNAL_SET_SIZE;
-use crate::{Error, Fds, Namespaces, Root, Sandbox, Step, clocks, gate, idmap, mounts, start, sys};
+use crate::{Error, Fds, Namespaces, Root, Sandbox, Step};
+use crate::{attributes, clocks, gate, idmap, limits, mounts, scheduling, start, sys, sysctl};
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -14,8 +15,6 @@ use std::path::{Component, Path, PathBuf};
 
 /// For a file that one step opens. The first three slots are for pipes, see `bind::STREAM`; those after it for `mounts`.
 pub(crate) const FILE: Slot = Slot(3);
-
-const HOSTNAME_MAX: usize = 64;
 
 pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
     check(sandbox)?;
@@ -91,19 +90,22 @@ impl Bound<'_> {
         if !self.procs.is_empty() && sandbox.namespaces.contains(Namespaces::CGROUP) {
             program.call(Step::CgroupNamespace, "", Sys::unshare, [libc::CLONE_NEWCGROUP.into()]);
         }
+        attributes::oom_score(program, sandbox);
         if let Some(maps) = &self.identity.maps {
             maps.compile(program);
         }
         self.change_ids(program, Step::IdMap, &self.identity.changes.first);
         clocks::compile(program, sandbox);
+        sysctl::compile(program, sandbox)?;
         if sandbox.namespaces.contains(Namespaces::MOUNT) {
             mounts::compile(program, self.root, sandbox)?;
         }
-        if let Some(name) = &sandbox.hostname {
-            let text = program.string(c_string("hostname", name)?);
-            program.call(Step::Hostname, name, Sys::sethostname, [text.into(), (name.len() as u64).into()]);
-        }
+        attributes::names(program, sandbox)?;
         connect(program, self.streams);
+        attributes::session(program, sandbox);
+        limits::compile(program, sandbox)?;
+        scheduling::compile(program, sandbox);
+        attributes::personality(program, sandbox);
         self.change_ids(program, Step::Credentials, &self.identity.changes.last);
         if let Some(umask) = sandbox.umask {
             program.call(Step::Umask, "", Sys::umask, [umask.into()]);
@@ -111,6 +113,7 @@ impl Bound<'_> {
         if let Some(path) = &sandbox.working_directory {
             change_directory(program, path)?;
         }
+        limits::compile_descriptors(program, sandbox);
         hold(program, sandbox.die_with_parent);
         reset_signals(program)?;
         start::compile(program, sandbox)?;
@@ -138,15 +141,10 @@ fn check(sandbox: &Sandbox) -> Result<(), Error> {
     if sandbox.program.is_empty() {
         return Err(Error::config("program", "is empty"));
     }
-    if sandbox.umask.is_some_and(|mask| mask > 0o777) {
-        return Err(Error::config("umask", "is more than 0o777"));
-    }
-    if let Some(name) = &sandbox.hostname {
-        needs(Namespaces::UTS, "hostname", "needs Namespaces::UTS, or it would be the host's")?;
-        if name.len() > HOSTNAME_MAX {
-            return Err(Error::config("hostname", "is longer than 64 bytes"));
-        }
-    }
+    attributes::check(sandbox)?;
+    limits::check(sandbox)?;
+    scheduling::check(sandbox)?;
+    sysctl::check(sandbox)?;
     if sandbox.root != Root::Host {
         needs(Namespaces::MOUNT, "root", "needs Namespaces::MOUNT, or it would be the host's")?;
     }
@@ -237,6 +235,16 @@ fn change_directory(program: &mut Program, path: &Path) -> Result<(), Error> {
     let open = [libc::AT_FDCWD.into(), text.into(), how.into(), OPEN_HOW_SIZE.into()];
     program.call_then(step, path, Sys::openat2, open, Then::Keep(FILE));
     program.call(step, path, Sys::fchdir, [FILE.into()]);
+    // The kernel says "(unreachable)" of one that is not in the root, however that came about.
+    let absolute = Finding { word: 0, mask: 0xff, value: b'/'.into() };
+    let (buffer, size) = (Arg::Scratch, SCRATCH * size_of::<u64>());
+    program.call_then(
+        step,
+        path,
+        Sys::getcwd,
+        [buffer, (size as u64).into()],
+        Then::Finds([absolute; 2], libc::ENOENT),
+    );
     Ok(())
 }
 

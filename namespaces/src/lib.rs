@@ -127,6 +127,7 @@
 )))]
 compile_error!("cofferdam-namespaces is for 64-bit Linux on x86_64 and aarch64");
 
+mod attributes;
 mod bind;
 mod child;
 mod clocks;
@@ -138,6 +139,7 @@ mod held;
 mod hint;
 mod identity;
 mod idmap;
+mod limits;
 mod listing;
 mod mount;
 mod mounts;
@@ -147,23 +149,30 @@ mod plan;
 mod program;
 mod root;
 mod sandbox;
+mod scheduling;
 mod scope;
+#[cfg(feature = "serde")]
+mod spec;
 mod start;
 mod step;
 mod subid;
 mod sys;
+mod sysctl;
 
+pub use attributes::{OomScoreAdj, Personality};
 pub use child::Child;
 pub use clocks::{Clock, ClockOffset};
 pub use error::{Error, ErrorKind};
 pub use fds::Fds;
 pub use held::Held;
 pub use identity::{Credentials, IdMap, IdRange};
+pub use limits::{Resource, Rlimit};
 pub use listing::{Listing, NamespaceId, NamespaceInfo};
 pub use mount::Mount;
 pub use plan::Plan;
 pub use program::Call;
 pub use root::Root;
 pub use sandbox::{Namespaces, Sandbox, Stdio};
+pub use scheduling::{IoPriority, Nice, Scheduler};
 pub use scope::Scope;
 pub use step::Step;

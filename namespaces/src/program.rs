@@ -27,8 +27,8 @@ pub(crate) enum Arg {
     Scratch,
 }
 
-/// Machine words that a call may write to: enough for a `struct statx`.
-pub(crate) const SCRATCH: usize = 32;
+/// Machine words that a call may write to: enough for the longest path.
+pub(crate) const SCRATCH: usize = 512;
 
 /// What becomes of the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,6 +110,7 @@ macro_rules! calls {
 
 calls! {
     chdir = SYS_chdir,
+    close = SYS_close,
     close_range = SYS_close_range,
     dup3 = SYS_dup3,
     execve = SYS_execve,
@@ -117,6 +118,8 @@ calls! {
     fsconfig = SYS_fsconfig,
     fsmount = SYS_fsmount,
     fsopen = SYS_fsopen,
+    getcwd = SYS_getcwd,
+    ioprio_set = SYS_ioprio_set,
     mkdirat = SYS_mkdirat,
     mknodat = SYS_mknodat,
     mount = SYS_mount,
@@ -124,17 +127,24 @@ calls! {
     open_tree = SYS_open_tree,
     openat = SYS_openat,
     openat2 = SYS_openat2,
+    personality = SYS_personality,
     pivot_root = SYS_pivot_root,
     ppoll = SYS_ppoll,
     prctl = SYS_prctl,
+    prlimit64 = SYS_prlimit64,
     recvfrom = SYS_recvfrom,
     rt_sigaction = SYS_rt_sigaction,
     rt_sigprocmask = SYS_rt_sigprocmask,
+    sched_setaffinity = SYS_sched_setaffinity,
+    sched_setscheduler = SYS_sched_setscheduler,
     sendto = SYS_sendto,
+    setdomainname = SYS_setdomainname,
     setgroups = SYS_setgroups,
     sethostname = SYS_sethostname,
+    setpriority = SYS_setpriority,
     setresgid = SYS_setresgid,
     setresuid = SYS_setresuid,
+    setsid = SYS_setsid,
     symlinkat = SYS_symlinkat,
     umask = SYS_umask,
     umount2 = SYS_umount2,

@@ -1,8 +1,11 @@
 //! The spec: what is wanted, as plain data.
 
-use crate::{Child, Clock, ClockOffset, Credentials, Error, Fds, IdMap, Mount, Plan, Root};
+use crate::{
+    Child, Clock, ClockOffset, Credentials, Error, Fds, IdMap, IoPriority, Mount, Nice, OomScoreAdj, Personality, Plan,
+    Resource, Rlimit, Root, Scheduler,
+};
 use bitflags::bitflags;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -52,6 +55,17 @@ pub struct Sandbox {
     pub(crate) root: Root,
     pub(crate) mounts: Vec<Mount>,
     pub(crate) hostname: Option<OsString>,
+    pub(crate) domainname: Option<OsString>,
+    pub(crate) arg0: Option<OsString>,
+    pub(crate) new_session: bool,
+    pub(crate) rlimits: BTreeMap<Resource, Rlimit>,
+    pub(crate) oom_score_adj: Option<OomScoreAdj>,
+    pub(crate) nice: Option<Nice>,
+    pub(crate) scheduler: Option<Scheduler>,
+    pub(crate) cpu_affinity: Option<BTreeSet<u16>>,
+    pub(crate) io_priority: Option<IoPriority>,
+    pub(crate) personality: Option<Personality>,
+    pub(crate) sysctls: BTreeMap<String, String>,
     pub(crate) stdio: [Stdio; 3],
     pub(crate) die_with_parent: bool,
 }
@@ -77,6 +91,17 @@ impl Sandbox {
             root: Root::Host,
             mounts: Vec::new(),
             hostname: None,
+            domainname: None,
+            arg0: None,
+            new_session: false,
+            rlimits: BTreeMap::new(),
+            oom_score_adj: None,
+            nice: None,
+            scheduler: None,
+            cpu_affinity: None,
+            io_priority: None,
+            personality: None,
+            sysctls: BTreeMap::new(),
             stdio: [const { Stdio::Inherit }; 3],
             die_with_parent: false,
         }

@@ -58,10 +58,14 @@ steps! {
     Cgroup child "enter the cgroup",
     /// A cgroup namespace rooted at the version 1 cgroups just entered.
     CgroupNamespace child "make a cgroup namespace",
+    /// Saying how soon it is killed when memory is short.
+    OomScore child "set the oom score",
     /// Writing the user namespace's id maps, or waiting for the caller to do it; then being root inside.
     IdMap child "map ids",
     /// Making a time namespace and setting its clocks.
     Time child "set the clocks",
+    /// Writing settings of the new namespaces.
+    Sysctl child "write a sysctl",
     /// Making all mounts private, so that none propagates to the host.
     Propagation child "make mounts private",
     /// Attaching the new root.
@@ -72,8 +76,18 @@ steps! {
     Pivot child "change the root",
     /// Setting the host name.
     Hostname child "set the host name",
+    /// Setting the NIS domain name.
+    Domainname child "set the domain name",
     /// Putting the standard streams in place.
     Stdio child "connect the standard streams",
+    /// Making a session.
+    Session child "make a session",
+    /// Limiting resources.
+    Limits child "limit resources",
+    /// Nice value, scheduling policy, processors, priority of disk access.
+    Scheduling child "set the scheduling",
+    /// Setting the personality.
+    Personality child "set the personality",
     /// Changing to the program's user and groups.
     Credentials child "change the user",
     /// Setting the file mode creation mask.

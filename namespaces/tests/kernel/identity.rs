@@ -153,6 +153,7 @@ pub(crate) fn subordinate_ids() {
     assert_eq!(text, "deny");
     let others = sh(IDS).user(IdMap::subordinate()).credentials(Credentials::new(12, 34).groups([56]));
     assert_eq!(words(others), "Uid: 12 12 12 12 Gid: 34 34 34 34 Groups: 56");
+    dumpable_again();
     // A scope has them too: a file of another user's.
     let file = tempfile::NamedTempFile::new().unwrap();
     let scope = Scope::new(IdMap::subordinate(), Namespaces::empty()).unwrap();

@@ -1,5 +1,6 @@
 //! Tests against the real kernel: see the test kit for how they are run and what they may not leave behind.
 
+mod attributes;
 mod cgroup;
 mod crowd;
 mod errors;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         errors(),
         isolation(),
         identity(),
+        attributes(),
         roots(),
         streams(),
         life(),
@@ -106,6 +108,26 @@ fn identity() -> Vec<Test> {
         test("subordinate_ids", identity::subordinate_ids).needs(helped).needs(&[Need::SubordinateIds]),
         test("ranges_that_are_not_ours", identity::ranges_that_are_not_ours).needs(helped),
         root("every_call_for_the_maps_can_fail", identity::every_call_for_the_maps_can_fail),
+    ]
+}
+
+fn attributes() -> Vec<Test> {
+    vec![
+        user("names_are_the_sandboxs", attributes::names_are_the_sandboxs),
+        test("a_session_of_its_own", attributes::a_session_of_its_own),
+        test("limits_are_the_programs", attributes::limits_are_the_programs),
+        test("few_descriptors_are_enough", attributes::few_descriptors_are_enough),
+        test("limits_that_cannot_be", attributes::limits_that_cannot_be),
+        root("limits_are_raised_by_root", attributes::limits_are_raised_by_root).needs(&[Need::RaiseLimits]),
+        user("oom_score_is_the_programs", attributes::oom_score_is_the_programs),
+        test("scheduling_is_the_programs", attributes::scheduling_is_the_programs),
+        root("real_time_is_for_root", attributes::real_time_is_for_root),
+        test("priority_is_not_for_everybody", attributes::priority_is_not_for_everybody).needs(&[Need::OrdinaryUser]),
+        test("personality_is_the_programs", attributes::personality_is_the_programs),
+        user("sysctls_are_the_namespaces", attributes::sysctls_are_the_namespaces),
+        root("sysctls_of_root", attributes::sysctls_of_root),
+        user("sysctls_that_cannot_be", attributes::sysctls_that_cannot_be),
+        root("sysctls_go_to_a_proc_of_their_own", attributes::sysctls_go_to_a_proc_of_their_own),
     ]
 }
 

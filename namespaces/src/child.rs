@@ -1,7 +1,7 @@
 //! A running process.
 
 use crate::sys::{self, Block, Born};
-use crate::{Error, Namespaces, Step, namespace};
+use crate::{Error, Namespaces, Report, Step, namespace};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::{PipeReader, PipeWriter};
@@ -33,19 +33,22 @@ pub struct Child {
     pub stderr: Option<PipeReader>,
     pid: u32,
     pidfd: Arc<OwnedFd>,
+    report: Report,
     status: Mutex<Option<ExitStatus>>,
     /// A thread that stays as long as the process does, see [`Plan::hold`](crate::Plan::hold).
     keeper: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Child {
-    pub(crate) fn new(Born { pid, pidfd }: Born, [stdin, stdout, stderr]: [Option<OwnedFd>; 3]) -> Self {
+    pub(crate) fn new(born: Born, [stdin, stdout, stderr]: [Option<OwnedFd>; 3], report: Report) -> Self {
+        let Born { pid, pidfd } = born;
         Child {
             stdin: stdin.map(Into::into),
             stdout: stdout.map(Into::into),
             stderr: stderr.map(Into::into),
             pid,
             pidfd,
+            report,
             status: Mutex::new(None),
             keeper: Mutex::new(None),
         }
@@ -61,6 +64,12 @@ impl Child {
     #[doc(alias = "pid")]
     pub fn id(&self) -> u32 {
         self.pid
+    }
+
+    /// How it came to be: what the caller may leave to this crate, and may want to know.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        self.report
     }
 
     /// A descriptor of one of its namespaces, `namespaces(7)`: to make something in it, join it or keep it.

@@ -2,7 +2,7 @@
 
 use crate::gate::Gate;
 use crate::plan::{Pipes, Shared, end};
-use crate::sys::{Birth, Born, Frame, Outcome};
+use crate::sys::{Birth, Born, Outcome};
 use crate::{Child, Error, Namespaces, Step, namespace};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -119,9 +119,7 @@ impl Cloner {
         let Cloner { plan, pipes, gate, told } = self;
         let mut slots = pipes.slots();
         gate.fill(&mut slots);
-        let frame = Frame::new(&plan.parts.program, slots, true);
-        let cloned = plan.clone_child(&frame, &told.birth);
-        let _ = told.outcome.set(cloned.map(|()| frame.outcome()));
+        let _ = told.outcome.set(plan.clone_child(slots, true, &told.birth));
         // What the caller then finds closed is closed.
         drop((plan, pipes));
         let stay = told.stay.get().cloned();
@@ -166,7 +164,7 @@ impl Held {
         self.released = true;
         judged?;
         let keeper = if stay { self.thread.take() } else { None };
-        Ok(Child::new(self.born.clone(), std::mem::take(&mut self.ours)).kept_by(keeper))
+        Ok(Child::new(self.born.clone(), std::mem::take(&mut self.ours), self.plan.report()).kept_by(keeper))
     }
 }
 

@@ -3,8 +3,8 @@
 use crate::bind::{STREAM, STREAM_NAMES, above_streams, path_of};
 use crate::identity::Maps;
 use crate::program::{Program, SLOTS};
-use crate::sys::{self, Birth, Block, Born, Frame, Outcome, SignalMask, Stack};
-use crate::{Call, Child, Error, Held, Namespaces, Step, hint, scope};
+use crate::sys::{self, Birth, Block, Born, Frame, Outcome, SharedTelling, SignalMask, Stack, Telling};
+use crate::{Call, Child, Engine, Error, Held, Namespaces, Report, Step, hint, scope};
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 use std::ffi::OsString;
@@ -24,8 +24,8 @@ pub struct Plan(pub(crate) Arc<Shared>);
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) parts: Parts,
-    /// Stacks of children that have left them.
-    stacks: Mutex<Vec<Stack>>,
+    /// Of children that have left them.
+    rooms: Mutex<Vec<Room>>,
 }
 
 /// What a plan is made of.
@@ -34,6 +34,7 @@ pub(crate) struct Parts {
     /// The program as the sandbox names it, wherever in PATH it is looked for.
     pub(crate) name: OsString,
     pub(crate) program: Program,
+    pub(crate) engine: Engine,
     /// The namespaces that the clone makes.
     pub(crate) namespaces: Namespaces,
     /// The version 2 cgroup that the clone enters.
@@ -50,7 +51,7 @@ pub(crate) struct Parts {
 
 impl Plan {
     pub(crate) fn new(parts: Parts) -> Self {
-        Plan(Arc::new(Shared { parts, stacks: Mutex::default() }))
+        Plan(Arc::new(Shared { parts, rooms: Mutex::default() }))
     }
 
     /// The system calls that a child makes between its birth and its program, in their order.
@@ -82,12 +83,11 @@ impl Plan {
         }
         scope::check(plan.parts.namespaces)?;
         let mut pipes = Pipes::open(plan.parts.pipes)?;
-        let frame = Frame::new(&plan.parts.program, pipes.slots(), false);
         let birth = Birth::new();
-        plan.clone_child(&frame, &birth)?;
+        let outcome = plan.clone_child(pipes.slots(), false, &birth)?;
         let born = birth.take().ok_or_else(Error::status_lost)?;
-        plan.judge(&born, &frame.outcome())?;
-        Ok(Child::new(born, pipes.ours()))
+        plan.judge(&born, &outcome)?;
+        Ok(Child::new(born, pipes.ours(), plan.report()))
     }
 
     /// Brings a child to the point where only the start of its program is left, and holds it there.
@@ -99,8 +99,8 @@ impl Plan {
     /// has ended, so that the child then dies with the caller's *process*, whichever thread calls this.
     ///
     /// That thread cannot answer meanwhile. As long as a child is held, the caller's process cannot be stopped (`SIGSTOP`, job control), attached to by a
-    /// debugger, or change its user or group by libc, which waits for all threads: release soon. A held child has the caller's memory:
-    /// do not give its user namespace to anybody who is not trusted with that.
+    /// debugger, or change its user or group by libc, which waits for all threads: release soon. A held child has the caller's memory (with
+    /// [`Engine::Copy`] a copy of it): do not give its user namespace to anybody who is not trusted with that.
     ///
     /// # Errors
     /// As [`spawn`](Plan::spawn), but for the start of the program.
@@ -112,17 +112,22 @@ impl Plan {
 }
 
 impl Shared {
-    pub(crate) fn clone_child(&self, frame: &Frame<'_>, birth: &Birth) -> Result<(), Error> {
-        let mut stack = self.take_stack()?;
+    /// Returns when the child has started its program or ended. A `held` one makes the calls of [`Step::Hold`] too.
+    pub(crate) fn clone_child(&self, slots: [i64; SLOTS], held: bool, birth: &Birth) -> Result<Outcome, Error> {
+        let mut room = self.take_room()?;
+        let (own, engine) = (Telling::new(), self.parts.engine);
+        let telling = room.telling.as_deref().unwrap_or(&own);
+        let frame = Frame::new(&self.parts.program, slots, held, telling);
         let cgroup = self.parts.cgroup.as_ref();
         let blocked = |errno| Error::os(Step::BlockSignals, "rt_sigprocmask", errno);
         let before = SignalMask::ALL.set().map_err(blocked)?;
-        let flags = self.parts.namespaces.bits();
-        let cloned = sys::clone_and_run(flags, cgroup.map(AsFd::as_fd), &mut stack, frame, birth);
+        let namespaces = self.parts.namespaces.bits();
+        let cloned = sys::clone_and_run(engine, namespaces, cgroup.map(AsFd::as_fd), &mut room.stack, &frame, birth);
         let restored = before.set().map_err(blocked);
-        self.give_back(stack);
+        let outcome = telling.outcome();
+        self.give_back(room);
         match (cloned, restored) {
-            (Ok(()), Ok(_)) => Ok(()),
+            (Ok(()), Ok(_)) => Ok(outcome),
             (Ok(()), Err(error)) => {
                 // Best effort, in a case that the kernel does not know: the error is what matters.
                 if let Some(born) = birth.take() {
@@ -170,16 +175,41 @@ impl Shared {
         hint::add(error, self.parts.namespaces)
     }
 
-    fn take_stack(&self) -> Result<Stack, Error> {
-        let kept = self.stacks.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    pub(crate) fn report(&self) -> Report {
+        Report { engine: self.parts.engine }
+    }
+
+    fn take_room(&self) -> Result<Room, Error> {
+        let kept = self.rooms.lock().unwrap_or_else(PoisonError::into_inner).pop();
         match kept {
-            Some(stack) => Ok(stack),
-            None => Stack::map(Stack::SMALL).map_err(|(call, errno)| Error::os(Step::Stack, call, errno)),
+            Some(room) => Ok(room),
+            None => Room::new(self.parts.engine).map_err(|(call, errno)| Error::os(Step::Stack, call, errno)),
         }
     }
 
-    fn give_back(&self, stack: Stack) {
-        self.stacks.lock().unwrap_or_else(PoisonError::into_inner).push(stack);
+    fn give_back(&self, room: Room) {
+        if let Some(telling) = &room.telling {
+            telling.clear();
+        }
+        self.rooms.lock().unwrap_or_else(PoisonError::into_inner).push(room);
+    }
+}
+
+/// The memory of one child.
+#[derive(Debug)]
+struct Room {
+    stack: Stack,
+    /// For a copy: it must be told in memory that is not copied.
+    telling: Option<SharedTelling>,
+}
+
+impl Room {
+    fn new(engine: Engine) -> Result<Self, (&'static str, i32)> {
+        let telling = match engine {
+            Engine::Shared => None,
+            Engine::Copy => Some(SharedTelling::map()?),
+        };
+        Ok(Room { stack: Stack::map(Stack::SMALL)?, telling })
     }
 }
 

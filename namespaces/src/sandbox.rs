@@ -1,8 +1,8 @@
 //! The spec: what is wanted, as plain data.
 
 use crate::{
-    Child, Clock, ClockOffset, Credentials, Error, Fds, IdMap, IoPriority, Mount, Nice, OomScoreAdj, Personality, Plan,
-    Resource, Rlimit, Root, Scheduler,
+    Child, Clock, ClockOffset, Credentials, Engine, Error, Fds, IdMap, IoPriority, Mount, Nice, OomScoreAdj,
+    Personality, Plan, Propagation, Resource, Rlimit, Root, Scheduler,
 };
 use bitflags::bitflags;
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,6 +40,7 @@ bitflags! {
 ///
 /// The methods take and return the sandbox, so that they chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a wish of its own")]
 #[doc(alias("Command", "unshare", "bwrap", "container"))]
 pub struct Sandbox {
     pub(crate) program: OsString,
@@ -53,6 +54,9 @@ pub struct Sandbox {
     pub(crate) umask: Option<u32>,
     pub(crate) clocks: BTreeMap<Clock, ClockOffset>,
     pub(crate) root: Root,
+    pub(crate) read_only_root: bool,
+    pub(crate) allow_chroot: bool,
+    pub(crate) propagation: Propagation,
     pub(crate) mounts: Vec<Mount>,
     pub(crate) hostname: Option<OsString>,
     pub(crate) domainname: Option<OsString>,
@@ -68,6 +72,7 @@ pub struct Sandbox {
     pub(crate) sysctls: BTreeMap<String, String>,
     pub(crate) stdio: [Stdio; 3],
     pub(crate) die_with_parent: bool,
+    pub(crate) engine: Option<Engine>,
 }
 
 impl Sandbox {
@@ -89,6 +94,9 @@ impl Sandbox {
             umask: None,
             clocks: BTreeMap::new(),
             root: Root::Host,
+            read_only_root: false,
+            allow_chroot: false,
+            propagation: Propagation::Private,
             mounts: Vec::new(),
             hostname: None,
             domainname: None,
@@ -104,6 +112,7 @@ impl Sandbox {
             sysctls: BTreeMap::new(),
             stdio: [const { Stdio::Inherit }; 3],
             die_with_parent: false,
+            engine: None,
         }
     }
 
@@ -201,6 +210,33 @@ impl Sandbox {
         self
     }
 
+    /// Makes the root read-only, with all that is mounted in it, but not what the sandbox mounts there; with [`Root::Host`] all that the
+    /// host has mounted. Needs [`Namespaces::MOUNT`] and `mount_setattr(2)` (Linux 5.12).
+    ///
+    /// Mount points that are missing are made before.
+    #[must_use]
+    #[doc(alias("readonly", "ro", "ProtectSystem"))]
+    pub fn read_only_root(mut self) -> Self {
+        self.read_only_root = true;
+        self
+    }
+
+    /// Lets `chroot(2)` do where `pivot_root(2)` is impossible, which is in an initramfs.
+    ///
+    /// It is the weaker of the two: the old root stays below the new one, and a program with `CAP_SYS_CHROOT` may find it.
+    #[must_use]
+    pub fn allow_chroot(mut self) -> Self {
+        self.allow_chroot = true;
+        self
+    }
+
+    /// What of the mounts that others make reaches the sandbox, and the other way round. By default nothing. Needs [`Namespaces::MOUNT`].
+    #[must_use]
+    pub fn propagation(mut self, propagation: Propagation) -> Self {
+        self.propagation = propagation;
+        self
+    }
+
     /// Adds a mount, made in the order given. Needs [`Namespaces::MOUNT`].
     #[must_use]
     pub fn mount(mut self, mount: Mount) -> Self {
@@ -245,6 +281,14 @@ impl Sandbox {
     #[doc(alias("pdeathsig", "die-with-parent"))]
     pub fn die_with_parent(mut self) -> Self {
         self.die_with_parent = true;
+        self
+    }
+
+    /// Whether the child has the caller's memory until its program starts, or a copy. By default what is possible and fast, see [`Engine`].
+    #[must_use]
+    #[doc(alias("vfork", "fork"))]
+    pub fn engine(mut self, engine: Engine) -> Self {
+        self.engine = Some(engine);
         self
     }
 

@@ -3,6 +3,7 @@
 use super::interpreter::{Frame, child};
 use super::raw::{clone3, errno_of};
 use super::stack::Stack;
+use crate::Engine;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicI32;
@@ -29,7 +30,7 @@ impl CloneArgs {
     pub(super) fn new(flags: u64, cgroup: Option<BorrowedFd<'_>>, stack: &Stack, birth: &Birth) -> Self {
         let into = if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 };
         CloneArgs {
-            flags: flags | into | SHARED,
+            flags: flags | into | ALWAYS,
             pidfd: birth.pidfd.as_ptr().expose_provenance() as u64,
             parent_tid: birth.pid.as_ptr().expose_provenance() as u64,
             stack: stack.bottom() as u64,
@@ -40,9 +41,10 @@ impl CloneArgs {
     }
 }
 
-/// In the caller's memory, which is suspended meanwhile; with a pidfd; without the caller's signal handlers.
-const SHARED: u64 =
-    (libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::CLONE_PARENT_SETTID) as u64 | CLONE_CLEAR_SIGHAND;
+/// The caller is suspended meanwhile; with a pidfd; without the caller's signal handlers.
+const ALWAYS: u64 = (libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::CLONE_PARENT_SETTID) as u64 | CLONE_CLEAR_SIGHAND;
+/// In the caller's memory. Never without `CLONE_VFORK`: the kernel's OOM killer would take the caller for one of its victim's processes.
+pub(super) const IN_OUR_MEMORY: u64 = libc::CLONE_VM as u64;
 // libc's constants of these two are too narrow.
 const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
 const CLONE_INTO_CGROUP: u64 = 1 << 33;
@@ -78,19 +80,24 @@ impl Birth {
     }
 }
 
-/// Clones with `flags` and returns when the child has started its program or ended; `frame` tells which, `birth` who it is.
+/// Clones with these namespaces and returns when the child has started its program or ended; `frame` tells which, `birth` who it is.
 ///
 /// The child has no exit signal until it starts a program, so that a failed one neither raises SIGCHLD nor meets a foreign `waitpid(-1)`.
 pub(crate) fn clone_and_run(
-    flags: u64,
+    engine: Engine,
+    namespaces: u64,
     cgroup: Option<BorrowedFd<'_>>,
     stack: &mut Stack,
     frame: &Frame<'_>,
     birth: &Birth,
 ) -> Result<(), i32> {
-    let args = CloneArgs::new(flags, cgroup, stack, birth);
+    let memory = match engine {
+        Engine::Shared => IN_OUR_MEMORY,
+        Engine::Copy => 0,
+    };
+    let args = CloneArgs::new(namespaces | memory, cgroup, stack, birth);
     // SAFETY: CLONE_VFORK suspends this thread until the child has left this memory, so that `args`, `frame`, `birth` and the stack,
-    // which nobody else uses, outlive it; `child` never returns and keeps to the rules of this file.
+    // which nobody else uses, outlive it; a copy has copies of them. `child` never returns and keeps to the rules of this folder.
     let result = unsafe { clone3(&raw const args, child, std::ptr::from_ref(frame).cast_mut().cast()) };
     if result < 0 { Err(errno_of(result)) } else { Ok(()) }
 }

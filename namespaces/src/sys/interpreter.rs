@@ -1,57 +1,26 @@
 //! What the child does: it makes the system calls of its list, one after the other.
 
 use super::raw::{errno_of, syscall6};
+use super::telling::{SAID, Telling};
 use crate::program::{Arg, Finding, Op, Program, SCRATCH, SLOTS, Then};
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU8, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicI64, AtomicU64};
 
-/// Everything that the child reads and all that it tells.
+/// Everything that the child reads, and where it tells how it goes.
 #[derive(Debug)]
 pub(crate) struct Frame<'a> {
     ops: &'a [Op],
     slots: Box<[AtomicI64]>,
     /// Whether the calls that hold the child are made too.
     held: bool,
-    /// Index of the system call that the child is in.
-    at: AtomicUsize,
-    /// Its errno, once it has failed.
-    errno: AtomicI32,
-    /// What the kernel says about that, if it says anything.
-    said: [AtomicU8; SAID],
+    telling: &'a Telling,
 }
-
-/// Room for what the kernel says about a file system's option.
-const SAID: usize = 256;
 
 impl<'a> Frame<'a> {
-    pub(crate) fn new(program: &'a Program, slots: [i64; SLOTS], held: bool) -> Self {
+    pub(crate) fn new(program: &'a Program, slots: [i64; SLOTS], held: bool, telling: &'a Telling) -> Self {
         let values = slots.into_iter().chain(std::iter::repeat(-1)).take(program.slots());
-        Frame {
-            ops: program.ops(),
-            slots: values.map(AtomicI64::new).collect(),
-            held,
-            at: AtomicUsize::new(0),
-            errno: AtomicI32::new(0),
-            said: [const { AtomicU8::new(0) }; SAID],
-        }
+        Frame { ops: program.ops(), slots: values.map(AtomicI64::new).collect(), held, telling }
     }
-
-    pub(crate) fn outcome(&self) -> Outcome {
-        let errno = self.errno.load(Relaxed);
-        let said = self.said.iter().map(|byte| byte.load(Relaxed)).take_while(|byte| *byte != 0).collect();
-        Outcome { at: self.at.load(Relaxed), errno: (errno != 0).then_some(errno), said }
-    }
-}
-
-/// Where a child came to.
-#[derive(Debug, Clone)]
-pub(crate) struct Outcome {
-    /// The system call that it came to last.
-    pub(crate) at: usize,
-    /// Its errno if it failed.
-    pub(crate) errno: Option<i32>,
-    /// What the kernel said about the failure, as it wrote it; mostly nothing.
-    pub(crate) said: Vec<u8>,
 }
 
 /// The child. No panic, no allocation, no libc: see the top of this folder.
@@ -67,7 +36,7 @@ pub(super) extern "C" fn child(frame: *mut libc::c_void) -> ! {
         if op.held && !frame.held {
             continue;
         }
-        frame.at.store(at, Relaxed);
+        frame.telling.at.store(at, Relaxed);
         let args = op.args.map(|arg| match arg {
             Arg::Value(value) => value,
             Arg::Slot(slot) => slot_of(frame, slot.0).map_or(u64::MAX, |slot| slot.load(Relaxed).cast_unsigned()),
@@ -99,7 +68,7 @@ pub(super) extern "C" fn child(frame: *mut libc::c_void) -> ! {
         };
         if failure != 0 {
             listen(frame, op.number, args);
-            frame.errno.store(failure, Relaxed);
+            frame.telling.errno.store(failure, Relaxed);
             break;
         }
     }
@@ -139,8 +108,8 @@ fn finds(scratch: &[AtomicU64; SCRATCH], findings: [Finding; 2]) -> bool {
 /// A file system's context tells in words what is wrong with an option: one message for each `read(2)`.
 fn listen(frame: &Frame<'_>, number: i64, [context, ..]: [u64; 6]) {
     if number == libc::SYS_fsconfig || number == libc::SYS_fsmount {
-        let (text, room) = (frame.said.as_ptr().expose_provenance() as u64, SAID as u64);
-        // SAFETY: the frame's bytes are for this, atomic, and as many as said. An error means that there is nothing to tell.
+        let (text, room) = (frame.telling.said.as_ptr().expose_provenance() as u64, SAID as u64);
+        // SAFETY: these bytes are for this, atomic, and as many as said. An error means that there is nothing to tell.
         unsafe { syscall6(libc::SYS_read, [context, text, room, 0, 0, 0]) };
     }
 }

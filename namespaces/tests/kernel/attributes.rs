@@ -1,7 +1,7 @@
 //! What is asked for is what the program finds.
 
 use crate::faults::fork;
-use crate::support::{output, refused, sh};
+use crate::support::{output, program, refused, sh};
 use cofferdam_namespaces::{
     ErrorKind, IdMap, IoPriority, Namespaces, Personality, Resource, Rlimit, Sandbox, Scheduler, Step,
 };
@@ -29,7 +29,7 @@ pub(crate) fn names_are_the_sandboxs() {
     assert_eq!(output(base.clone().namespaces(Namespaces::UTS).domainname("inside")), "inside\n");
     assert_eq!(fs::read_to_string("/proc/sys/kernel/domainname").unwrap(), ours);
     assert_eq!(refused(&base.domainname("x")).kind(), ErrorKind::InvalidConfig);
-    assert_eq!(output(Sandbox::new("/bin/sh").args(["-c", "echo $0"]).arg0("-login")), "-login\n");
+    assert_eq!(output(program("/bin/sh").args(["-c", "echo $0"]).arg0("-login")), "-login\n");
 }
 
 pub(crate) fn a_session_of_its_own() {
@@ -97,7 +97,7 @@ pub(crate) fn few_descriptors_are_enough() {
 }
 
 pub(crate) fn limits_that_cannot_be() {
-    let error = refused(&Sandbox::new("/bin/true").rlimit(Resource::Core, Rlimit::new(2, 1)));
+    let error = refused(&program("/bin/true").rlimit(Resource::Core, Rlimit::new(2, 1)));
     assert_eq!((error.kind(), error.object().unwrap().to_str()), (ErrorKind::InvalidConfig, Some("RLIMIT_CORE")));
 }
 

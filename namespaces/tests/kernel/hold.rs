@@ -1,7 +1,7 @@
 //! A child that waits for its release.
 
 use crate::faults::inject_at;
-use crate::support::{read, sh};
+use crate::support::{program, read, sh};
 use cofferdam_namespaces::{ErrorKind, Fds, Held, IdMap, Namespaces, Plan, Sandbox, Stdio, Step};
 use cofferdam_testkit::fault::{Action, Who, record};
 use nix::errno::Errno;
@@ -86,9 +86,9 @@ fn threads_end() {
 
 /// It has let go of everything of ours: pipes of others end while it waits.
 pub(crate) fn keeps_no_pipe_of_others_open() {
-    let mut other = Sandbox::new("/bin/cat").stdin(Stdio::Pipe).stdout(Stdio::Pipe).spawn().unwrap();
-    let held = plan(&Sandbox::new("/bin/true").stdin(Stdio::Null)).hold().unwrap();
-    let more = plan(&Sandbox::new("/bin/true").stdin(Stdio::Pipe)).hold().unwrap();
+    let mut other = program("/bin/cat").stdin(Stdio::Pipe).stdout(Stdio::Pipe).spawn().unwrap();
+    let held = plan(&program("/bin/true").stdin(Stdio::Null)).hold().unwrap();
+    let more = plan(&program("/bin/true").stdin(Stdio::Pipe)).hold().unwrap();
     assert_eq!((descriptors(&held), descriptors(&more)), (4, 4), "streams and gate");
     drop(other.stdin.take());
     assert_eq!(read(&mut other), "");
@@ -99,12 +99,12 @@ pub(crate) fn keeps_no_pipe_of_others_open() {
 
 /// A program that cannot be started is told at the release; everything before it, at once.
 pub(crate) fn errors_come_when_they_happen() {
-    let error = plan(&Sandbox::new("/nowhere").working_directory("/nowhere")).hold().unwrap_err();
+    let error = plan(&program("/nowhere").working_directory("/nowhere")).hold().unwrap_err();
     assert_eq!((error.step(), error.kind()), (Step::WorkingDirectory, ErrorKind::NotFound));
-    let error = plan(&Sandbox::new("/nowhere")).hold().unwrap().release().unwrap_err();
+    let error = plan(&program("/nowhere")).hold().unwrap().release().unwrap_err();
     assert_eq!((error.step(), error.kind()), (Step::Exec, ErrorKind::NotFound));
     assert_eq!(waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::__WALL), Err(Errno::ECHILD));
-    let killed = plan(&Sandbox::new("/bin/true")).hold().unwrap();
+    let killed = plan(&program("/bin/true")).hold().unwrap();
     let pid = nix::unistd::Pid::from_raw(i32::try_from(killed.id()).unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
     let error = killed.release().unwrap_err();
@@ -114,7 +114,7 @@ pub(crate) fn errors_come_when_they_happen() {
 
 /// Every call of a held child, failed and killed in turn.
 pub(crate) fn every_call_of_a_held_child_can_fail() {
-    let sandbox = Sandbox::new("/bin/true").user(IdMap::root()).namespaces(Namespaces::PID).die_with_parent();
+    let sandbox = program("/bin/true").user(IdMap::root()).namespaces(Namespaces::PID).die_with_parent();
     let run = || plan(&sandbox).hold()?.release()?.wait();
     thread::spawn(|| ()).join().unwrap();
     let (calls, result) = record(run);
@@ -145,7 +145,7 @@ pub(crate) fn every_call_of_a_held_child_can_fail() {
 /// Bound to the process, not to the thread that held and released it.
 pub(crate) fn outlives_the_holding_thread_and_not_the_process() {
     let child = thread::spawn(|| {
-        let sandbox = Sandbox::new("/bin/sleep").arg("1000").die_with_parent();
+        let sandbox = program("/bin/sleep").arg("1000").die_with_parent();
         plan(&sandbox).hold().unwrap().release().unwrap()
     });
     let child = child.join().unwrap();
@@ -157,7 +157,7 @@ pub(crate) fn outlives_the_holding_thread_and_not_the_process() {
 
 /// Killed at any moment before its release, it says so, and nothing is left.
 pub(crate) fn killed_and_released_at_once() {
-    let plan = plan(&Sandbox::new("/bin/true"));
+    let plan = plan(&program("/bin/true"));
     for _ in 0..300 {
         let held = plan.hold().unwrap();
         let pid = nix::unistd::Pid::from_raw(i32::try_from(held.id()).unwrap());
@@ -185,7 +185,7 @@ fn running_threads() -> usize {
 /// A pipe of its output ends with it, and a dropped plan lets go of its descriptors, as soon as the caller can look.
 pub(crate) fn nothing_lingers_after_release() {
     for die_with_parent in [false, true] {
-        let mut sandbox = Sandbox::new("/bin/true").stdin(Stdio::fd("kept")).stdout(Stdio::Pipe);
+        let mut sandbox = program("/bin/true").stdin(Stdio::fd("kept")).stdout(Stdio::Pipe);
         if die_with_parent {
             sandbox = sandbox.die_with_parent();
         }
@@ -210,7 +210,7 @@ pub(crate) fn ends_with_the_caller() {
     for release in [false, true] {
         let (told, tell) = nix::unistd::pipe().unwrap();
         let caller = crate::faults::fork(|| {
-            let mut sandbox = Sandbox::new("/bin/sleep").arg("1000").stdout(Stdio::fd("pipe"));
+            let mut sandbox = program("/bin/sleep").arg("1000").stdout(Stdio::fd("pipe"));
             if release {
                 sandbox = sandbox.die_with_parent();
             }
@@ -233,7 +233,7 @@ pub(crate) fn ends_with_the_caller_whatever_it_forked() {
     let (told, tell) = nix::unistd::pipe().unwrap();
     let (stays, end) = nix::unistd::pipe().unwrap();
     let caller = crate::faults::fork(|| {
-        let sandbox = Sandbox::new("/bin/true").stdout(Stdio::fd("pipe"));
+        let sandbox = program("/bin/true").stdout(Stdio::fd("pipe"));
         let held = sandbox.prepare(Fds::new().bind("pipe", tell.try_clone().unwrap())).unwrap().hold().unwrap();
         crate::faults::fork(|| {
             // Everything but the gate and what it waits for.

@@ -1,7 +1,7 @@
 //! Who is who in a user namespace, and who the program is.
 
 use crate::faults::fork;
-use crate::support::{output, refused, sh};
+use crate::support::{output, program, refused, sh};
 use cofferdam_namespaces::{Credentials, ErrorKind, Fds, IdMap, IdRange, Namespaces, Sandbox, Scope, Step};
 use cofferdam_testkit::fault::{Action, Fault, Watch, Who, inject, record};
 use nix::errno::Errno;
@@ -12,7 +12,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 
 /// Root and others inside, all of them nobody outside.
-fn strangers() -> IdMap {
+pub(crate) fn strangers() -> IdMap {
     let range = [IdRange::new(0, 100_000, 65536)];
     IdMap::ranges(range, range)
 }
@@ -25,11 +25,6 @@ fn kept() -> IdMap {
 
 const MAPS: &str = "cat /proc/self/uid_map /proc/self/gid_map /proc/self/setgroups";
 const IDS: &str = "grep -E '^(Uid|Gid|Groups):' /proc/self/status";
-
-/// Until children that change their ids have memory of their own, the kernel resets this flag of ours with theirs.
-fn dumpable_again() {
-    nix::sys::prctl::set_dumpable(true).unwrap();
-}
 
 fn words(sandbox: Sandbox) -> String {
     output(sandbox).split_whitespace().collect::<Vec<_>>().join(" ")
@@ -51,7 +46,6 @@ pub(crate) fn several_ranges() {
         (std::os::unix::fs::MetadataExt::uid(&made), std::os::unix::fs::MetadataExt::gid(&made)),
         (100_000, 100_000)
     );
-    dumpable_again();
 }
 
 /// In every namespace at once, all owned by the user namespace, and with the right to change its own ids.
@@ -60,7 +54,6 @@ pub(crate) fn ranges_with_all_namespaces() {
         grep -E '^(Uid|Gid|Groups):' /proc/self/status";
     let sandbox = sh(script).namespaces(Namespaces::all());
     assert_eq!(words(sandbox.user(strangers())), "Uid: 7 7 7 7 Gid: 8 8 8 8 Groups: 9 10");
-    dumpable_again();
 }
 
 pub(crate) fn credentials_are_the_programs() {
@@ -80,14 +73,12 @@ pub(crate) fn credentials_are_the_programs() {
     let caps = "grep -E '^Cap(Prm|Eff|Amb)' /proc/self/status";
     let none = "CapPrm: 0000000000000000 CapEff: 0000000000000000 CapAmb: 0000000000000000";
     assert_eq!(words(sh(caps).credentials(credentials)), none);
-    dumpable_again();
 }
 
 /// Still killed with its parent, although the kernel forgets that with the ids.
 pub(crate) fn other_credentials_die_with_the_parent() {
     for map in [None, Some(strangers())] {
-        let mut sandbox =
-            Sandbox::new("/bin/sleep").arg("1000").credentials(Credentials::new(12, 34)).die_with_parent();
+        let mut sandbox = program("/bin/sleep").arg("1000").credentials(Credentials::new(12, 34)).die_with_parent();
         if let Some(map) = map {
             sandbox = sandbox.user(map);
         }
@@ -110,7 +101,7 @@ pub(crate) fn umask_is_the_programs() {
 
 /// Of a single map, only its own ids; and nothing that an ordinary user may not.
 pub(crate) fn credentials_that_cannot_be() {
-    let single = Sandbox::new("/bin/true").user(IdMap::single(5, 6));
+    let single = program("/bin/true").user(IdMap::single(5, 6));
     assert!(single.clone().credentials(Credentials::new(5, 6)).spawn().unwrap().wait().unwrap().success());
     for wrong in [Credentials::new(0, 6), Credentials::new(5, 0), Credentials::new(5, 6).groups([])] {
         let error = refused(&single.clone().credentials(wrong));
@@ -119,7 +110,7 @@ pub(crate) fn credentials_that_cannot_be() {
 }
 
 pub(crate) fn credentials_of_others_are_refused() {
-    let error = refused(&Sandbox::new("/bin/true").credentials(Credentials::new(0, 0)));
+    let error = refused(&program("/bin/true").credentials(Credentials::new(0, 0)));
     assert_eq!((error.kind(), error.step()), (ErrorKind::PermissionDenied, Step::Credentials), "{error}");
     assert_eq!(error.system_call(), Some("setgroups"));
 }
@@ -153,7 +144,6 @@ pub(crate) fn subordinate_ids() {
     assert_eq!(text, "deny");
     let others = sh(IDS).user(IdMap::subordinate()).credentials(Credentials::new(12, 34).groups([56]));
     assert_eq!(words(others), "Uid: 12 12 12 12 Gid: 34 34 34 34 Groups: 56");
-    dumpable_again();
     // A scope has them too: a file of another user's.
     let file = tempfile::NamedTempFile::new().unwrap();
     let scope = Scope::new(IdMap::subordinate(), Namespaces::empty()).unwrap();
@@ -167,7 +157,7 @@ pub(crate) fn subordinate_ids() {
 /// What the administrator does not allow is said in newuidmap's words, and nothing is left.
 pub(crate) fn ranges_that_are_not_ours() {
     let of_root = [IdRange::new(0, 0, 1)];
-    let error = refused(&Sandbox::new("/bin/true").user(IdMap::ranges(of_root, of_root)));
+    let error = refused(&program("/bin/true").user(IdMap::ranges(of_root, of_root)));
     assert_eq!((error.kind(), error.step()), (ErrorKind::PermissionDenied, Step::IdMap), "{error}");
     assert!(error.object().unwrap().to_str().unwrap().ends_with("/newuidmap"), "{error}");
     assert!(error.to_string().contains("uid range [0-1) -> [0-1) not allowed"), "{error}");
@@ -176,7 +166,7 @@ pub(crate) fn ranges_that_are_not_ours() {
 
 /// Each call of the child and each of the caller that writes the maps, failed in turn; and the child killed.
 pub(crate) fn every_call_for_the_maps_can_fail() {
-    let sandbox = Sandbox::new("/bin/true").user(strangers()).credentials(Credentials::new(12, 34));
+    let sandbox = program("/bin/true").user(strangers()).credentials(Credentials::new(12, 34));
     let run = || sandbox.prepare(Fds::new())?.spawn()?.wait();
     let no_child_is_left = || {
         assert_eq!(
@@ -220,5 +210,4 @@ pub(crate) fn every_call_for_the_maps_can_fail() {
     while fs::read_dir("/proc/self/task").unwrap().count() > 1 {
         std::thread::yield_now();
     }
-    dumpable_again();
 }

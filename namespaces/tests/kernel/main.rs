@@ -3,6 +3,7 @@
 mod attributes;
 mod cgroup;
 mod crowd;
+mod engines;
 mod errors;
 mod faults;
 mod hold;
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 const BUSYBOX: &str = "/bin/busybox";
 
 fn main() -> ExitCode {
-    run(&[
+    let tests = [
         errors(),
         isolation(),
         identity(),
@@ -29,13 +30,17 @@ fn main() -> ExitCode {
         roots(),
         streams(),
         life(),
+        engines(),
         hold(),
         scopes(),
         cgroups(),
         listing(),
         faults(),
     ]
-    .concat())
+    .concat();
+    // Every test on both engines: a name alone is what is used by default, `_copy` asks for a copy.
+    let copies: Vec<Test> = tests.iter().map(|test| test.variant("_copy", support::make_copies)).collect();
+    run(&[tests, copies].concat())
 }
 
 /// Needs nothing.
@@ -175,6 +180,14 @@ fn life() -> Vec<Test> {
             Need::Userns,
             Need::CgroupV2Tree,
         ]),
+    ]
+}
+
+fn engines() -> Vec<Test> {
+    vec![
+        test("the_engine_is_reported", engines::the_engine_is_reported),
+        user("the_host_program_is_unchanged", engines::the_host_program_is_unchanged),
+        root("ids_change_in_a_copy_alone", engines::ids_change_in_a_copy_alone),
     ]
 }
 

@@ -45,6 +45,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
     Ok(Plan::new(Parts {
         name: sandbox.program.clone(),
         program,
+        asked: sandbox.engine,
         engine: engine::choose(sandbox.engine, identity.changes.of_ids())?,
         namespaces,
         cgroup: cgroup.directory,

@@ -131,6 +131,7 @@ mod attributes;
 mod bind;
 mod child;
 mod clocks;
+mod closure;
 mod compile;
 mod engine;
 mod error;

@@ -179,6 +179,13 @@ impl From<i32> for Arg {
     }
 }
 
+impl Op {
+    /// Whether it is the last step, after which there is another program.
+    pub(crate) fn starts_program(&self) -> bool {
+        self.step == Step::Exec
+    }
+}
+
 impl Program {
     /// Adds a system call of `step`, which is about `object`.
     pub(crate) fn call<const N: usize>(&mut self, step: Step, object: impl AsRef<OsStr>, sys: Sys, args: [Arg; N]) {

@@ -60,8 +60,7 @@ pub(super) fn start(fault: Option<Fault>) -> Arc<Shared> {
         calls: Mutex::new(Vec::with_capacity(CALLS)),
     });
     let (sender, ended) = channel();
-    let desk =
-        Desk { shared: Arc::clone(&shared), fault, seen: [0; 2], known: Vec::with_capacity(PROCESSES), last: None };
+    let desk = Desk { shared: Arc::clone(&shared), fault, seen: [0; 2], known: Vec::with_capacity(PROCESSES) };
     let thread = thread::spawn(move || {
         desk.run();
         drop(sender);
@@ -121,8 +120,6 @@ struct Desk {
     /// Calls so far of the parent and of children.
     seen: [usize; 2],
     known: Vec<(i32, Known)>,
-    /// The call before.
-    last: Option<(i32, i64, [u64; 6])>,
 }
 
 impl Desk {
@@ -152,14 +149,6 @@ impl Desk {
         let Some(who) = self.who(call) else {
             return Answer::GoOn;
         };
-        // Tried again it is the same call, or what comes after would have another number than in the run before: openat2 when a rename
-        // anywhere on the machine has disturbed it, and by the kernel itself a write to a setting of the network while somebody holds its lock.
-        let this = Some((call.pid, call.number, call.args));
-        if std::mem::replace(&mut self.last, this) == this
-            && [libc::SYS_openat2, libc::SYS_write].contains(&call.number)
-        {
-            return Answer::GoOn;
-        }
         let nth = self.seen[who as usize];
         self.seen[who as usize] += 1;
         let fault = self.fault.filter(|f| f.who == who && f.nth == nth).map(|f| f.action);

@@ -40,13 +40,21 @@ bitflags! {
 ///
 /// The methods take and return the sandbox, so that they chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields, default = "crate::spec::empty"))]
 #[expect(clippy::struct_excessive_bools, reason = "each is a wish of its own")]
 #[doc(alias("Command", "unshare", "bwrap", "container"))]
 pub struct Sandbox {
+    #[cfg(feature = "serde")]
+    pub(crate) version: crate::spec::Version,
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::text"))]
     pub(crate) program: OsString,
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::text"))]
     pub(crate) args: Vec<OsString>,
-    pub(crate) env: Vec<(OsString, OsString)>,
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::text"))]
+    pub(crate) env: BTreeMap<OsString, OsString>,
     pub(crate) inherit_env: bool,
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::text"))]
     pub(crate) working_directory: Option<PathBuf>,
     pub(crate) namespaces: Namespaces,
     pub(crate) user: Option<IdMap>,
@@ -58,8 +66,11 @@ pub struct Sandbox {
     pub(crate) allow_chroot: bool,
     pub(crate) propagation: Propagation,
     pub(crate) mounts: Vec<Mount>,
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::text"))]
     pub(crate) hostname: Option<OsString>,
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::text"))]
     pub(crate) domainname: Option<OsString>,
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::text"))]
     pub(crate) arg0: Option<OsString>,
     pub(crate) new_session: bool,
     pub(crate) rlimits: BTreeMap<Resource, Rlimit>,
@@ -70,6 +81,7 @@ pub struct Sandbox {
     pub(crate) io_priority: Option<IoPriority>,
     pub(crate) personality: Option<Personality>,
     pub(crate) sysctls: BTreeMap<String, String>,
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::streams"))]
     pub(crate) stdio: [Stdio; 3],
     pub(crate) die_with_parent: bool,
     pub(crate) engine: Option<Engine>,
@@ -83,9 +95,11 @@ impl Sandbox {
     #[must_use]
     pub fn new(program: impl Into<OsString>) -> Self {
         Sandbox {
+            #[cfg(feature = "serde")]
+            version: crate::spec::Version,
             program: program.into(),
             args: Vec::new(),
-            env: Vec::new(),
+            env: BTreeMap::new(),
             inherit_env: false,
             working_directory: None,
             namespaces: Namespaces::empty(),
@@ -133,7 +147,7 @@ impl Sandbox {
     /// Sets an environment variable; the last setting of a name holds.
     #[must_use]
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
-        self.env.push((name.into(), value.into()));
+        self.env.insert(name.into(), value.into());
         self
     }
 
@@ -320,6 +334,7 @@ impl Sandbox {
 
 /// What a standard stream of the sandbox is connected to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Stdio {
     /// The caller's own stream.

@@ -44,8 +44,8 @@ steps! {
     Prepare caller "prepare",
     /// Making the pipes for the child's standard streams.
     Pipe caller "make a pipe",
-    /// Getting a stack for the child.
-    Stack caller "get a stack for the child",
+    /// Getting memory for a copy of the caller: a page that both share, a stack for a closure.
+    Memory caller "get memory for the child",
     /// Holding back signals around the clone.
     BlockSignals caller "hold back signals",
     /// The clone itself, with its namespaces and its version 2 cgroup.

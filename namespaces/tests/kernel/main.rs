@@ -7,11 +7,13 @@ mod closures;
 mod crowd;
 mod engines;
 mod errors;
+mod fallbacks;
 mod faults;
 mod hold;
 mod identity;
 mod isolation;
 mod life;
+mod listing;
 mod mounts;
 mod roots;
 mod scopes;
@@ -41,9 +43,11 @@ fn main() -> ExitCode {
         life(),
         engines(),
         closures(),
+        fallbacks(),
         hold(),
         scopes(),
         cgroups(),
+        listing(),
         faults(),
     ]
     .concat();
@@ -256,6 +260,15 @@ fn closures() -> Vec<Test> {
     ]
 }
 
+fn fallbacks() -> Vec<Test> {
+    vec![
+        user("without_clone3", fallbacks::without_clone3),
+        test("without_clone3_held", fallbacks::without_clone3_held),
+        v2("without_a_clone_into_a_cgroup", fallbacks::without_a_clone_into_a_cgroup).needs(&[Need::Userns]),
+        user("without_close_range", fallbacks::without_close_range),
+    ]
+}
+
 fn hold() -> Vec<Test> {
     vec![
         user("namespaces_before_the_program", hold::namespaces_before_the_program),
@@ -303,6 +316,17 @@ fn cgroups() -> Vec<Test> {
             .needs(&[Need::Root, Need::CgroupV1("memory")]),
         test("an_oom_kill_spares_the_caller_v2", cgroup::an_oom_kill_spares_the_caller_v2)
             .needs(&[Need::CgroupV2("memory")]),
+    ]
+}
+
+fn listing() -> Vec<Test> {
+    let python = Need::Program("/usr/bin/python3");
+    vec![
+        user("listed_as_lsns_does", listing::listed_as_lsns_does).needs(&[Need::Program("/usr/bin/lsns")]),
+        user("who_owns_a_namespace", listing::who_owns_a_namespace),
+        user("clocks_are_shifted_inside", listing::clocks_are_shifted_inside).needs(&[python]),
+        user("the_wall_clock_cannot_be_set", listing::the_wall_clock_cannot_be_set).needs(&[python]),
+        user("clocks_that_cannot_be", listing::clocks_that_cannot_be),
     ]
 }
 

@@ -71,6 +71,13 @@
 //! Memory stays charged to the cgroup in which it was first touched: what a process had before it was attached is not
 //! counted here. A process that is born in the cgroup is counted from its start.
 //!
+//! # Looking, waiting, cleaning up
+//!
+//! [`Cgroup::stats`] reads what was selected once, a [`Sampler`] again and again without allocation. [`Cgroup::events`] and
+//! [`Cgroup::pressure_trigger`] are descriptors to be polled. [`Hierarchy::create_owned`] makes cgroups that
+//! [`Hierarchy::gc`] finds when their owner is no more. [`Hierarchy::capabilities`] tells beforehand what works.
+//! [`view`] shows a container its own share of the machine.
+//!
 //! # Choosing the place
 //!
 //! [`Hierarchy::own`] and [`Cgroup::child`] make cgroups at a place that the caller chose. In a container with

@@ -58,6 +58,27 @@ impl Cgroup {
         Ok(Cgroup::found(members.collect::<Result<_>>()?))
     }
 
+    /// Like [`open_below`](Self::open_below), but in those of the trees only where there is one: on v1 and hybrid somebody
+    /// else's cgroup need not be in all of them. Something to look at.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Gone`] if it is in none; [`ErrorKind::InvalidInput`] unless the path consists of plain file names.
+    pub fn find_below(&self, path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        names(path)?;
+        let mut found = Vec::new();
+        for member in self.members() {
+            match member.open_below(path) {
+                Err(error) if error.is_gone() => {}
+                member => found.push(member?),
+            }
+        }
+        if found.is_empty() {
+            return Err(self.error(ErrorKind::Gone, Op::Open).with_value(path.to_string_lossy()));
+        }
+        Ok(Cgroup::found(found))
+    }
+
     /// Makes a cgroup any number of levels below, with those on the way where they are missing. What was made stays if
     /// it fails further down.
     ///

@@ -1,12 +1,13 @@
 //! A table of all cgroups and what they use, again and again, like systemd-cgtop.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use cofferdam_cgroups::{Cgroup, Controllers, ErrorKind, Hierarchy, Sampler, Select};
+use cofferdam_cgroups::{Controllers, ErrorKind, Hierarchy, Sampler, Select};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -61,25 +62,20 @@ fn options() -> Result<Option<Options>> {
 fn run(options: &Options) -> Result<()> {
     let hierarchy = Hierarchy::detect()?;
     let wanted = Controllers::CPU | Controllers::PIDS | Controllers::MEMORY | Controllers::IO;
-    // Each controller by itself: on v1 a cgroup need not be in all of the trees.
-    let roots = wanted.intersection(hierarchy.controllers()).iter().map(|one| hierarchy.root(one));
-    let roots = roots.collect::<std::result::Result<Vec<Cgroup>, _>>()?;
-    let mut rows: BTreeMap<(PathBuf, usize), Row> = BTreeMap::new();
+    let select = Select::CPU | Select::PIDS | Select::MEMORY | Select::IO;
+    let root = hierarchy.root(wanted & hierarchy.controllers())?;
+    let mut rows: BTreeMap<PathBuf, Row> = BTreeMap::new();
     let mut last = Instant::now();
     for round in 0..options.rounds {
         if round > 0 {
             std::thread::sleep(options.delay);
         }
-        for (number, root) in roots.iter().enumerate() {
-            for path in root.walk()? {
-                // One that has gone since is passed over.
-                if let std::collections::btree_map::Entry::Vacant(free) = rows.entry((path, number))
-                    && let Ok(sampler) = root
-                        .open_below(&free.key().0)
-                        .and_then(|found| found.sampler(Select::CPU | Select::PIDS | Select::MEMORY | Select::IO))
-                {
-                    free.insert(Row { sampler, cpu: Duration::ZERO, io: 0 });
-                }
+        for path in root.walk()? {
+            // On v1 a cgroup need not be in all of the trees. One that has gone since is passed over.
+            if let Entry::Vacant(free) = rows.entry(path)
+                && let Ok(sampler) = root.find_below(free.key()).and_then(|found| found.sampler(select))
+            {
+                free.insert(Row { sampler, cpu: Duration::ZERO, io: 0 });
             }
         }
         let elapsed = last.elapsed();
@@ -98,8 +94,8 @@ struct Line {
     io: f64,
 }
 
-fn show(rows: &mut BTreeMap<(PathBuf, usize), Row>, seconds: f64, has_rates: bool) -> Result<()> {
-    let mut lines: BTreeMap<PathBuf, Line> = BTreeMap::new();
+fn show(rows: &mut BTreeMap<PathBuf, Row>, seconds: f64, has_rates: bool) -> Result<()> {
+    let mut lines: Vec<(PathBuf, Line)> = Vec::with_capacity(rows.len());
     let mut gone = Vec::new();
     for (key, row) in rows.iter_mut() {
         let stats = match row.sampler.sample() {
@@ -109,23 +105,25 @@ fn show(rows: &mut BTreeMap<(PathBuf, usize), Row>, seconds: f64, has_rates: boo
             }
             stats => stats?,
         };
-        let line = lines.entry(key.0.clone()).or_default();
-        line.tasks = line.tasks.or(stats.pids.as_ref().map(|pids| pids.current));
-        line.memory = line.memory.or(stats.memory.as_ref().map(|memory| memory.current));
+        let mut line = Line {
+            tasks: stats.pids.as_ref().map(|pids| pids.current),
+            memory: stats.memory.as_ref().map(|memory| memory.current),
+            ..Line::default()
+        };
         let cpu = stats.cpu.as_ref().map_or(Duration::ZERO, |cpu| cpu.usage);
         let io = stats.io.as_ref().map_or(0, |io| io.total().read_bytes + io.total().written_bytes);
         if has_rates {
-            line.cpu = line.cpu.max(cpu.saturating_sub(row.cpu).as_secs_f64() / seconds * 100.0);
+            line.cpu = cpu.saturating_sub(row.cpu).as_secs_f64() / seconds * 100.0;
             #[expect(clippy::cast_precision_loss, reason = "a rate, for people to read")]
             let rate = io.saturating_sub(row.io) as f64 / seconds;
-            line.io = line.io.max(rate);
+            line.io = rate;
         }
         (row.cpu, row.io) = (cpu, io);
+        lines.push((key.clone(), line));
     }
     for key in &gone {
         rows.remove(key);
     }
-    let mut lines: Vec<_> = lines.into_iter().collect();
     lines.sort_by(|(_, a), (_, b)| b.cpu.total_cmp(&a.cpu).then(b.memory.cmp(&a.memory)));
     let mut out = io::stdout().lock();
     writeln!(out, "{:>6} {:>7} {:>10} {:>10}  cgroup", "tasks", "% cpu", "memory", "io/s")?;

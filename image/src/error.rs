@@ -67,6 +67,10 @@ pub enum Operation {
     ReadLayer,
     /// Reading a layer's archive, and writing what it holds.
     Unpack,
+    /// Making a layer of files.
+    Commit,
+    /// Writing an image to a layout or an archive.
+    Write,
 }
 
 impl Operation {
@@ -79,6 +83,8 @@ impl Operation {
             Operation::ReadConfig => "read the config",
             Operation::ReadLayer => "read the layer",
             Operation::Unpack => "unpack",
+            Operation::Commit => "make a layer",
+            Operation::Write => "write the image",
         }
     }
 }

@@ -102,10 +102,12 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail"))]
 
 mod archive;
+mod commit;
 mod config;
 mod digest;
 mod docker;
 mod document;
+mod draft;
 mod error;
 mod image;
 mod layers;
@@ -116,12 +118,16 @@ mod owner;
 mod pipeline;
 mod reader;
 mod report;
+mod save;
 mod section;
 mod select;
 mod unpack;
+mod writer;
 
+pub use commit::LayerBuilder;
 pub use config::Config;
 pub use digest::{Algorithm, Digest};
+pub use draft::Draft;
 pub use error::{Error, ErrorKind, Operation};
 pub use image::{Image, Layer};
 pub use layers::Layers;
@@ -133,3 +139,4 @@ pub use report::{Report, Skipped, SkippedPart};
 pub use section::Blob;
 pub use select::Selection;
 pub use unpack::Unpacker;
+pub use writer::{LayoutWriter, NewLayer};

@@ -9,6 +9,7 @@ mod python;
 mod race;
 mod semantics;
 mod support;
+mod writing;
 
 use cofferdam_testkit::{Need, Test, run};
 use std::process::ExitCode;
@@ -56,6 +57,14 @@ fn main() -> ExitCode {
         test("documents_that_are_not_what_they_should_be", layout::documents_that_are_not_what_they_should_be),
         test("layouts_that_are_none", layout::layouts_that_are_none),
         test("by_name_and_platform", layout::by_name_and_platform_through_an_inner_index),
+        test("a_tree_comes_back_as_it_was", writing::a_tree_comes_back_as_it_was),
+        test("the_same_files_give_the_same_layer", writing::the_same_files_give_the_same_layer),
+        test("changes_make_one_tree_of_the_other", writing::changes_make_one_tree_of_the_other),
+        overlay("an_upper_directory_becomes_a_layer", writing::an_upper_directory_becomes_a_layer),
+        test("an_image_on_top_of_another", writing::an_image_on_top_of_another),
+        test("archives_of_docker", writing::archives_of_docker),
+        root("others_read_what_we_write", writing::others_read_what_we_write)
+            .needs(&[Need::Program("/usr/bin/skopeo"), Need::Program("/usr/bin/umoci")]),
         python("entries_are_those_of_tarfile", python::entries_are_those_of_tarfile),
         python("entries_are_those_of_tarfile_at_random", python::entries_are_those_of_tarfile_at_random),
         test("the_order_of_entries_does_not_matter", properties::the_order_of_entries_does_not_matter),

@@ -2,16 +2,15 @@
 
 use crate::bind::{CgroupEntry, Names, STREAM_NAMES, Streams};
 use crate::identity::{Change, Identity};
-use crate::mount::MountKind;
 use crate::plan::{Parts, Plan};
 use crate::program::{Arg, Finding, Program, SCRATCH, Slot, Sys, Then};
 use crate::sys::SIGNAL_SET_SIZE;
-use crate::{Error, Fds, Namespaces, Root, Sandbox, Step};
+use crate::{Error, Fds, Namespaces, Sandbox, Step};
 use crate::{attributes, engine, gate, idmap, limits, mounts, scheduling, start, sys, sysctl};
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 /// For a file that one step opens. The first three slots are for pipes, see `bind::STREAM`; those after it for `mounts`.
 pub(crate) const FILE: Slot = Slot(3);
@@ -21,10 +20,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
     let cgroup = CgroupEntry::sort(fds.cgroup)?;
     let mut names = Names::new(fds.named)?;
     let streams = Streams::bind(&sandbox.stdio, &mut names)?;
-    let root = match &sandbox.root {
-        Root::Host => None,
-        Root::Mount(name) => Some(names.number(name)?),
-    };
+    let sources = mounts::Sources::look_up(sandbox, &mut names)?;
     let held = names.finish()?;
     let identity = Identity::of(sandbox)?;
     // A child that waits for the caller must not wait for ever.
@@ -41,7 +37,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
     let bound = Bound {
         procs: &cgroup.procs,
         streams: &streams.sources,
-        root,
+        sources: &sources,
         identity: &identity,
         parent: parent.as_ref().map(AsFd::as_fd),
     };
@@ -49,6 +45,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
     Ok(Plan::new(Parts {
         name: sandbox.program.clone(),
         program,
+        asked: sandbox.engine,
         engine: engine::choose(sandbox.engine, identity.changes.of_ids())?,
         namespaces,
         cgroup: cgroup.directory,
@@ -61,6 +58,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
             .chain(streams.held)
             .chain(cgroup.procs.into_iter().map(|(_, fd)| fd))
             .chain(parent)
+            .chain(sources.held)
             .collect(),
     }))
 }
@@ -69,7 +67,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
 struct Bound<'a> {
     procs: &'a [(PathBuf, OwnedFd)],
     streams: &'a [Option<Arg>; 3],
-    root: Option<i32>,
+    sources: &'a mounts::Sources,
     identity: &'a Identity,
     /// The process whose death ends the child.
     parent: Option<BorrowedFd<'a>>,
@@ -98,7 +96,7 @@ impl Bound<'_> {
         self.change_ids(program, Step::IdMap, &self.identity.changes.first);
         sysctl::compile(program, sandbox)?;
         if sandbox.namespaces.contains(Namespaces::MOUNT) {
-            mounts::compile(program, self.root, sandbox)?;
+            mounts::compile(program, self.sources, sandbox)?;
         }
         attributes::names(program, sandbox)?;
         connect(program, self.streams);
@@ -131,9 +129,6 @@ impl Bound<'_> {
 
 /// What can be told to be wrong without asking the kernel.
 fn check(sandbox: &Sandbox) -> Result<(), Error> {
-    let needs = |namespace, object: &str, words| {
-        if sandbox.namespaces.contains(namespace) { Ok(()) } else { Err(Error::config(object, words)) }
-    };
     if !Namespaces::all().contains(sandbox.namespaces) {
         return Err(Error::config("namespaces", "have a flag that is none"));
     }
@@ -144,24 +139,7 @@ fn check(sandbox: &Sandbox) -> Result<(), Error> {
     limits::check(sandbox)?;
     scheduling::check(sandbox)?;
     sysctl::check(sandbox)?;
-    if sandbox.root != Root::Host {
-        needs(Namespaces::MOUNT, "root", "needs Namespaces::MOUNT, or it would be the host's")?;
-    }
-    for mount in &sandbox.mounts {
-        let object = format!("mount on {:?}", mount.target);
-        needs(Namespaces::MOUNT, &object, "needs Namespaces::MOUNT, or it would be the host's")?;
-        let mut components = mount.target.components();
-        if components.next() != Some(Component::RootDir) {
-            return Err(Error::config(object, "is not an absolute path"));
-        }
-        if mount.target.parent().is_none() || components.any(|part| !matches!(part, Component::Normal(_))) {
-            return Err(Error::config(object, "is the root, or has .. in it"));
-        }
-        if mount.kind == MountKind::Proc {
-            needs(Namespaces::PID, &object, "needs Namespaces::PID, or it would show the host's processes")?;
-        }
-    }
-    Ok(())
+    mounts::check(sandbox)
 }
 
 fn die_with_parent(program: &mut Program, parent: BorrowedFd<'_>) {

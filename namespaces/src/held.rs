@@ -3,7 +3,7 @@
 use crate::gate::Gate;
 use crate::plan::{Pipes, Shared, end};
 use crate::sys::{Birth, Born, Outcome};
-use crate::{Child, Error, Namespaces, Step, namespace};
+use crate::{Child, Error, Namespaces, Report, Step, namespace};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -164,7 +164,8 @@ impl Held {
         self.released = true;
         judged?;
         let keeper = if stay { self.thread.take() } else { None };
-        Ok(Child::new(self.born.clone(), std::mem::take(&mut self.ours), self.plan.report()).kept_by(keeper))
+        Ok(Child::new(self.born.clone(), std::mem::take(&mut self.ours), Report { engine: self.plan.parts.engine })
+            .kept_by(keeper))
     }
 }
 

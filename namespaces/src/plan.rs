@@ -8,7 +8,7 @@ use crate::{Call, Child, Engine, Error, Held, Namespaces, Report, Step, hint, sc
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 use std::ffi::OsString;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A checked [`Sandbox`](crate::Sandbox) with its descriptors: spawns any number of processes, from any number of threads.
@@ -35,6 +35,8 @@ pub(crate) struct Parts {
     pub(crate) name: OsString,
     pub(crate) program: Program,
     pub(crate) engine: Engine,
+    /// The engine that the caller insists on.
+    pub(crate) asked: Option<Engine>,
     /// The namespaces that the clone makes.
     pub(crate) namespaces: Namespaces,
     /// The version 2 cgroup that the clone enters.
@@ -87,7 +89,7 @@ impl Plan {
         let outcome = plan.clone_child(pipes.slots(), false, &birth)?;
         let born = birth.take().ok_or_else(Error::status_lost)?;
         plan.judge(&born, &outcome)?;
-        Ok(Child::new(born, pipes.ours(), plan.report()))
+        Ok(Child::new(born, pipes.ours(), Report { engine: plan.parts.engine }))
     }
 
     /// Brings a child to the point where only the start of its program is left, and holds it there.
@@ -115,19 +117,29 @@ impl Shared {
     /// Returns when the child has started its program or ended. A `held` one makes the calls of [`Step::Hold`] too.
     pub(crate) fn clone_child(&self, slots: [i64; SLOTS], held: bool, birth: &Birth) -> Result<Outcome, Error> {
         let mut room = self.take_room()?;
-        let (own, engine) = (Telling::new(), self.parts.engine);
+        let own = Telling::new();
         let telling = room.telling.as_deref().unwrap_or(&own);
         let frame = Frame::new(&self.parts.program, slots, held, telling);
-        let cgroup = self.parts.cgroup.as_ref();
-        let blocked = |errno| Error::os(Step::BlockSignals, "rt_sigprocmask", errno);
-        let before = SignalMask::ALL.set().map_err(blocked)?;
-        let namespaces = self.parts.namespaces.bits();
-        let cloned = sys::clone_and_run(engine, namespaces, cgroup.map(AsFd::as_fd), &mut room.stack, &frame, birth);
-        let restored = before.set().map_err(blocked);
+        let cloned = self.guarded(birth, |namespaces, cgroup| {
+            sys::clone_and_run(self.parts.engine, namespaces, cgroup, &mut room.stack, &frame, birth)
+        });
         let outcome = telling.outcome();
         self.give_back(room);
+        cloned.map(|()| outcome)
+    }
+
+    /// Clones while no signal of the caller's can reach the child.
+    pub(crate) fn guarded(
+        &self,
+        birth: &Birth,
+        clone: impl FnOnce(u64, Option<BorrowedFd<'_>>) -> Result<(), i32>,
+    ) -> Result<(), Error> {
+        let blocked = |errno| Error::os(Step::BlockSignals, "rt_sigprocmask", errno);
+        let before = SignalMask::ALL.set().map_err(blocked)?;
+        let cloned = clone(self.parts.namespaces.bits(), self.parts.cgroup.as_ref().map(AsFd::as_fd));
+        let restored = before.set().map_err(blocked);
         match (cloned, restored) {
-            (Ok(()), Ok(_)) => Ok(outcome),
+            (Ok(()), Ok(_)) => Ok(()),
             (Ok(()), Err(error)) => {
                 // Best effort, in a case that the kernel does not know: the error is what matters.
                 if let Some(born) = birth.take() {
@@ -173,10 +185,6 @@ impl Shared {
 
     fn hint(&self, error: Error) -> Error {
         hint::add(error, self.parts.namespaces)
-    }
-
-    pub(crate) fn report(&self) -> Report {
-        Report { engine: self.parts.engine }
     }
 
     fn take_room(&self) -> Result<Room, Error> {

@@ -17,7 +17,6 @@ pub(crate) struct Slot(pub(crate) usize);
 
 /// An argument of a system call.
 #[derive(Debug, Clone, Copy)]
-#[allow(dead_code, reason = "mounts use it next")]
 pub(crate) enum Arg {
     /// As it is: a number, a flag, a descriptor, an address of something that the program keeps.
     Value(u64),
@@ -32,7 +31,6 @@ pub(crate) const SCRATCH: usize = 512;
 
 /// What becomes of the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(dead_code, reason = "mounts use it next")]
 pub(crate) enum Then {
     /// An error ends the child, anything else is fine.
     Go,
@@ -60,7 +58,6 @@ pub(crate) struct Finding {
 
 /// A call that the program branches at.
 #[derive(Debug, Clone, Copy)]
-#[allow(dead_code, reason = "mounts use it next")]
 #[must_use]
 pub(crate) struct Fork(usize);
 
@@ -110,10 +107,12 @@ macro_rules! calls {
 
 calls! {
     chdir = SYS_chdir,
+    chroot = SYS_chroot,
     close = SYS_close,
     close_range = SYS_close_range,
     dup3 = SYS_dup3,
     execve = SYS_execve,
+    fcntl = SYS_fcntl,
     fchdir = SYS_fchdir,
     fsconfig = SYS_fsconfig,
     fsmount = SYS_fsmount,
@@ -123,6 +122,7 @@ calls! {
     mkdirat = SYS_mkdirat,
     mknodat = SYS_mknodat,
     mount = SYS_mount,
+    mount_setattr = SYS_mount_setattr,
     move_mount = SYS_move_mount,
     open_tree = SYS_open_tree,
     openat = SYS_openat,
@@ -145,6 +145,7 @@ calls! {
     setresgid = SYS_setresgid,
     setresuid = SYS_setresuid,
     setsid = SYS_setsid,
+    statx = SYS_statx,
     symlinkat = SYS_symlinkat,
     umask = SYS_umask,
     umount2 = SYS_umount2,
@@ -178,7 +179,13 @@ impl From<i32> for Arg {
     }
 }
 
-#[allow(dead_code, reason = "mounts use it next")]
+impl Op {
+    /// Whether it is the last step, after which there is another program.
+    pub(crate) fn starts_program(&self) -> bool {
+        self.step == Step::Exec
+    }
+}
+
 impl Program {
     /// Adds a system call of `step`, which is about `object`.
     pub(crate) fn call<const N: usize>(&mut self, step: Step, object: impl AsRef<OsStr>, sys: Sys, args: [Arg; N]) {

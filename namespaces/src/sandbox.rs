@@ -1,8 +1,8 @@
 //! The spec: what is wanted, as plain data.
 
 use crate::{
-    Child, Credentials, Engine, Error, Fds, IdMap, IoPriority, Mount, Nice, OomScoreAdj, Personality, Plan, Resource,
-    Rlimit, Root, Scheduler,
+    Child, Credentials, Engine, Error, Fds, IdMap, IoPriority, Mount, Nice, OomScoreAdj, Personality, Plan,
+    Propagation, Resource, Rlimit, Root, Scheduler,
 };
 use bitflags::bitflags;
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,21 +38,36 @@ bitflags! {
 ///
 /// The methods take and return the sandbox, so that they chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields, default = "crate::spec::empty"))]
+#[expect(clippy::struct_excessive_bools, reason = "each is a wish of its own")]
 #[doc(alias("Command", "unshare", "bwrap", "container"))]
 pub struct Sandbox {
+    #[cfg(feature = "serde")]
+    pub(crate) version: crate::spec::Version,
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::text"))]
     pub(crate) program: OsString,
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::text"))]
     pub(crate) args: Vec<OsString>,
-    pub(crate) env: Vec<(OsString, OsString)>,
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::text"))]
+    pub(crate) env: BTreeMap<OsString, OsString>,
     pub(crate) inherit_env: bool,
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::text"))]
     pub(crate) working_directory: Option<PathBuf>,
     pub(crate) namespaces: Namespaces,
     pub(crate) user: Option<IdMap>,
     pub(crate) credentials: Option<Credentials>,
     pub(crate) umask: Option<u32>,
     pub(crate) root: Root,
+    pub(crate) read_only_root: bool,
+    pub(crate) allow_chroot: bool,
+    pub(crate) propagation: Propagation,
     pub(crate) mounts: Vec<Mount>,
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::text"))]
     pub(crate) hostname: Option<OsString>,
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::text"))]
     pub(crate) domainname: Option<OsString>,
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::text"))]
     pub(crate) arg0: Option<OsString>,
     pub(crate) new_session: bool,
     pub(crate) rlimits: BTreeMap<Resource, Rlimit>,
@@ -63,6 +78,7 @@ pub struct Sandbox {
     pub(crate) io_priority: Option<IoPriority>,
     pub(crate) personality: Option<Personality>,
     pub(crate) sysctls: BTreeMap<String, String>,
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::streams"))]
     pub(crate) stdio: [Stdio; 3],
     pub(crate) die_with_parent: bool,
     pub(crate) engine: Option<Engine>,
@@ -76,9 +92,11 @@ impl Sandbox {
     #[must_use]
     pub fn new(program: impl Into<OsString>) -> Self {
         Sandbox {
+            #[cfg(feature = "serde")]
+            version: crate::spec::Version,
             program: program.into(),
             args: Vec::new(),
-            env: Vec::new(),
+            env: BTreeMap::new(),
             inherit_env: false,
             working_directory: None,
             namespaces: Namespaces::empty(),
@@ -86,6 +104,9 @@ impl Sandbox {
             credentials: None,
             umask: None,
             root: Root::Host,
+            read_only_root: false,
+            allow_chroot: false,
+            propagation: Propagation::Private,
             mounts: Vec::new(),
             hostname: None,
             domainname: None,
@@ -122,7 +143,7 @@ impl Sandbox {
     /// Sets an environment variable; the last setting of a name holds.
     #[must_use]
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
-        self.env.push((name.into(), value.into()));
+        self.env.insert(name.into(), value.into());
         self
     }
 
@@ -188,6 +209,33 @@ impl Sandbox {
     #[doc(alias("chroot", "pivot_root", "rootfs"))]
     pub fn root(mut self, root: Root) -> Self {
         self.root = root;
+        self
+    }
+
+    /// Makes the root read-only, with all that is mounted in it, but not what the sandbox mounts there; with [`Root::Host`] all that the
+    /// host has mounted. Needs [`Namespaces::MOUNT`] and `mount_setattr(2)` (Linux 5.12).
+    ///
+    /// Mount points that are missing are made before.
+    #[must_use]
+    #[doc(alias("readonly", "ro", "ProtectSystem"))]
+    pub fn read_only_root(mut self) -> Self {
+        self.read_only_root = true;
+        self
+    }
+
+    /// Lets `chroot(2)` do where `pivot_root(2)` is impossible, which is in an initramfs.
+    ///
+    /// It is the weaker of the two: the old root stays below the new one, and a program with `CAP_SYS_CHROOT` may find it.
+    #[must_use]
+    pub fn allow_chroot(mut self) -> Self {
+        self.allow_chroot = true;
+        self
+    }
+
+    /// What of the mounts that others make reaches the sandbox, and the other way round. By default nothing. Needs [`Namespaces::MOUNT`].
+    #[must_use]
+    pub fn propagation(mut self, propagation: Propagation) -> Self {
+        self.propagation = propagation;
         self
     }
 
@@ -274,6 +322,7 @@ impl Sandbox {
 
 /// What a standard stream of the sandbox is connected to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Stdio {
     /// The caller's own stream.

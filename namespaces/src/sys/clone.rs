@@ -41,10 +41,12 @@ impl CloneArgs {
     }
 }
 
-/// The caller is suspended meanwhile; with a pidfd; without the caller's signal handlers.
-const ALWAYS: u64 = (libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::CLONE_PARENT_SETTID) as u64 | CLONE_CLEAR_SIGHAND;
+/// With a pidfd; without the caller's signal handlers.
+const ALWAYS: u64 = (libc::CLONE_PIDFD | libc::CLONE_PARENT_SETTID) as u64 | CLONE_CLEAR_SIGHAND;
+/// The caller is suspended until the child has started its program or ended.
+const WAITED_FOR: u64 = libc::CLONE_VFORK as u64;
 /// In the caller's memory. Never without `CLONE_VFORK`: the kernel's OOM killer would take the caller for one of its victim's processes.
-pub(super) const IN_OUR_MEMORY: u64 = libc::CLONE_VM as u64;
+pub(super) const IN_OUR_MEMORY: u64 = libc::CLONE_VM as u64 | WAITED_FOR;
 // libc's constants of these two are too narrow.
 const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
 const CLONE_INTO_CGROUP: u64 = 1 << 33;
@@ -93,7 +95,7 @@ pub(crate) fn clone_and_run(
 ) -> Result<(), i32> {
     let memory = match engine {
         Engine::Shared => IN_OUR_MEMORY,
-        Engine::Copy => 0,
+        Engine::Copy => WAITED_FOR,
     };
     let args = CloneArgs::new(namespaces | memory, cgroup, stack, birth);
     // SAFETY: CLONE_VFORK suspends this thread until the child has left this memory, so that `args`, `frame`, `birth` and the stack,

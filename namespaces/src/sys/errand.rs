@@ -114,7 +114,7 @@ extern "C" fn run_errand(errand: *mut libc::c_void) -> ! {
         let result = unsafe { syscall6(number, [a, b, 0, 0, 0, 0]) };
         if result < 0 {
             errand.failed = Some((name, errno_of(result)));
-            exit();
+            exit(127);
         }
     }
     // SAFETY: no arguments.
@@ -122,5 +122,5 @@ extern "C" fn run_errand(errand: *mut libc::c_void) -> ! {
     if parent == i64::from(errand.parent) {
         (errand.body)();
     }
-    exit()
+    exit(127)
 }

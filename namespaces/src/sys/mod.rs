@@ -6,6 +6,7 @@
 #![allow(unsafe_code, reason = "the one folder for it; every block says why it is sound")]
 
 mod clone;
+mod closure;
 mod errand;
 mod interpreter;
 mod process;
@@ -15,6 +16,7 @@ mod stack;
 mod telling;
 
 pub(crate) use clone::{Birth, Born, clone_and_run};
+pub(crate) use closure::{Task, clone_task};
 pub(crate) use interpreter::Frame;
 pub(crate) use process::{Block, own_pidfd, reap, send_signal};
 pub(crate) use signals::{SIGNAL_SET_SIZE, SignalMask, ignored_signals};

@@ -10,7 +10,7 @@ pub(super) type Entry = extern "C" fn(*mut libc::c_void) -> !;
 /// clone3(2) that calls `entry` with `data` on the new stack in the child, and returns in the caller.
 ///
 /// # Safety
-/// `args` asks for `CLONE_VFORK` and names a stack for the child alone; both pointers are valid during the call.
+/// `args` asks for `CLONE_VFORK` or not for `CLONE_VM`, and names a stack for the child alone; both pointers are valid during the call.
 pub(super) unsafe fn clone3(args: *const CloneArgs, entry: Entry, data: *mut libc::c_void) -> i64 {
     let result: i64;
     #[cfg(target_arch = "x86_64")]

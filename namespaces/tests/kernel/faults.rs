@@ -16,15 +16,40 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
 
-/// Takes every step that this user can take: only root has a detached mount for a root.
-fn everything(group: &Group, root: &Busybox) -> Plan {
-    let fds = Fds::new().bind("log", std::fs::File::open("/dev/null").unwrap()).cgroup([group.procs()]);
+/// Takes every step, in a new root each time: what is missing there is made.
+fn everything(group: &Group) -> (Plan, Busybox) {
+    let root = Busybox::new();
+    std::fs::create_dir(root.path().join("etc")).unwrap();
+    std::fs::write(root.path().join("etc/secret"), "x").unwrap();
+    (everything_in(&root, group), root)
+}
+
+fn everything_in(root: &Busybox, group: &Group) -> Plan {
+    let fds = fds().cgroup([group.procs()]).bind("bin", std::fs::File::open("/bin/busybox").unwrap());
+    let mut sandbox = sandbox()
+        .root(Root::directory(root.path()))
+        .read_only_root()
+        .allow_chroot()
+        .mount(Mount::tmpfs("/tmp").size(1 << 20).inodes(10))
+        .mount(Mount::bind("/etc", "/tmp/deep/etc").read_only().noexec())
+        .mount(Mount::bind_fd("bin", "/tmp/bin/busybox").non_recursive())
+        .mount(Mount::mqueue("/mq/of/this"))
+        .mount(Mount::cgroup("/sys/fs/cgroup"))
+        .mount(Mount::mask("/etc/secret"))
+        .mount(Mount::mask("/tmp/deep"))
+        .mount(Mount::mask("/missing"))
+        .mount(Mount::read_only_path("/etc"));
+    let mut fds = fds;
+    // Only root can make a detached mount outside of a user namespace.
     if nix::unistd::geteuid().is_root() {
-        let fds = fds.bind("root", root.mount());
-        sandbox().root(Root::mount("root")).prepare(fds).unwrap()
-    } else {
-        sandbox().prepare(fds).unwrap()
+        sandbox = sandbox.mount(Mount::attach("tree", "/opt"));
+        fds = fds.bind("tree", root.mount());
     }
+    sandbox.prepare(fds).unwrap()
+}
+
+fn fds() -> Fds {
+    Fds::new().bind("log", std::fs::File::open("/dev/null").unwrap())
 }
 
 fn sandbox() -> Sandbox {
@@ -55,7 +80,7 @@ fn sandbox() -> Sandbox {
 }
 
 /// Also when it has not been started at all.
-fn no_child_is_left() {
+pub(crate) fn no_child_is_left() {
     let left = waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::__WALL);
     assert_eq!(left, Err(Errno::ECHILD));
 }
@@ -64,38 +89,55 @@ fn finish(result: Result<Child, Error>) -> Result<std::process::ExitStatus, Erro
     result?.wait()
 }
 
-/// The child does exactly what the plan says.
-pub(crate) fn explained_is_what_happens() {
-    let (group, root) = (Group::any(), Busybox::new());
-    let plan = everything(&group, &root);
+/// Where in the plan's list each call stands that was made. What is not made must be told to be conditional, or be another place to look
+/// for the program.
+fn places(plan: &Plan, made: &[fault::Call]) -> Vec<usize> {
+    let told: Vec<_> = plan.explain().collect();
+    let same = |i: usize, j: usize| made[i].number == told[j].number();
+    // Whether the calls from i on can be those that are told from j on.
+    let mut fits = vec![vec![false; told.len() + 1]; made.len() + 1];
+    for i in (0..=made.len()).rev() {
+        for j in (0..=told.len()).rev() {
+            let rest = i == made.len() && told[j..].iter().all(|call| call.step() == Step::Exec);
+            let skipped = j < told.len() && told[j].is_conditional() && fits[i][j + 1];
+            fits[i][j] = rest || skipped || i < made.len() && j < told.len() && same(i, j) && fits[i + 1][j + 1];
+        }
+    }
+    assert!(fits[0][0], "not what is told: {:?}", made.iter().map(fault::Call::name).collect::<Vec<_>>());
+    let mut next = 0;
+    let place = |i| {
+        while !(same(i, next) && fits[i + 1][next + 1]) {
+            next += 1;
+        }
+        next += 1;
+        next - 1
+    };
+    (0..made.len()).map(place).collect()
+}
+
+/// A spawn, and the system calls of its child.
+fn recorded(plan: &Plan) -> Vec<fault::Call> {
     let (calls, result) = record(|| finish(plan.spawn()));
     assert!(result.unwrap().success());
-    let done: Vec<i64> = calls.iter().filter(|call| call.who == Who::Child).map(|call| call.number).collect();
-    let mut told: Vec<i64> = plan.explain().map(|call| call.number()).collect();
-    // Of the places where the program may be, those after the one where it is are not tried.
-    told.truncate(done.len());
-    assert_eq!(done, told);
+    calls.into_iter().filter(|call| call.who == Who::Child).collect()
+}
+
+/// The child does exactly what the plan says.
+pub(crate) fn explained_is_what_happens() {
+    let group = Group::any();
+    let (plan, root) = everything(&group);
+    // Once with missing mount points, once with those.
+    let again = everything_in(&root, &group);
+    let (first, second) = (recorded(&plan), recorded(&again));
     let steps: BTreeSet<Step> = plan.explain().map(|call| call.step()).collect();
+    assert!(places(&again, &second).len() < places(&plan, &first).len());
     let mut all: BTreeSet<Step> = Step::ALL.iter().copied().filter(|step| step.in_child()).collect();
     // Of a child that is held: see there.
     all.remove(&Step::Hold);
     // Of one that changes its ids: see `identity`.
     all.remove(&Step::Credentials);
-    if !nix::unistd::geteuid().is_root() {
-        all.retain(|step| ![Step::Root, Step::Pivot].contains(step));
-    }
     assert_eq!(steps, all, "every step has its fault case");
     assert!(plan.explain().any(|call| call.may_fail()));
-}
-
-/// The calls that the child makes: of the places where the program may be, those after the one where it is are not tried.
-fn made(group: &Group, root: &Busybox) -> Vec<fault::Call> {
-    // With the first thread glibc takes two signals for itself, which may have been ignored.
-    std::thread::spawn(|| ()).join().unwrap();
-    let plan = everything(group, root);
-    let (calls, result) = record(|| finish(plan.spawn()));
-    assert!(result.unwrap().success());
-    calls.into_iter().filter(|call| call.who == Who::Child).collect()
 }
 
 /// As `inject` at the `at`-th of these calls, but nothing else is looked at than calls of the same sort, which makes a walk fast.
@@ -112,13 +154,23 @@ pub(crate) fn inject_at<T: Send>(
     Watch::only(&looked_at).inject(Fault { who, nth, action }, run)
 }
 
+/// What the child does, and where in the plan's list that stands.
+fn reached(group: &Group) -> (Vec<fault::Call>, Vec<usize>) {
+    // With the first thread glibc takes two signals for itself, which may have been ignored.
+    std::thread::spawn(|| ()).join().unwrap();
+    let (plan, _root) = everything(group);
+    let made = recorded(&plan);
+    let places = places(&plan, &made);
+    (made, places)
+}
+
 pub(crate) fn every_call_of_the_child_can_fail() {
-    let (group, root) = (Group::any(), Busybox::new());
-    let calls = made(&group, &root);
-    for at in 0..calls.len() {
-        let plan = everything(&group, &root);
+    let group = Group::any();
+    let (calls, places) = reached(&group);
+    for (nth, at) in places.into_iter().enumerate() {
+        let (plan, _root) = everything(&group);
         // An errno that no step overcomes.
-        let (_, result) = inject_at(&calls, at, Action::Errno(libc::EXFULL), || finish(plan.spawn()));
+        let (_, result) = inject_at(&calls, nth, Action::Errno(libc::EXFULL), || finish(plan.spawn()));
         let (call, error) = (plan.explain().nth(at).unwrap(), result.expect_err("fails"));
         assert_eq!((error.step(), error.raw_os_error()), (call.step(), Some(libc::EXFULL)), "{call}: {error}");
         assert_eq!(error.system_call(), Some(call.name()), "{call}: {error}");
@@ -130,11 +182,11 @@ pub(crate) fn every_call_of_the_child_can_fail() {
 }
 
 pub(crate) fn the_child_can_be_killed_at_every_call() {
-    let (group, root) = (Group::any(), Busybox::new());
-    let calls = made(&group, &root);
-    for at in 0..calls.len() {
-        let plan = everything(&group, &root);
-        let (_, result) = inject_at(&calls, at, Action::Kill, || finish(plan.spawn()));
+    let group = Group::any();
+    let (calls, places) = reached(&group);
+    for (nth, at) in places.into_iter().enumerate() {
+        let (plan, _root) = everything(&group);
+        let (_, result) = inject_at(&calls, nth, Action::Kill, || finish(plan.spawn()));
         let call = plan.explain().nth(at).unwrap();
         match result {
             // Whether it dies in execve or right after it is the same to everybody.

@@ -2,6 +2,7 @@
 
 mod attributes;
 mod cgroup;
+mod closures;
 mod crowd;
 mod engines;
 mod errors;
@@ -12,6 +13,7 @@ mod isolation;
 mod life;
 mod roots;
 mod scopes;
+mod specs;
 mod streams;
 mod support;
 
@@ -26,10 +28,12 @@ fn main() -> ExitCode {
         isolation(),
         identity(),
         attributes(),
+        specs(),
         roots(),
         streams(),
         life(),
         engines(),
+        closures(),
         hold(),
         scopes(),
         cgroups(),
@@ -134,6 +138,14 @@ fn attributes() -> Vec<Test> {
     ]
 }
 
+fn specs() -> Vec<Test> {
+    vec![
+        test("every_spec_comes_back", specs::every_spec_comes_back),
+        user("a_spec_is_written_by_hand", specs::a_spec_is_written_by_hand),
+        user("random_sandboxes_are_as_asked", specs::random_sandboxes_are_as_asked),
+    ]
+}
+
 fn roots() -> Vec<Test> {
     vec![
         rooted("the_root_is_all_there_is", roots::the_root_is_all_there_is),
@@ -186,6 +198,19 @@ fn engines() -> Vec<Test> {
         test("the_engine_is_reported", engines::the_engine_is_reported),
         user("the_host_program_is_unchanged", engines::the_host_program_is_unchanged),
         root("ids_change_in_a_copy_alone", engines::ids_change_in_a_copy_alone),
+    ]
+}
+
+/// Always in a copy.
+fn closures() -> Vec<Test> {
+    vec![
+        user("a_closure_runs_inside", closures::a_closure_runs_inside),
+        test("a_closure_has_three_descriptors", closures::a_closure_has_three_descriptors),
+        test("a_closure_changes_nothing_here", closures::a_closure_changes_nothing_here),
+        test("a_panic_is_an_exit_code", closures::a_panic_is_an_exit_code),
+        test("the_caller_goes_on_beside_a_closure", closures::the_caller_goes_on_beside_a_closure),
+        user("every_call_before_a_closure_can_fail", closures::every_call_before_a_closure_can_fail),
+        root("a_closure_with_ranges_of_ids", closures::a_closure_with_ranges_of_ids),
     ]
 }
 

@@ -28,7 +28,7 @@ impl Busybox {
         Busybox(root)
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
 

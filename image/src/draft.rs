@@ -18,7 +18,8 @@ const FOREIGN: [&str; 2] = ["nondistributable", "foreign"];
 ///
 /// let layout = LayoutWriter::open(File::open("layout")?)?;
 /// let base = Image::open("layout", &Selection::new().reference("debian"))?;
-/// let changes = layout.layer(|to| LayerBuilder::new().changes(File::open("before")?, File::open("after")?, to))?;
+/// let (before, after) = (File::open("before")?, File::open("after")?);
+/// let changes = layout.layer(|to| LayerBuilder::new().changes(before, after, to))?;
 /// let digest = Draft::of(&base)?
 ///     .layer(&changes, "install the tools")
 ///     .cmd(["/usr/bin/tool"])

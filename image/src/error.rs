@@ -174,6 +174,21 @@ impl Error {
         }
     }
 
+    /// From the sister crate's store or root directory.
+    pub(crate) fn from_store(error: &cofferdam_unionfs::Error) -> Self {
+        use cofferdam_unionfs::ErrorKind as Theirs;
+        let mut own = Self::message(ErrorKind::Os, Operation::Unpack, error.to_string());
+        own.set_kind(match (error.raw_os_error(), error.kind()) {
+            (Some(errno), _) => kind_of(Errno::from_raw_os_error(errno)),
+            (None, Theirs::NotFound) => ErrorKind::NotFound,
+            (None, Theirs::InvalidInput) => ErrorKind::InvalidInput,
+            (None, Theirs::LimitReached) => ErrorKind::LimitExceeded,
+            (None, Theirs::Unsupported) => ErrorKind::Unsupported,
+            (None, _) => ErrorKind::Os,
+        });
+        own
+    }
+
     pub(crate) fn about(mut self, object: impl Into<OsString>) -> Self {
         self.0.object = Some(object.into());
         self

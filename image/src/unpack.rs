@@ -26,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{BufRead, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
 use tree::Tree;
@@ -71,8 +71,8 @@ pub struct Unpacker {
     skipped: Vec<Skipped>,
 }
 
-/// Blocks until all layers below are there.
-pub(crate) struct Wait(pub(crate) Box<dyn FnOnce() -> Result<(), Error> + Send>);
+/// Blocks until all layers below are there. It may say where they are now, lowest first.
+pub(crate) struct Wait(pub(crate) Box<dyn FnOnce() -> Result<Option<Vec<OwnedFd>>, Error> + Send>);
 
 struct Watcher(Arc<dyn Observer>);
 
@@ -215,8 +215,11 @@ impl Unpacker {
 
     /// The layers below, when they are all there.
     fn below(&mut self) -> Result<&Lowers, Error> {
-        if let Some(Wait(wait)) = self.wait.take() {
-            wait()?;
+        if let Some(Wait(wait)) = self.wait.take()
+            && let Some(layers) = wait()?
+        {
+            let layers: Vec<BorrowedFd<'_>> = layers.iter().map(AsFd::as_fd).collect();
+            self.lowers = Lowers::new(&layers, self.options.form)?;
         }
         Ok(&self.lowers)
     }

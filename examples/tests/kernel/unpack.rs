@@ -11,6 +11,12 @@ use tempfile::TempDir;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_unpack-image");
 
+/// For a user who cannot reach the folder that it was built in, testkit/tier has put it beside this program.
+fn program() -> PathBuf {
+    let beside = current_exe().unwrap().with_file_name("unpack-image");
+    if fs::metadata(PROGRAM).is_ok() { PathBuf::from(PROGRAM) } else { beside }
+}
+
 struct Place {
     folder: TempDir,
 }
@@ -27,9 +33,7 @@ impl Place {
     }
 
     fn run(&self, source: &str, more: &[&str]) -> Output {
-        let beside = current_exe().unwrap().with_file_name("unpack-image");
-        let program = if fs::metadata(PROGRAM).is_ok() { PathBuf::from(PROGRAM) } else { beside };
-        Command::new(program).arg(source).arg(self.path("out/dest")).args(more).stdin(Stdio::null()).output().unwrap()
+        Command::new(program()).arg(source).arg(self.path("out/dest")).args(more).stdin(Stdio::null()).output().unwrap()
     }
 
     /// A layer with these entries: `dir/`, `file=content`.
@@ -160,13 +164,9 @@ pub(crate) fn killed_in_the_middle() {
     // A fifo that never ends: the layer is in the middle for as long as we like.
     let fifo = place.path("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let program = if fs::metadata(PROGRAM).is_ok() {
-        PathBuf::from(PROGRAM)
-    } else {
-        current_exe().unwrap().with_file_name("unpack-image")
-    };
     let source = format!("layers:{layer},{}", fifo.display());
-    let mut child = Command::new(program).arg(source).arg(place.path("out/dest")).stdin(Stdio::null()).spawn().unwrap();
+    let mut child =
+        Command::new(program()).arg(source).arg(place.path("out/dest")).stdin(Stdio::null()).spawn().unwrap();
     let mut writer = fs::OpenOptions::new().write(true).open(&fifo).unwrap();
     writer.write_all(&fs::read(&layer).unwrap()[..600]).unwrap();
     child.kill().unwrap();

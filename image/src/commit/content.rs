@@ -123,9 +123,10 @@ impl Tree {
         let dir = self.dir(parent)?;
         let fail = |call| failed_call(call, path);
         let fd = openat(&*dir, leaf, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
-        let proc = proc_path(&fd.map_err(fail("openat"))?);
+        let fd = fd.map_err(fail("openat"))?;
+        let proc = proc_path(&fd);
         for name in ["redirect", "metacopy"] {
-            match getxattr(proc.0.as_str(), format!("{prefix}.overlay.{name}"), &mut [0; 0]) {
+            match getxattr(proc.as_str(), format!("{prefix}.overlay.{name}"), &mut [0; 0]) {
                 Ok(_) => return Ok(true),
                 Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
                 Err(errno) => return Err(fail("getxattr")(errno)),
@@ -256,11 +257,9 @@ fn entry_of(path: &[u8], facts: &Facts, not_after: Option<i64>) -> Option<Entry>
     })
 }
 
-/// `/proc/self/fd/N`, which is good as long as this lives.
-struct ProcPath(String);
-
-fn proc_path(fd: &OwnedFd) -> ProcPath {
-    ProcPath(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+/// Good for as long as the descriptor is open.
+fn proc_path(fd: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
 /// What of its attributes belongs to the file: not the machine's labels, not overlayfs' marks.
@@ -268,7 +267,7 @@ fn xattrs(dir: &OwnedFd, leaf: &[u8]) -> Result<Vec<Xattr>, Errno> {
     let fd = openat(dir, leaf, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     let proc = proc_path(&fd);
     let mut names = vec![0; XATTR_BYTES];
-    let count = match listxattr(proc.0.as_str(), &mut names) {
+    let count = match listxattr(proc.as_str(), &mut names) {
         Ok(count) => count,
         Err(Errno::OPNOTSUPP) => 0,
         Err(errno) => return Err(errno),
@@ -281,7 +280,7 @@ fn xattrs(dir: &OwnedFd, leaf: &[u8]) -> Result<Vec<Xattr>, Errno> {
             continue;
         }
         let mut value = vec![0; XATTR_BYTES];
-        let length = getxattr(proc.0.as_str(), name, &mut value)?;
+        let length = getxattr(proc.as_str(), name, &mut value)?;
         value.truncate(length);
         found.push((name.to_vec(), value));
     }

@@ -8,6 +8,7 @@ mod properties;
 mod python;
 mod race;
 mod semantics;
+mod store;
 mod support;
 mod writing;
 
@@ -65,6 +66,11 @@ fn main() -> ExitCode {
         test("archives_of_docker", writing::archives_of_docker),
         root("others_read_what_we_write", writing::others_read_what_we_write)
             .needs(&[Need::Program("/usr/bin/skopeo"), Need::Program("/usr/bin/umoci")]),
+        test("layers_that_are_there_are_not_unpacked_again", store::layers_that_are_there_are_not_unpacked_again),
+        overlay("an_image_in_a_store_is_mounted", store::an_image_in_a_store_is_mounted),
+        test("a_failure_leaves_whole_layers_only", store::a_failure_leaves_whole_layers_only),
+        root("a_full_disk", store::a_full_disk).needs(&[Need::Program("/bin/mount")]),
+        test("users_are_the_images_own", store::users_are_the_images_own),
         python("entries_are_those_of_tarfile", python::entries_are_those_of_tarfile),
         python("entries_are_those_of_tarfile_at_random", python::entries_are_those_of_tarfile_at_random),
         test("the_order_of_entries_does_not_matter", properties::the_order_of_entries_does_not_matter),

@@ -74,6 +74,7 @@ fn main() -> ExitCode {
         python("entries_are_those_of_tarfile", python::entries_are_those_of_tarfile),
         python("entries_are_those_of_tarfile_at_random", python::entries_are_those_of_tarfile_at_random),
         test("the_order_of_entries_does_not_matter", properties::the_order_of_entries_does_not_matter),
+        overlay("the_union_of_layers_is_their_flattened_tree", properties::the_union_of_layers_is_their_flattened_tree),
         test("no_bytes_lead_outside", properties::no_bytes_lead_outside).time(Duration::from_secs(180)),
         root("every_failure_is_told", faults::every_failure_is_told).time(Duration::from_secs(180)),
     ])

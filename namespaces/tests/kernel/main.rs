@@ -12,6 +12,7 @@ mod hold;
 mod identity;
 mod isolation;
 mod life;
+mod listing;
 mod mounts;
 mod roots;
 mod scopes;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         hold(),
         scopes(),
         cgroups(),
+        listing(),
         faults(),
     ]
     .concat();
@@ -303,6 +305,17 @@ fn cgroups() -> Vec<Test> {
             .needs(&[Need::Root, Need::CgroupV1("memory")]),
         test("an_oom_kill_spares_the_caller_v2", cgroup::an_oom_kill_spares_the_caller_v2)
             .needs(&[Need::CgroupV2("memory")]),
+    ]
+}
+
+fn listing() -> Vec<Test> {
+    let python = Need::Program("/usr/bin/python3");
+    vec![
+        user("listed_as_lsns_does", listing::listed_as_lsns_does).needs(&[Need::Program("/usr/bin/lsns")]),
+        user("who_owns_a_namespace", listing::who_owns_a_namespace),
+        user("clocks_are_shifted_inside", listing::clocks_are_shifted_inside).needs(&[python]),
+        user("the_wall_clock_cannot_be_set", listing::the_wall_clock_cannot_be_set).needs(&[python]),
+        user("clocks_that_cannot_be", listing::clocks_that_cannot_be),
     ]
 }
 

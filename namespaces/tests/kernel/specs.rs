@@ -43,6 +43,7 @@ fn any_map() -> impl Strategy<Value = IdMap> {
         any::<(u32, u32)>().prop_map(|(uid, gid)| IdMap::single(uid, gid)),
         (ranges(), ranges()).prop_map(|(uids, gids)| IdMap::ranges(uids, gids)),
         Just(IdMap::subordinate().deny_setgroups()),
+        ".{0,5}".prop_map(IdMap::join),
     ]
 }
 

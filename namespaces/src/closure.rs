@@ -15,7 +15,7 @@ pub(crate) fn spawn(plan: &Shared, body: &mut dyn FnMut() -> u8) -> Result<Child
     let mut pipes = Pipes::open(plan.parts.pipes)?;
     let mut slots = pipes.slots();
     theirs.fill(&mut slots);
-    let no_memory = |(call, errno)| Error::os(Step::Stack, call, errno);
+    let no_memory = |(call, errno)| Error::os(Step::Memory, call, errno);
     let telling = SharedTelling::map().map_err(no_memory)?;
     let mut stack = Stack::map(Stack::LARGE).map_err(no_memory)?;
     let birth = Birth::new();

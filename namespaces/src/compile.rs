@@ -6,7 +6,7 @@ use crate::plan::{Parts, Plan};
 use crate::program::{Arg, Finding, Program, SCRATCH, Slot, Sys, Then};
 use crate::sys::SIGNAL_SET_SIZE;
 use crate::{Error, Fds, Namespaces, Sandbox, Step};
-use crate::{attributes, engine, gate, idmap, limits, mounts, scheduling, start, sys, sysctl};
+use crate::{attributes, clocks, engine, gate, idmap, limits, mounts, scheduling, start, sys, sysctl};
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -29,7 +29,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
     } else {
         None
     };
-    let mut namespaces = sandbox.namespaces;
+    let mut namespaces = sandbox.namespaces - Namespaces::TIME;
     if !cgroup.procs.is_empty() {
         // Its root is where the process is when it is made: after the version 1 cgroups have been entered.
         namespaces.remove(Namespaces::CGROUP);
@@ -94,6 +94,8 @@ impl Bound<'_> {
             program.call(Step::CgroupNamespace, "", Sys::unshare, [libc::CLONE_NEWCGROUP.into()]);
         }
         attributes::oom_score(program, sandbox);
+        // As long as the file of its offsets is the child's: with other ids it is root's.
+        clocks::compile(program, sandbox);
         if let Some(maps) = &self.identity.maps {
             maps.compile(program);
         }
@@ -143,6 +145,7 @@ fn check(sandbox: &Sandbox) -> Result<(), Error> {
     if !Namespaces::all().contains(sandbox.namespaces) {
         return Err(Error::config("namespaces", "have a flag that is none"));
     }
+    clocks::check(sandbox)?;
     if sandbox.program.is_empty() {
         return Err(Error::config("program", "is empty"));
     }

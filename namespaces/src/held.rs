@@ -146,7 +146,7 @@ impl Held {
     /// # Errors
     /// As [`Child::namespace`].
     pub fn namespace(&self, which: Namespaces) -> Result<OwnedFd, Error> {
-        namespace::open(self.born.pid, self.born.pidfd.as_fd(), which)
+        namespace::open_of_held(self.born.pid, self.born.pidfd.as_fd(), which)
     }
 
     /// Starts the program, and returns when it has really started.

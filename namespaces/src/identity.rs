@@ -77,7 +77,7 @@ impl IdMap {
     /// `CAP_SYS_ADMIN` in it, as its owner has who made it.
     ///
     /// The child is user 0 and group 0 there before it does anything else, without supplementary groups where the namespace allows that; it makes the
-    /// sandbox's other namespaces in it. A new pid namespace is not among them: that takes one more process.
+    /// sandbox's other namespaces in it. A new pid or time namespace is not among them.
     ///
     /// Who is root in that namespace may be hostile: until its program starts, the child is a copy ([`Engine::Copy`](crate::Engine::Copy)) that nobody may trace.
     #[must_use]
@@ -280,8 +280,12 @@ impl Identity {
         let map = sandbox.namespaces.contains(Namespaces::USER).then(|| sandbox.user.as_ref().unwrap_or(&root));
         let wanted = sandbox.credentials.as_ref();
         if let Some(IdMap { kind: Kind::Join(name), .. }) = map {
-            if sandbox.namespaces.contains(Namespaces::PID) {
-                return Err(Error::config("pid namespace", "cannot be made in a user namespace that is joined"));
+            // The one takes another process, the other is entered before the user namespace is.
+            if sandbox.namespaces.intersects(Namespaces::PID | Namespaces::TIME) {
+                return Err(Error::config(
+                    "pid or time namespace",
+                    "cannot be made in a user namespace that is joined",
+                ));
             }
             return Ok(Identity { join: Some(names.number(name)?), maps: None, changes: Changes::joining(wanted)? });
         }

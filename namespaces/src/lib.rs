@@ -38,7 +38,7 @@
 //! | [`Scope`] | a user namespace in which the caller's own code runs as root: to mount an overlay, say, without privileges |
 //!
 //! Everything that needs memory is done when the [`Plan`] is made. A spawn is then one `clone3(2)` with `CLONE_VM`: the child
-//! shares the caller's memory, runs on a small guarded stack of its own and executes the list of system calls with
+//! shares the caller's memory, runs further down on its stack and executes the list of system calls with
 //! inline assembly: no allocation, no lock, no libc, whatever the other threads of the caller were doing.
 //! Because no page table is copied, a spawn takes as long from a program with an 8 GiB heap as from a small one.
 //! [`Plan::explain`] shows the list.
@@ -179,6 +179,7 @@ compile_error!("cofferdam-namespaces is for 64-bit Linux on x86_64 and aarch64")
 mod attributes;
 mod bind;
 mod child;
+mod clocks;
 mod closure;
 mod compile;
 mod engine;
@@ -190,6 +191,7 @@ mod hint;
 mod identity;
 mod idmap;
 mod limits;
+mod listing;
 mod mount;
 mod mounts;
 mod namespace;
@@ -211,12 +213,14 @@ mod sysctl;
 
 pub use attributes::{OomScoreAdj, Personality};
 pub use child::Child;
+pub use clocks::{Clock, ClockOffset};
 pub use engine::Engine;
 pub use error::{Error, ErrorKind};
 pub use fds::Fds;
 pub use held::Held;
 pub use identity::{Credentials, IdMap, IdRange};
 pub use limits::{Resource, Rlimit};
+pub use listing::{Listing, NamespaceId, NamespaceInfo};
 pub use mount::Mount;
 pub use plan::Plan;
 pub use program::Call;

@@ -86,6 +86,8 @@ pub(crate) struct Program {
     strings: Vec<CString>,
     words: Vec<Box<[AtomicU64]>>,
     slots: usize,
+    /// Files that the child has written to and not closed.
+    left_open: Vec<Slot>,
 }
 
 macro_rules! calls {
@@ -253,6 +255,18 @@ impl Program {
     pub(crate) fn slot(&mut self) -> Slot {
         self.slots += 1;
         Slot(SLOTS + self.slots - 1)
+    }
+
+    /// Notes that a file stays open for writing.
+    pub(crate) fn leaves_open(&mut self, file: Slot) {
+        self.left_open.push(file);
+    }
+
+    /// Closes such files: a mount with one cannot become read-only.
+    pub(crate) fn close_written(&mut self, step: Step) {
+        for file in std::mem::take(&mut self.left_open) {
+            self.call(step, "", Sys::close, [file.into()]);
+        }
     }
 
     /// How many slots a child needs.

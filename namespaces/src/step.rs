@@ -44,8 +44,8 @@ steps! {
     Prepare caller "prepare",
     /// Making the pipes for the child's standard streams.
     Pipe caller "make a pipe",
-    /// Getting a stack for the child.
-    Stack caller "get a stack for the child",
+    /// Getting memory for a copy of the caller: a page that both share, a stack for a closure.
+    Memory caller "get memory for the child",
     /// Holding back signals around the clone.
     BlockSignals caller "hold back signals",
     /// The clone itself, with its namespaces and its version 2 cgroup.
@@ -60,6 +60,8 @@ steps! {
     CgroupNamespace child "make a cgroup namespace",
     /// Saying how soon it is killed when memory is short.
     OomScore child "set the oom score",
+    /// Making a time namespace and setting its clocks.
+    Time child "set the clocks",
     /// Joining a user namespace that is there.
     JoinUser child "join the user namespace",
     /// Writing the user namespace's id maps, or waiting for the caller to do it; then being root inside.
@@ -104,6 +106,8 @@ steps! {
     Exec child "start the program",
     /// Opening one of its namespaces.
     Namespace caller "open a namespace",
+    /// Listing namespaces.
+    List caller "list namespaces",
     /// Running code in a [`Scope`](crate::Scope).
     Scope caller "work in the scope",
     /// Waiting for the process.

@@ -86,7 +86,7 @@ pub(crate) fn clone_task(
     task: &mut Task<'_>,
     birth: &Birth,
 ) -> Result<(), i32> {
-    let args = CloneArgs::new(namespaces, cgroup, stack, birth);
+    let args = CloneArgs::new(namespaces, cgroup, Some(stack), birth);
     // SAFETY: without CLONE_VM the child has copies of `task` and of the stack; `run_task` never returns.
     let result = unsafe { clone3(&raw const args, run_task, std::ptr::from_mut(task).cast()) };
     if result < 0 { Err(errno_of(result)) } else { Ok(()) }

@@ -4,7 +4,8 @@ use crate::faults::{fork, no_child_is_left};
 use crate::hold::threads_end;
 use crate::support::{output, program, read, refused, sh};
 use cofferdam_namespaces::{
-    Credentials, Engine, Error, ErrorKind, Fds, IdMap, IdRange, Namespaces, Plan, Sandbox, Scope, Stdio, Step,
+    Clock, ClockOffset, Credentials, Engine, Error, ErrorKind, Fds, IdMap, IdRange, Namespaces, Plan, Sandbox, Scope,
+    Stdio, Step,
 };
 use cofferdam_testkit::fault::{Action, Fault, Watch, Who, inject, record};
 use nix::errno::Errno;
@@ -53,9 +54,9 @@ pub(crate) fn several_ranges() {
 /// In every namespace at once, all owned by the user namespace, and with the right to change its own ids.
 pub(crate) fn ranges_with_all_namespaces() {
     let script = "mount -t tmpfs x /mnt && hostname inside && setpriv --reuid 7 --regid 8 --groups 9,10 \
-        grep -E '^(Uid|Gid|Groups):' /proc/self/status";
-    let sandbox = sh(script).namespaces(Namespaces::all());
-    assert_eq!(words(sandbox.user(strangers())), "Uid: 7 7 7 7 Gid: 8 8 8 8 Groups: 9 10");
+        grep -E '^(Uid|Gid|Groups):' /proc/self/status && grep boottime /proc/self/timens_offsets";
+    let sandbox = sh(script).namespaces(Namespaces::all()).clock_offset(Clock::Boottime, ClockOffset::new(1000, 0));
+    assert_eq!(words(sandbox.user(strangers())), "Uid: 7 7 7 7 Gid: 8 8 8 8 Groups: 9 10 boottime 1000 0");
 }
 
 pub(crate) fn credentials_are_the_programs() {
@@ -227,7 +228,8 @@ pub(crate) fn a_user_namespace_is_joined() {
     let user = prepared(IdMap::root());
     let number = File::from(user.try_clone().unwrap()).metadata().unwrap().ino();
     let script = format!("readlink /proc/self/ns/user; {IDS}; mount -t tmpfs x /mnt && hostname joined && hostname");
-    let sandbox = copied(&script).namespaces(Namespaces::all() - Namespaces::PID).stdout(Stdio::Pipe);
+    let sandbox =
+        copied(&script).namespaces(Namespaces::all() - Namespaces::PID - Namespaces::TIME).stdout(Stdio::Pipe);
     let plan = joining(sandbox, &user).unwrap();
     for _ in 0..3 {
         let mut child = plan.spawn().unwrap();
@@ -239,7 +241,10 @@ pub(crate) fn a_user_namespace_is_joined() {
         assert_eq!(words.last(), Some(&"joined"));
     }
     let error = joining(program("/bin/true").namespaces(Namespaces::PID), &user).unwrap_err();
-    assert_eq!((error.kind(), error.object().unwrap().to_str()), (ErrorKind::InvalidConfig, Some("pid namespace")));
+    assert_eq!(
+        (error.kind(), error.object().unwrap().to_str()),
+        (ErrorKind::InvalidConfig, Some("pid or time namespace"))
+    );
     let error = joining(Sandbox::new("/bin/true").engine(Engine::Shared), &user).unwrap_err();
     assert_eq!((error.kind(), error.object().unwrap().to_str()), (ErrorKind::InvalidConfig, Some("engine")));
     let no_namespace = fs::File::open("/dev/null").unwrap().into();

@@ -62,6 +62,13 @@ impl Subnet {
         }
     }
 
+    /// The last address that is in it.
+    pub(crate) fn last(self) -> IpAddr {
+        let after = bits(self.address) - self.prefix;
+        let rest = u128::MAX.checked_shl(after.into()).map_or(u128::MAX, |mask| !mask);
+        from_number(self.address, self.first_bits(self.address) | rest)
+    }
+
     /// The first address after the subnet's own, which the gateway has if nobody says otherwise.
     pub(crate) fn first_host(self) -> IpAddr {
         from_number(self.address, self.first_bits(self.address) | 1)

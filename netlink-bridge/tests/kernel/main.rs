@@ -3,6 +3,7 @@
 mod errors;
 mod fault;
 mod life;
+mod ports;
 mod rootless;
 mod shown;
 mod support;
@@ -47,6 +48,18 @@ fn main() -> ExitCode {
         root("attaching", fault::attaching),
         root("removing", fault::removing),
         root("messages_of_an_attach", fault::messages_of_an_attach),
+        root("out_under_the_hosts_address", ports::out_under_the_hosts_address),
+        root("published_to_the_outside", ports::published_to_the_outside),
+        root("published_to_the_host", ports::published_to_the_host),
+        root("published_to_the_network_itself", ports::published_to_the_network_itself),
+        root("published_at_one_address", ports::published_at_one_address),
+        root("a_range_and_a_taken_port", ports::a_range_and_a_taken_port),
+        root("a_neighbour_with_a_route", ports::a_neighbour_with_a_route),
+        root("two_networks_are_apart", ports::two_networks_are_apart),
+        root("containers_that_are_apart", ports::containers_that_are_apart),
+        root("an_internal_network", ports::an_internal_network),
+        root("the_hosts_loopback_is_closed", ports::the_hosts_loopback_is_closed),
+        root("udp_from_before", ports::udp_from_before),
         Test::new("among_its_containers", rootless::among_its_containers).needs(&[Need::Userns, Need::Veth]),
     ])
 }

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 /// Sends a line to a listener and gets it back.
-fn say(client: impl FnOnce() -> std::io::Result<TcpStream> + Send, listener: &TcpListener) -> std::io::Result<()> {
+pub(crate) fn say(client: impl FnOnce() -> std::io::Result<TcpStream> + Send, listener: &TcpListener) -> std::io::Result<()> {
     let mut client = client()?;
     let (mut server, _) = listener.accept()?;
     for stream in [&client, &server] {
@@ -23,7 +23,7 @@ fn say(client: impl FnOnce() -> std::io::Result<TcpStream> + Send, listener: &Tc
     Ok(())
 }
 
-fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
+pub(crate) fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
     TcpStream::connect_timeout(&to, PATIENCE)
 }
 

@@ -1,6 +1,6 @@
 //! An interface of a container in a network: as wanted, and the record of what was made.
 
-use crate::{Error, Host, Mac, NetworkSpec, PublishedPort, Subnet, attach, firewall, name};
+use crate::{AddressPool, Error, Holder, Host, Mac, NetworkSpec, PublishedPort, Subnet, attach, firewall, name};
 use std::net::IpAddr;
 
 /// An endpoint as wanted: plain data, nothing checked before it is used.
@@ -99,9 +99,14 @@ impl EndpointSpec {
         self
     }
 
-    /// The id that was given.
-    pub(crate) fn given_id(&self) -> Option<&str> {
-        self.id.as_deref()
+    pub(crate) fn holder(&self, network: &NetworkSpec) -> Result<Holder, Error> {
+        let id = self.id.clone().ok_or_else(|| Error::config("id", "is needed with a pool of addresses"))?;
+        Ok(Holder { id, owner: self.owner.clone().unwrap_or_else(|| network.owner.clone()) })
+    }
+
+    pub(crate) fn no_addresses(mut self) -> Self {
+        self.addresses.clear();
+        self
     }
 
     /// The addresses that were asked for.
@@ -160,6 +165,16 @@ impl Endpoint {
     pub fn detach(&self, host: &Host) -> Result<(), Error> {
         name::check_link("port", &self.port)?;
         attach::detach(host, self)
+    }
+
+    /// As [`detach`](Self::detach), and gives its addresses back to the pool that they are from.
+    ///
+    /// # Errors
+    /// As [`detach`](Self::detach) and [`AddressPool::give_back`].
+    pub fn detach_to(&self, pool: &impl AddressPool, host: &Host) -> Result<(), Error> {
+        self.detach(host)?;
+        // Only now: nobody else may get an address that somebody still uses.
+        pool.give_back(&self.id)
     }
 
     /// Its id.
@@ -268,7 +283,11 @@ impl Endpoint {
             port_mac,
             interface: spec.interface.clone(),
             mac,
-            gateways: if spec.default_route && !network.internal { gateways(network, &spec.addresses) } else { Vec::new() },
+            gateways: if spec.default_route && !network.internal {
+                gateways(network, &spec.addresses)
+            } else {
+                Vec::new()
+            },
             addresses,
             routes: spec.routes.clone(),
             ports: spec.ports.clone(),

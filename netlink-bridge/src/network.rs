@@ -3,7 +3,7 @@
 use crate::firewall::{Set, of_network};
 use crate::netlink::{Answers, Batch, Link};
 use crate::rules::{self, ElementChanges, Scope};
-use crate::{Change, Endpoint, EndpointSpec, Error, ErrorKind, Host, NetNs, NetworkSpec, Operation};
+use crate::{AddressPool, Change, Endpoint, EndpointSpec, Error, ErrorKind, Host, NetNs, NetworkSpec, Operation};
 use crate::{attach, name, sysctl};
 
 /// The MTU of Ethernet.
@@ -30,7 +30,7 @@ impl Network {
     ///
     /// # Errors
     /// [`InvalidConfig`](ErrorKind::InvalidConfig); [`Foreign`](ErrorKind::Foreign) if the name is another link's, or the table `cofferdam` somebody
-    /// else's; [`Refused`](ErrorKind::Refused) by the kernel, [`Unsupported`](ErrorKind::Unsupported) if it has no `nf_tables`. A bridge that was
+    /// else's; [`AlreadyExists`](ErrorKind::AlreadyExists) if the bridge is new and the host has a route into one of its subnets; [`Refused`](ErrorKind::Refused) by the kernel, [`Unsupported`](ErrorKind::Unsupported) if it has no `nf_tables`. A bridge that was
     /// made is gone again.
     pub fn create(host: &Host, spec: &NetworkSpec) -> Result<Self, Error> {
         spec.check()?;
@@ -51,7 +51,8 @@ impl Network {
         let link = link.map_err(|error| if is_new { undo(host, spec, error) } else { error })?;
         let mut network = Network::found(host, spec, link, Operation::CreateBridge)?;
         network.mtu = mtu;
-        match network.set_up() {
+        let free = if is_new { network.refuse_routes() } else { Ok(()) };
+        match free.and_then(|()| network.set_up()) {
             Ok(settings) => network.settings = settings,
             Err(error) => return Err(if is_new { network.undo(error) } else { error }),
         }
@@ -79,6 +80,30 @@ impl Network {
     #[doc(alias("connect", "veth"))]
     pub fn attach(&self, netns: &NetNs, endpoint: &EndpointSpec) -> Result<Endpoint, Error> {
         attach::attach(self, netns, endpoint)
+    }
+
+    /// As [`attach`](Self::attach), with an address of a pool in each subnet that the spec has none of. It needs an
+    /// [`id`](EndpointSpec::id), by which the pool knows who has them.
+    ///
+    /// # Errors
+    /// As [`attach`](Self::attach) and [`AddressPool::take`]. No address is kept.
+    #[doc(alias = "IPAM")]
+    pub fn attach_from(
+        &self,
+        pool: &impl AddressPool,
+        netns: &NetNs,
+        endpoint: &EndpointSpec,
+    ) -> Result<Endpoint, Error> {
+        let holder = endpoint.holder(&self.spec)?;
+        let taken = pool.take(&self.spec.wanted_addresses(endpoint), &holder)?;
+        let spec = taken.addresses.into_iter().fold(endpoint.clone().no_addresses(), EndpointSpec::address);
+        self.attach(netns, &spec).map_err(|error| {
+            // What it had before is an endpoint's that is still there, or was not detached with the pool.
+            match if taken.new { pool.give_back(&holder.id) } else { Ok(()) } {
+                Ok(()) => error,
+                Err(_) => error.leaving(format!("addresses of {}", holder.id)),
+            }
+        })
     }
 
     /// What [`create`](Self::create) has changed of the host's settings: values below `/proc/sys/net`. Nothing for one that was opened.
@@ -153,7 +178,12 @@ impl Network {
         Network { host: host.clone(), spec: spec.clone(), index: 0, mtu: 0, settings: Vec::new() }
     }
 
-    pub(crate) fn found(host: &Host, spec: &NetworkSpec, link: Option<Link>, operation: Operation) -> Result<Self, Error> {
+    pub(crate) fn found(
+        host: &Host,
+        spec: &NetworkSpec,
+        link: Option<Link>,
+        operation: Operation,
+    ) -> Result<Self, Error> {
         let failed = |kind, words| Error::words(kind, operation, words).about(&spec.name);
         let link = link.ok_or_else(|| failed(ErrorKind::NotFound, "there is no such link"))?;
         if !spec.is(&link) {
@@ -175,6 +205,25 @@ impl Network {
         }
         self.host.session().run(batch)?.all_there()?;
         sysctl::set(&self.host, &sysctl::of_network(&self.spec))
+    }
+
+    /// Refuses a network whose subnets the host already reaches in another way.
+    fn refuse_routes(&self) -> Result<(), Error> {
+        for v4 in [true, false].into_iter().filter(|v4| self.spec.has_family(*v4)) {
+            let mut batch = Batch::new();
+            batch.list_routes(Operation::CreateBridge, v4);
+            let routes = self.host.session().run(batch)?.routes()?;
+            // By the bridge itself: another thread has set it up in between.
+            let others = routes.iter().filter(|route| route.leads_to_a_subnet() && route.link != Some(self.index));
+            for route in others {
+                if let Some(subnet) = self.spec.subnets.iter().find(|subnet| subnet.overlaps(route.to)) {
+                    let words = "the host already has a route into this subnet";
+                    let error = Error::words(ErrorKind::AlreadyExists, Operation::CreateBridge, words);
+                    return Err(error.about(format!("{subnet}, by {}", route.to)));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn write_rules(&self) -> Result<(), Error> {
@@ -257,7 +306,6 @@ fn undo(host: &Host, spec: &NetworkSpec, error: Error) -> Error {
         Err(_) => error.leaving(&spec.name),
     }
 }
-
 
 /// The MTU of the link by which the host reaches what is far away; nothing if it reaches nothing.
 fn way_out_mtu(host: &Host) -> Result<Option<u32>, Error> {

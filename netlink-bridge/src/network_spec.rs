@@ -9,6 +9,7 @@ use std::net::IpAddr;
 /// The methods take and return the spec, so that they chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[expect(clippy::struct_excessive_bools, reason = "they are set by name, and each is a question of its own")]
 pub struct NetworkSpec {
     pub(crate) name: String,
     pub(crate) owner: String,
@@ -207,7 +208,7 @@ impl NetworkSpec {
         while let Some((subnet, others)) = rest.split_first() {
             let why = if subnet.network() != subnet.address() {
                 "has bits after its prefix"
-            } else if others.iter().any(|o| o.contains(subnet.address()) || subnet.contains(o.address())) {
+            } else if others.iter().any(|other| other.overlaps(*subnet)) {
                 "overlaps with another subnet"
             } else if !subnet.can_be_host(self.gateway_in(*subnet)) {
                 "has no such gateway"

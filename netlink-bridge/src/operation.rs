@@ -62,6 +62,10 @@ operations! {
     Unpublish "take back a port",
     /// Reading or writing a setting of the host, below `/proc/sys/net`.
     SetSysctl "set up the host",
+    /// Taking or giving back an address of a pool.
+    TakeAddress "keep the addresses",
+    /// Writing a file of names for a container.
+    WriteNames "write the names",
     /// Comparing what there is with what should be.
     Inspect "look at the network",
     /// Deleting the two ends of an endpoint.

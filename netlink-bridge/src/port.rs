@@ -139,7 +139,9 @@ impl PublishedPort {
             "goes beyond port 65535"
         } else {
             match self.address {
-                Some(IpAddr::V6(address)) if address.is_loopback() => "cannot be published at ::1: the kernel does not route it",
+                Some(IpAddr::V6(address)) if address.is_loopback() => {
+                    "cannot be published at ::1: the kernel does not route it"
+                }
                 Some(IpAddr::V4(address)) if address.is_loopback() && !loopback => {
                     "is at the host's loopback, which the network does not allow"
                 }
@@ -238,8 +240,23 @@ mod tests {
             assert_eq!(text.parse::<PublishedPort>().unwrap().to_string(), shown);
         }
         for text in [
-            "", "80", ":80", "80:", "0:80", "80:0", "8080:80/icmp", "8080:80/", "1-2:3", "2-1:2-1", "65536:1", "+1:1",
-            "fd00::1:53:53", "host:1:1", "1:1:1", "1.2.3.4:1:2:3", "01:1",
+            "",
+            "80",
+            ":80",
+            "80:",
+            "0:80",
+            "80:0",
+            "8080:80/icmp",
+            "8080:80/",
+            "1-2:3",
+            "2-1:2-1",
+            "65536:1",
+            "+1:1",
+            "fd00::1:53:53",
+            "host:1:1",
+            "1:1:1",
+            "1.2.3.4:1:2:3",
+            "01:1",
         ] {
             assert!(text.parse::<PublishedPort>().is_err(), "{text}");
         }

@@ -67,7 +67,7 @@ pub(crate) fn has_table(host: &Host, operation: Operation) -> Result<bool, Error
     batch.find_table(operation);
     match host.netfilter()?.run(batch)?.table()? {
         None => Ok(false),
-        Some(comment) if comment.as_deref() == Some(TABLE_COMMENT) => Ok(true),
+        Some(comment) if comment == TABLE_COMMENT => Ok(true),
         Some(_) => {
             let words = "the table belongs to somebody else, or to another version of this crate";
             Err(Error::words(ErrorKind::Foreign, operation, words).about(TABLE))
@@ -154,7 +154,7 @@ pub(crate) fn remove_table_unless_used(host: &Host, operation: Operation) -> Res
         if !has_table(host, operation)? || !list(host, operation, &[Set::Networks])?.is_empty() {
             return Ok(());
         }
-        let batch = Batch::transaction(operation, generation, |t| t.delete_table());
+        let batch = Batch::transaction(operation, generation, |t: &mut Transaction<'_>| t.delete_table());
         match host.netfilter()?.run(batch)?.all() {
             Err(error) if error.raw_os_error() == Some(ERESTART) => {}
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(()),

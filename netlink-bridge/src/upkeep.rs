@@ -33,7 +33,7 @@ impl Network {
             changes.extend(rule_changes(host)?);
             changes.extend(described(&element_changes(host, spec, endpoints)?));
         }
-        changes.extend(port_changes(host, bridge.as_ref(), endpoints)?.into_iter().map(|(change, _)| change));
+        changes.extend(port_changes(host, bridge.as_ref(), endpoints)?.into_iter().map(|port| port.change));
         Ok(changes)
     }
 
@@ -70,7 +70,9 @@ impl Network {
         let changes = Network::plan(host, spec, endpoints)?;
         let network = Network::create(host, spec)?;
         let bridge = link(host, &spec.name)?;
-        for (endpoint, index) in port_changes(host, bridge.as_ref(), endpoints)?.into_iter().filter_map(|(_, port)| port) {
+        for (endpoint, index) in
+            port_changes(host, bridge.as_ref(), endpoints)?.into_iter().filter_map(|port| port.to_set_up)
+        {
             network.set_up_port(endpoint, index, true)?;
         }
         if spec.rules {
@@ -97,7 +99,9 @@ impl Network {
         ports.retain(|port| port.group == group && port.kind.as_deref() == Some("veth"));
         let (stay, go): (Vec<_>, Vec<_>) = ports.into_iter().partition(|port| {
             // One with somebody else's words on it is no longer ours.
-            port.alias.as_deref().map_or_else(|| keep(None), |alias| name::owner(alias).is_none_or(|owner| keep(Some(owner))))
+            port.alias
+                .as_deref()
+                .map_or_else(|| keep(None), |alias| name::owner(alias).is_none_or(|owner| keep(Some(owner))))
         });
         self.delete_ports(&go)?;
         let stay: HashSet<_> = stay.iter().map(|port| (port.name.as_str(), port.mac)).collect();
@@ -128,7 +132,8 @@ impl Network {
 
 /// As changes that are told.
 fn described(changes: &ElementChanges) -> Vec<Change> {
-    let remove = changes.remove.iter().map(|e| Change::RemoveElement { set: e.set.name().into(), element: e.to_string() });
+    let remove =
+        changes.remove.iter().map(|e| Change::RemoveElement { set: e.set.name().into(), element: e.to_string() });
     let add = changes.add.iter().map(|e| Change::AddElement { set: e.set.name().into(), element: e.to_string() });
     remove.chain(add).collect()
 }
@@ -196,22 +201,29 @@ fn element_changes(host: &Host, spec: &NetworkSpec, endpoints: &[Endpoint]) -> R
     Ok(changes)
 }
 
-/// What is wrong with the host's ends: with the endpoint and the port's index, where there is a port.
+/// What is wrong with a host's end, and the endpoint and the port's index if there is a port.
+struct PortChange<'e> {
+    change: Change,
+    to_set_up: Option<(&'e Endpoint, u32)>,
+}
+
+/// What is wrong with the host's ends.
 fn port_changes<'e>(
     host: &Host,
     bridge: Option<&Link>,
     endpoints: &'e [Endpoint],
-) -> Result<Vec<(Change, Option<(&'e Endpoint, u32)>)>, Error> {
+) -> Result<Vec<PortChange<'e>>, Error> {
     let mut changes = Vec::new();
     for endpoint in endpoints {
         let port = link(host, endpoint.port())?.filter(|port| port.mac == Some(endpoint.port_mac()));
         let Some(port) = port else {
-            changes.push((Change::LostEndpoint { id: endpoint.id().into() }, None));
+            changes.push(PortChange { change: Change::LostEndpoint { id: endpoint.id().into() }, to_set_up: None });
             continue;
         };
         let is_on = bridge.is_some_and(|bridge| port.bridge == Some(bridge.index));
         if !is_on || !port.is_up || port.alias != Some(endpoint.alias()) {
-            changes.push((Change::SetUpLink { link: port.name }, Some((endpoint, port.index))));
+            let change = Change::SetUpLink { link: port.name };
+            changes.push(PortChange { change, to_set_up: Some((endpoint, port.index)) });
         }
     }
     Ok(changes)

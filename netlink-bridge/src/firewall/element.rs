@@ -165,7 +165,10 @@ impl Element {
 
     /// Whether this is what was found, whoever made it.
     pub(crate) fn is(&self, found: &Stored) -> bool {
-        self.key == found.key && self.end == found.end && self.data == found.data && found.tag.as_ref() == Some(&self.tag)
+        self.key == found.key
+            && self.end == found.end
+            && self.data == found.data
+            && found.tag.as_ref() == Some(&self.tag)
     }
 }
 
@@ -250,10 +253,7 @@ mod tests {
             (element(Some("2001:db8::1"), "fd00::2"), "2001:db8::1 . udp . 53 : fd00::2 . 5353"),
             (Element::of_bridge(Set::Networks, "br0", String::new()), "br0"),
             (Element::of_bridge(Set::Together, "abcdefghijklmno", String::new()), "abcdefghijklmno . abcdefghijklmno"),
-            (
-                Element::of_subnet("br0", "10.0.0.0/8".parse().unwrap(), String::new()),
-                "br0 . 10.0.0.0-10.255.255.255",
-            ),
+            (Element::of_subnet("br0", "10.0.0.0/8".parse().unwrap(), String::new()), "br0 . 10.0.0.0-10.255.255.255"),
             (Element::of_subnet("br0", "fd00::/127".parse().unwrap(), String::new()), "br0 . fd00::-fd00::1"),
         ] {
             assert_eq!(element.to_string(), words);

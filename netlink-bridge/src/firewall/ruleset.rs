@@ -198,13 +198,21 @@ pub(crate) const RULES: &[Rule] = &[
         "ports at one address, IPv4",
         &[FAMILY, IS_IPV4, Payload(1, 16, 4, 1), protocol(9), port(10), To(Set::Ports4At), Dnat(2, 9)],
     ),
-    rule("publish", "ports at any address, IPv4", &[FAMILY, IS_IPV4, protocol(1), port(9), To(Set::Ports4), Dnat(2, 9)]),
+    rule(
+        "publish",
+        "ports at any address, IPv4",
+        &[FAMILY, IS_IPV4, protocol(1), port(9), To(Set::Ports4), Dnat(2, 9)],
+    ),
     rule(
         "publish",
         "ports at one address, IPv6",
         &[FAMILY, IS_IPV6, Payload(1, 24, 16, 1), protocol(2), port(13), To(Set::Ports6At), Dnat(10, 2)],
     ),
-    rule("publish", "ports at any address, IPv6", &[FAMILY, IS_IPV6, protocol(1), port(9), To(Set::Ports6), Dnat(10, 2)]),
+    rule(
+        "publish",
+        "ports at any address, IPv6",
+        &[FAMILY, IS_IPV6, protocol(1), port(9), To(Set::Ports6), Dnat(10, 2)],
+    ),
     rule("prerouting", "what comes to the host", &[DestinationType(1), IS_LOCAL, PUBLISH]),
     rule("output", "what the host itself sends to itself", &[DestinationType(1), IS_LOCAL, PUBLISH]),
     rule("forward", "answers", &[STATE, KNOWN, IS_SET, ACCEPT]),

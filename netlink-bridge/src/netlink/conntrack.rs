@@ -123,7 +123,8 @@ mod tests {
         let tuple = [8, 0, 2, 0x80, 5, 0, 1, 0, 17, 0, 0, 0, 6, 0, 3, 0, 0, 53, 0, 0];
         let mut tuple = tuple.to_vec();
         tuple[0] = 20;
-        let sent = Connection { family: 2, protocol: 17, to_port: 53, status: 0, tuple, id: vec![1, 2, 3, 4], zone: None };
+        let sent =
+            Connection { family: 2, protocol: 17, to_port: 53, status: 0, tuple, id: vec![1, 2, 3, 4], zone: None };
         batch.forget(Operation::Publish, &sent);
         let bytes = batch.number(1).to_vec();
         assert_eq!(connection(&bytes[16..]).unwrap(), sent);

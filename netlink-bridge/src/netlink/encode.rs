@@ -83,7 +83,13 @@ impl Batch {
     }
 
     /// Adds the mark of a transaction's begin or end.
-    pub(super) fn mark(&mut self, kind: Kind, about: (Operation, &str), body: &[u8], fill: impl FnOnce(&mut Message<'_>)) {
+    pub(super) fn mark(
+        &mut self,
+        kind: Kind,
+        about: (Operation, &str),
+        body: &[u8],
+        fill: impl FnOnce(&mut Message<'_>),
+    ) {
         self.any_message(kind, about, body, true, fill);
     }
 

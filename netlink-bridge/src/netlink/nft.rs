@@ -1,4 +1,4 @@
-//! The messages of nf_tables that this crate sends, and those that it reads. What they say is decided in [`crate::firewall`].
+//! The messages of `nf_tables` that this crate sends, and those that it reads. What they say is decided in [`crate::firewall`].
 
 use super::decode::{Malformed, attributes, string, take_u32};
 use super::encode::{Attribute, Batch, Kind, Message, flag};
@@ -13,7 +13,7 @@ define_attributes! {
     NFTA_HOOK_HOOKNUM = 1 NFTA_HOOK_PRIORITY = 2
     NFTA_RULE_TABLE = 1 NFTA_RULE_CHAIN = 2 NFTA_RULE_EXPRESSIONS = 4 NFTA_RULE_USERDATA = 7
     NFTA_SET_TABLE = 1 NFTA_SET_NAME = 2 NFTA_SET_FLAGS = 3 NFTA_SET_KEY_TYPE = 4 NFTA_SET_KEY_LEN = 5
-    NFTA_SET_DATA_TYPE = 6 NFTA_SET_DATA_LEN = 7 NFTA_SET_DESC = 9 NFTA_SET_ID = 10
+    NFTA_SET_DATA_TYPE = 6 NFTA_SET_DATA_LEN = 7 NFTA_SET_DESC = 9 NFTA_SET_ID = 10 NFTA_SET_USERDATA = 13
     NFTA_SET_DESC_CONCAT = 2 NFTA_SET_FIELD_LEN = 1
     NFTA_SET_ELEM_LIST_TABLE = 1 NFTA_SET_ELEM_LIST_SET = 2 NFTA_SET_ELEM_LIST_ELEMENTS = 3
     NFTA_SET_ELEM_KEY = 1 NFTA_SET_ELEM_DATA = 2 NFTA_SET_ELEM_USERDATA = 6 NFTA_SET_ELEM_KEY_END = 10
@@ -54,6 +54,11 @@ const GET_GENERATION: Kind = ask(16, "NFT_MSG_GETGEN", 0, 15);
 
 /// In one message: an attribute's length is a number of 16 bits.
 const ELEMENTS_PER_MESSAGE: usize = 200;
+
+/// For `nft(8)`, which could not show the names of links otherwise: the type of such a key, and that its bytes are as they are.
+const IFNAME: u32 = 41;
+const KEY_BYTE_ORDER: u8 = 0;
+const HOST_ORDER: u8 = 1;
 
 /// Before a comment in user data: what it is, in the numbers of each kind of thing that has one.
 const COMMENT: u8 = 0;
@@ -197,6 +202,9 @@ impl Transaction<'_> {
                 m.be32(NFTA_SET_DATA_LEN, data.length);
             }
             m.be32(NFTA_SET_ID, number);
+            if key.kind == IFNAME {
+                m.bytes(NFTA_SET_USERDATA, &[KEY_BYTE_ORDER, 4, HOST_ORDER, 0, 0, 0]);
+            }
             if let Some(parts) = set.ranges() {
                 m.nested(NFTA_SET_DESC, |m| {
                     m.nested(NFTA_SET_DESC_CONCAT, |m| {
@@ -295,10 +303,11 @@ fn comment(user_data: &[u8]) -> Option<String> {
 }
 
 impl Answers {
-    /// The comment of the table that the only message asked for: `None` if there is no table.
-    pub(crate) fn table(self) -> Result<Option<Option<String>>, Error> {
+    /// The comment of the table that the only message asked for, empty if it has none: `None` if there is no table.
+    pub(crate) fn table(self) -> Result<Option<String>, Error> {
         self.one(&[libc::ENOENT], |payload| {
-            Ok(value(payload.get(4..).ok_or(Malformed)?, NFTA_TABLE_USERDATA)?.and_then(comment))
+            let user_data = value(payload.get(4..).ok_or(Malformed)?, NFTA_TABLE_USERDATA)?;
+            Ok(user_data.and_then(comment).unwrap_or_default())
         })
     }
 
@@ -422,7 +431,13 @@ mod tests {
 
     #[test]
     fn elements_are_read_as_they_are_written() {
-        let element = |n: u8| Element { set: Set::Ports4, key: vec![n; 8], end: None, data: Some(vec![n; 8]), tag: format!("tag {n}") };
+        let element = |n: u8| Element {
+            set: Set::Ports4,
+            key: vec![n; 8],
+            end: None,
+            data: Some(vec![n; 8]),
+            tag: format!("tag {n}"),
+        };
         let all: Vec<_> = (0..205).map(element).collect();
         let mut batch = Batch::transaction(Operation::Publish, None, |t| t.add(&all));
         let bytes = batch.number(7).to_vec();
@@ -430,7 +445,9 @@ mod tests {
         assert_eq!(messages.len(), 4, "begin, 200, 5, end");
         let read: Vec<_> = messages[1..3].iter().flat_map(|m| stored(m.payload).unwrap()).collect();
         assert_eq!(read.len(), 205);
-        assert!(read.iter().zip(&all).all(|(read, wrote)| (&read.key, read.tag.as_ref()) == (&wrote.key, Some(&wrote.tag))));
+        assert!(
+            read.iter().zip(&all).all(|(read, wrote)| (&read.key, read.tag.as_ref()) == (&wrote.key, Some(&wrote.tag)))
+        );
         // The kernel says which one it objects to by where it begins.
         let sent = &batch.sent()[2];
         assert_eq!(sent.object_at(None), all[200].to_string());

@@ -222,7 +222,11 @@ impl Answers {
     }
 
     /// What the only message asked for; `None` if there is none, which the kernel says by one of these errnos.
-    pub(super) fn one<T>(self, none: &[i32], parse: impl Fn(&[u8]) -> Result<T, Malformed>) -> Result<Option<T>, Error> {
+    pub(super) fn one<T>(
+        self,
+        none: &[i32],
+        parse: impl Fn(&[u8]) -> Result<T, Malformed>,
+    ) -> Result<Option<T>, Error> {
         let Some(answer) = self.0.into_iter().next() else {
             return Ok(None);
         };

@@ -147,7 +147,12 @@ pub(crate) fn published_to_the_network_itself() {
     let (host, network) = create(&forwarding());
     let (netns, endpoint) = publishing(&network, 2, &["8080:80"]);
     let other = container(&network, 3);
-    let ways = [(v4(2), outside_v4(1), true), (v6(2), outside_v6(1), true), (v4(2), outside_v4(1), false), (v6(2), outside_v6(1), false)];
+    let ways = [
+        (v4(2), outside_v4(1), true),
+        (v6(2), outside_v6(1), true),
+        (v4(2), outside_v4(1), false),
+        (v6(2), outside_v6(1), false),
+    ];
     for (container, public, seen) in ways {
         bridged_packets_are_seen(seen);
         let listener = listen(&netns, container, 80);
@@ -198,7 +203,11 @@ pub(crate) fn a_range_and_a_taken_port() {
         match (network.attach(&second, &wanted), before) {
             (Ok(endpoint), None) => endpoint.detach(&host).unwrap(),
             (Err(error), Some(before)) => {
-                assert_eq!((error.kind(), error.raw_os_error()), (ErrorKind::AlreadyExists, Some(libc::EEXIST)), "{error}");
+                assert_eq!(
+                    (error.kind(), error.raw_os_error()),
+                    (ErrorKind::AlreadyExists, Some(libc::EEXIST)),
+                    "{error}"
+                );
                 assert_eq!(error.object(), Some("tcp . 9500 : 10.88.0.3 . 80"), "{error}");
                 assert_eq!(&nft("-s list table inet cofferdam"), before);
                 assert_eq!(within(&second, crate::support::links), ["lo"]);
@@ -279,7 +288,7 @@ pub(crate) fn containers_that_are_apart() {
     for port in [first.1.port(), second.1.port()] {
         run_ip(&format!("link set {port} type bridge_slave isolated off"));
     }
-    reach().unwrap();
+    within(&second.0, || connect((v4(2), 22).into())).unwrap();
     finish(&host, &network, &[first.1, second.1]);
 }
 

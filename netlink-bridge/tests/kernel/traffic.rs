@@ -8,7 +8,10 @@ use std::thread;
 use std::time::Duration;
 
 /// Sends a line to a listener and gets it back.
-pub(crate) fn say(client: impl FnOnce() -> std::io::Result<TcpStream> + Send, listener: &TcpListener) -> std::io::Result<()> {
+pub(crate) fn say(
+    client: impl FnOnce() -> std::io::Result<TcpStream> + Send,
+    listener: &TcpListener,
+) -> std::io::Result<()> {
     let mut client = client()?;
     let (mut server, _) = listener.accept()?;
     for stream in [&client, &server] {

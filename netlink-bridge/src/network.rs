@@ -310,7 +310,7 @@ fn undo(host: &Host, spec: &NetworkSpec, error: Error) -> Error {
 /// The MTU of the link by which the host reaches what is far away; nothing if it reaches nothing.
 fn way_out_mtu(host: &Host) -> Result<Option<u32>, Error> {
     // Addresses that are kept for documentation: whatever route leads there is the default route.
-    for far in [std::net::IpAddr::from([192, 0, 2, 1]), [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into()] {
+    for far in [std::net::IpAddr::from([203, 0, 113, 1]), [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into()] {
         let mut batch = Batch::new();
         batch.find_route(Operation::FindWayOut, far);
         if let Some(link) = host.session().run(batch)?.way_out()? {

@@ -205,8 +205,9 @@ impl Answers {
 
     /// As [`all`](Self::all), but it does not matter if something is not there any more.
     pub(crate) fn all_gone(self) -> Result<(), Error> {
+        let gone = |e: &Error| matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENODEV));
         let verdicts = self.0.into_iter().filter_map(|answer| answer.verdict);
-        verdicts.filter(|verdict| !matches!(verdict, Err(e) if e.raw_os_error() == Some(libc::ENOENT))).collect()
+        verdicts.filter(|verdict| !matches!(verdict, Err(e) if gone(e))).collect()
     }
 
     /// The verdict on the first message, and what the second asked for.

@@ -3,11 +3,13 @@
 mod errors;
 mod fault;
 mod life;
+mod pool;
 mod ports;
 mod rootless;
 mod shown;
 mod support;
 mod traffic;
+mod upkeep;
 
 use cofferdam_testkit::{Need, Test, run};
 use std::process::ExitCode;
@@ -15,6 +17,9 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(rootless::INSIDE) {
         return rootless::inside();
+    }
+    if std::env::args().nth(1).as_deref() == Some(pool::CROWD) {
+        return pool::crowd();
     }
     let root = |name, run| Test::new(name, run).needs(&[Need::Root, Need::Veth]);
     run(&[
@@ -60,6 +65,15 @@ fn main() -> ExitCode {
         root("an_internal_network", ports::an_internal_network),
         root("the_hosts_loopback_is_closed", ports::the_hosts_loopback_is_closed),
         root("udp_from_before", ports::udp_from_before),
+        root("golden_rulesets", upkeep::golden_rulesets),
+        root("mended", upkeep::mended),
+        root("others_in_the_way", upkeep::others_in_the_way),
+        root("left_by_the_dead", upkeep::left_by_the_dead),
+        root("all_at_once", upkeep::all_at_once),
+        root("a_subnet_that_is_taken", upkeep::a_subnet_that_is_taken),
+        root("routes_and_mtu", upkeep::routes_and_mtu),
+        root("a_crowd_with_addresses", pool::a_crowd_with_addresses),
+        root("a_pool_that_is_full", pool::a_pool_that_is_full),
         Test::new("among_its_containers", rootless::among_its_containers).needs(&[Need::Userns, Need::Veth]),
     ])
 }

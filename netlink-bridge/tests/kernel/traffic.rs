@@ -30,6 +30,13 @@ pub(crate) fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
     TcpStream::connect_timeout(&to, PATIENCE)
 }
 
+/// From one container to another, which has this number.
+pub(crate) fn reach(from: &NetNs, to: &NetNs, number: u8) {
+    let listener = within(to, || TcpListener::bind(at(v4(number))).expect("listens"));
+    let address = listener.local_addr().expect("an address");
+    within(from, || say(|| connect(address), &listener)).expect("talks");
+}
+
 pub(crate) fn tcp_between_containers() {
     let (host, network) = network();
     let (a, b) = (container(&network, 2), container(&network, 3));

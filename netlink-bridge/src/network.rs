@@ -46,7 +46,8 @@ impl Network {
         let is_new = match created {
             Ok(()) => true,
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) => false,
-            Err(error) => return Err(error),
+            // Whether it was made, a look tells.
+            Err(error) => return Err(undo(host, spec, error)),
         };
         let link = link.map_err(|error| if is_new { undo(host, spec, error) } else { error })?;
         let mut network = Network::found(host, spec, link, Operation::CreateBridge)?;

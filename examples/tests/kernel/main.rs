@@ -1,5 +1,6 @@
 //! The examples against the real kernel: that they do what they say, and leave nothing behind.
 
+mod bridge_net;
 mod containers;
 mod endings;
 mod figures;
@@ -12,7 +13,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 fn main() -> ExitCode {
-    run(&[busyloop_limit(), run_image()].concat())
+    run(&[busyloop_limit(), run_image(), bridge_net()].concat())
+}
+
+fn bridge_net() -> Vec<Test> {
+    let needs = [Need::Program(bridge_net::PROGRAM), Need::Root, Need::Veth];
+    vec![Test::new("every_command", bridge_net::every_command).needs(&needs)]
 }
 
 fn busyloop_limit() -> Vec<Test> {

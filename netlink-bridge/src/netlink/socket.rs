@@ -151,7 +151,7 @@ impl<'a> Desk<'a> {
             self.interrupted |= sent.dump && message.flags & NLM_F_DUMP_INTR != 0;
             let verdict = match message.kind {
                 NOOP => continue,
-                ERROR => Verdict::parse(message.flags, message.payload, true)?,
+                ERROR => hook::replaced(Verdict::parse(message.flags, message.payload, true)?),
                 DONE if sent.dump => Verdict::parse(message.flags, message.payload, false)?,
                 reply if reply == sent.reply => {
                     answer.replies.push(message.payload.to_vec());
@@ -167,6 +167,24 @@ impl<'a> Desk<'a> {
             self.open = if sent.mark { 0 } else { self.open.saturating_sub(1) };
         }
         Ok(())
+    }
+}
+
+/// The one place at which tests can replace the kernel's answers.
+mod hook {
+    use super::Verdict;
+
+    #[cfg(not(feature = "test-hooks"))]
+    pub(super) fn replaced(verdict: Verdict) -> Verdict {
+        verdict
+    }
+
+    #[cfg(feature = "test-hooks")]
+    pub(super) fn replaced(mut verdict: Verdict) -> Verdict {
+        if let Some(errno) = crate::test_hooks::next_answer() {
+            verdict.errno = errno;
+        }
+        verdict
     }
 }
 

@@ -18,11 +18,21 @@ fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(rootless::INSIDE) {
         return rootless::inside();
     }
-    if std::env::args().nth(1).as_deref() == Some(pool::CROWD) {
-        return pool::crowd();
+    match std::env::args().nth(1).as_deref() {
+        Some(pool::CROWD) => return pool::crowd(),
+        Some(fault::KILLED) => return fault::killed(),
+        _ => {}
     }
-    let root = |name, run| Test::new(name, run).needs(&[Need::Root, Need::Veth]);
-    run(&[
+    run(&[links(), rules(), rootless()].concat())
+}
+
+fn root(name: &'static str, run: fn()) -> Test {
+    Test::new(name, run).needs(&[Need::Root, Need::Veth])
+}
+
+/// Bridges, and containers connected to them.
+fn links() -> Vec<Test> {
+    vec![
         root("tcp_between_containers", traffic::tcp_between_containers),
         root("udp_between_containers", traffic::udp_between_containers),
         root("container_and_gateway", traffic::container_and_gateway),
@@ -53,6 +63,12 @@ fn main() -> ExitCode {
         root("attaching", fault::attaching),
         root("removing", fault::removing),
         root("messages_of_an_attach", fault::messages_of_an_attach),
+    ]
+}
+
+/// What gets through; what is kept, compared and brought back.
+fn rules() -> Vec<Test> {
+    vec![
         root("out_under_the_hosts_address", ports::out_under_the_hosts_address),
         root("published_to_the_outside", ports::published_to_the_outside),
         root("published_to_the_host", ports::published_to_the_host),
@@ -65,6 +81,9 @@ fn main() -> ExitCode {
         root("an_internal_network", ports::an_internal_network),
         root("the_hosts_loopback_is_closed", ports::the_hosts_loopback_is_closed),
         root("udp_from_before", ports::udp_from_before),
+        root("answers_to_creating", fault::answers_to_creating),
+        root("answers_to_attaching", fault::answers_to_attaching),
+        root("killed_while_attaching", fault::killed_while_attaching),
         root("golden_rulesets", upkeep::golden_rulesets),
         root("mended", upkeep::mended),
         root("others_in_the_way", upkeep::others_in_the_way),
@@ -74,6 +93,9 @@ fn main() -> ExitCode {
         root("routes_and_mtu", upkeep::routes_and_mtu),
         root("a_crowd_with_addresses", pool::a_crowd_with_addresses),
         root("a_pool_that_is_full", pool::a_pool_that_is_full),
-        Test::new("among_its_containers", rootless::among_its_containers).needs(&[Need::Userns, Need::Veth]),
-    ])
+    ]
+}
+
+fn rootless() -> Vec<Test> {
+    vec![Test::new("among_its_containers", rootless::among_its_containers).needs(&[Need::Userns, Need::Veth])]
 }

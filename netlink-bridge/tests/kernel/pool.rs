@@ -1,9 +1,7 @@
 //! Addresses out of a file: many at once, killed at any point, full.
 
 use crate::support::{clean_up, links, network, nft};
-use cofferdam_netlink_bridge::{
-    AddressPool, EndpointSpec, ErrorKind, FilePool, Host, NetNs, Network, NetworkSpec, PublishedPort,
-};
+use cofferdam_netlink_bridge::{EndpointSpec, ErrorKind, FilePool, Host, NetNs, Network, NetworkSpec, PublishedPort};
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -33,7 +31,7 @@ fn attach_many(pool: &FilePool, network: &Network, process: u16) {
                         EndpointSpec::new().id(format!("box-{number}")).publish(PublishedPort::new(10000 + number, 80));
                     // The namespace stays, as the endpoint's other end keeps nothing: detached by the record or by the group.
                     let endpoint = network.attach_from(pool, &netns, &spec).unwrap();
-                    if number % 5 == 0 {
+                    if number.is_multiple_of(5) {
                         endpoint.detach_to(pool, &Host::current().unwrap()).unwrap();
                     }
                     std::mem::forget(netns);
@@ -96,7 +94,9 @@ pub(crate) fn a_pool_that_is_full() {
     let error = network.attach_from(&pool, &NetNs::new().unwrap(), &spec(1)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
     assert_eq!(pool.held().unwrap().len(), 4);
-    endpoints.iter().for_each(|endpoint| endpoint.detach_to(&pool, &host).unwrap());
+    for endpoint in &endpoints {
+        endpoint.detach_to(&pool, &host).unwrap();
+    }
     endpoints[0].detach_to(&pool, &host).unwrap();
     assert_eq!(pool.held().unwrap(), []);
     clean_up(&host, &network, &[]);

@@ -4,6 +4,7 @@ use crate::support::{addresses, clean_up, container, links, network, nft, run_ip
 use cofferdam_netlink_bridge::{Change, Endpoint, EndpointSpec, ErrorKind, Finding, Host, NetNs, Network, NetworkSpec};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::fmt::Write;
 
 fn ruleset() -> Value {
     let text = nft("-j list table inet cofferdam");
@@ -71,10 +72,10 @@ pub(crate) fn golden_rulesets() {
                     .filter(|(on, _)| *on)
                     .map(|(_, word)| *word)
                     .collect();
-            table += &format!("## {} {}\n", families.join(" "), words.join(" "));
+            writeln!(table, "## {} {}", families.join(" "), words.join(" ")).unwrap();
             for (set, elements) in elements(&mut shown) {
                 let elements = if mac.is_empty() { elements } else { elements.replace(&mac, "MAC") };
-                table += &format!("{set}: {elements}\n");
+                writeln!(table, "{set}: {elements}").unwrap();
             }
             assert_eq!(shown, rules, "{}", serde_json::to_string_pretty(&shown).unwrap());
             clean_up(&host, &network, &[endpoint]);
@@ -182,7 +183,9 @@ pub(crate) fn others_in_the_way() {
         ),
         (&["add table inet x", "add chain inet x y { type filter hook input priority 9; policy drop; }"], false),
     ] {
-        rules.iter().for_each(|rule| drop(nft(rule)));
+        for rule in rules {
+            nft(rule);
+        }
         let found = network.check(&[]).unwrap();
         assert_eq!(found.len(), 2 + usize::from(expected), "{found:?}");
         assert_eq!(found.iter().any(|finding| matches!(finding, Finding::Blocked { .. })), expected);

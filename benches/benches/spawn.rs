@@ -7,7 +7,7 @@ use std::time::Duration;
 
 fn against_heap(c: &mut Criterion) {
     let program = Program::write().expect("a folder for the program");
-    for (name, shape) in [("plain", Shape::Plain), ("namespaces", Shape::Namespaces)] {
+    for (name, shape) in [("plain", Shape::PLAIN), ("namespaces", Shape::SIX)] {
         let mut group = c.benchmark_group(format!("spawn/{name}"));
         group.sample_size(31).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
         for gib in [0, 1, 4, 8] {

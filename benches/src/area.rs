@@ -106,6 +106,6 @@ pub type Runner = Box<dyn FnMut() -> Result<Sample> + Send>;
 pub struct Sample {
     /// From the beginning until all was over: what the case is about, and what is compared.
     pub whole: Duration,
-    /// Until the call under test returned.
+    /// Until what was wanted was there: the mount was made, the program ran and had said so.
     pub returned: Duration,
 }

@@ -19,7 +19,7 @@ pub struct Effort {
 
 impl Effort {
     /// Good enough to be shown to others.
-    pub const FULL: Effort = Effort { rounds: 31, time: Duration::from_secs(5), most: 501 };
+    pub const FULL: Effort = Effort { rounds: 31, time: Duration::from_secs(2), most: 501 };
     /// A look.
     pub const QUICK: Effort = Effort { rounds: 7, time: Duration::from_millis(500), most: 31 };
 }
@@ -99,7 +99,7 @@ fn run(runners: &mut [Runner]) -> Result<Sample> {
     }
 }
 
-/// For several threads the sample is the wall-clock time per operation, and the mean time until the call returned.
+/// For several threads the sample is the wall-clock time per operation, and the mean time until each was ready.
 fn run_at_once(runners: &mut [Runner]) -> Result<Sample> {
     let together = Barrier::new(runners.len());
     let count = u32::try_from(runners.len())? * IN_A_ROW;

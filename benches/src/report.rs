@@ -1,6 +1,6 @@
 //! What comes out: a table for people, JSON for programs.
 
-use crate::area::Role;
+use crate::area::{Role, Sample};
 use crate::counting::{Calls, more, total};
 use crate::measuring::Times;
 use serde::Serialize;
@@ -72,6 +72,7 @@ struct Line<'a> {
     cofferdam_p95_us: Option<f64>,
     floor_p95_us: Option<f64>,
     peers_p95: BTreeMap<&'a str, f64>,
+    peers_returned: BTreeMap<&'a str, f64>,
     cofferdam_returned_us: Option<f64>,
     floor_returned_us: Option<f64>,
     rounds: Option<usize>,
@@ -114,13 +115,15 @@ fn line(outcome: &Outcome) -> Line<'_> {
         cofferdam_p95_us: time(ours, |t| t.p95.whole),
         floor_p95_us: time(floor, |t| t.p95.whole),
         peers_p95: peers(|t| t.p95.whole),
+        peers_returned: peers(|t| t.median.returned),
         cofferdam_returned_us: time(ours, |t| t.median.returned),
         floor_returned_us: time(floor, |t| t.median.returned),
         rounds: ours.or(floor).map(|entry| entry.times.rounds),
     }
 }
 
-/// The outcomes of one area as a table in Markdown, with what of our system calls the floor lacks below it.
+/// The outcomes of one area as tables in Markdown: until all was over, until what was wanted was there, and what of our system
+/// calls the floor lacks.
 #[must_use]
 pub fn table(outcomes: &[Outcome]) -> String {
     let mut peers: Vec<&str> = Vec::new();
@@ -129,12 +132,11 @@ pub fn table(outcomes: &[Outcome]) -> String {
             peers.push(&entry.name);
         }
     }
-    let fixed = ["case", "cofferdam", "p95", "returned", "floor", "p95", "returned", "ours/floor", "calls"];
-    let mut rows = vec![fixed.map(str::to_owned).to_vec()];
-    rows[0].extend(peers.iter().map(|name| (*name).to_owned()));
-    rows[0].push("best peer/ours".to_owned());
-    rows.extend(outcomes.iter().map(|outcome| row(outcome, &peers)));
-    let mut text = aligned(&rows) + "\nSystem calls, ours and the floor's:\n";
+    let mut text = String::new();
+    for (title, time) in TIMES {
+        let _ = writeln!(text, "{title}:\n\n{}", aligned(&rows(outcomes, &peers, time)));
+    }
+    text += "System calls, ours and the floor's:\n\n";
     let mut said: Vec<String> = Vec::new();
     for outcome in outcomes {
         if let Some(words) = difference(outcome).filter(|words| !said.contains(words)) {
@@ -143,6 +145,18 @@ pub fn table(outcomes: &[Outcome]) -> String {
         }
     }
     text
+}
+
+/// One of the times of a sample.
+type Time = fn(&Sample) -> Duration;
+
+const TIMES: [(&str, Time); 2] =
+    [("From the beginning to the end", |s| s.whole), ("Until it is ready", |s| s.returned)];
+
+fn rows(outcomes: &[Outcome], peers: &[&str], time: Time) -> Vec<Vec<String>> {
+    let fixed = ["case", "cofferdam", "p95", "floor", "p95", "ours/floor", "calls"];
+    let heads = fixed.iter().chain(peers).map(|head| (*head).to_owned()).collect();
+    [heads].into_iter().chain(outcomes.iter().map(|outcome| row(outcome, peers, time))).collect()
 }
 
 /// How the system calls of ours and of the floor differ.
@@ -158,22 +172,23 @@ fn difference(outcome: &Outcome) -> Option<String> {
     Some(words)
 }
 
-fn row(outcome: &Outcome, peers: &[&str]) -> Vec<String> {
+fn row(outcome: &Outcome, peers: &[&str], time: Time) -> Vec<String> {
     let mut cells = vec![outcome.case.clone()];
+    let median = |entry: &Entry| micros(time(&entry.times.median));
     for role in [Role::Cofferdam, Role::Floor] {
         let times = outcome.of(role).map(|entry| entry.times);
-        cells.push(cell(times.map(|t| Micros(t.median.whole))));
-        cells.push(cell(times.map(|t| Micros(t.p95.whole))));
-        cells.push(cell(times.map(|t| Micros(t.median.returned))));
+        cells.push(cell(times.map(|t| Micros(time(&t.median)))));
+        cells.push(cell(times.map(|t| Micros(time(&t.p95)))));
     }
-    cells.push(cell(outcome.ours_over_floor().map(|ratio| format!("{ratio:.2}"))));
+    let (ours, floor) = (outcome.of(Role::Cofferdam).map(median), outcome.of(Role::Floor).map(median));
+    cells.push(cell(ours.zip(floor).map(|(ours, floor)| format!("{:.2}", ours / floor))));
     let count = |role| outcome.of(role).and_then(|entry| entry.calls.as_ref()).map(total);
     cells.push(format!("{}/{}", cell(count(Role::Cofferdam)), cell(count(Role::Floor))));
     for name in peers {
         let entry = outcome.peers().find(|entry| entry.name == *name);
-        cells.push(cell(entry.map(|entry| Micros(entry.times.median.whole))));
+        let over = |entry: &Entry| ours.map_or(String::new(), |ours| format!(", {:.1} ×", median(entry) / ours));
+        cells.push(cell(entry.map(|entry| format!("{}{}", Micros(time(&entry.times.median)), over(entry)))));
     }
-    cells.push(cell(outcome.best_peer_over_ours().map(|ratio| format!("{ratio:.2}"))));
     cells
 }
 
@@ -230,7 +245,6 @@ fn rounded(value: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Sample;
 
     fn entry(name: &str, role: Role, micros: u64, calls: &[(&'static str, usize)]) -> Entry {
         let took = Duration::from_micros(micros);
@@ -265,13 +279,14 @@ mod tests {
         let alone = Outcome { entries: outcome().entries.into_iter().take(2).collect(), ..outcome() };
         let text = table(&[outcome(), alone]);
         let rows: Vec<&str> = text.lines().collect();
-        assert!(rows[0].ends_with("| calls |    slow |   fast | best peer/ours |"), "{text}");
-        assert!(rows[2].contains(" 110 µs | 110 µs |"), "{text}");
-        assert!(rows[2].contains("22.0 ms"), "{text}");
-        assert!(rows[3].ends_with("|       - |      - |              - |"), "{text}");
+        assert!(rows[2].ends_with("| calls |             slow |          fast |"), "{text}");
+        assert!(rows[4].contains(" 110 µs | 110 µs |"), "{text}");
+        assert!(rows[4].ends_with("| 22.0 ms, 200.0 × | 220 µs, 2.0 × |"), "{text}");
+        assert!(rows[5].ends_with("|                - |             - |"), "{text}");
+        assert!(text.contains(" 55 µs |"), "until it was ready: {text}");
         assert!(text.ends_with("\n- plain: 2 and 1; ours alone: poll ×1\n"), "{text}");
         assert_eq!(text.matches("poll").count(), 1, "said once: {text}");
-        let widths: Vec<usize> = rows[..4].iter().map(|row| row.chars().count()).collect();
+        let widths: Vec<usize> = rows[2..6].iter().map(|row| row.chars().count()).collect();
         assert!(widths.iter().all(|width| *width == widths[0]), "{text}");
     }
 }

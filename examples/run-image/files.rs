@@ -2,7 +2,7 @@
 
 use crate::signals::Signals;
 use crate::{Result, say};
-use cofferdam_image::{Image, Options};
+use cofferdam_image::{Image, Options, Policy};
 use cofferdam_unionfs::{Form, Overlay, WritableLayer};
 use nix::unistd::mkdtemp;
 use std::fs::{File, create_dir, remove_dir_all};
@@ -23,6 +23,8 @@ impl Files {
     pub(crate) fn unpack(image: &Image, signals: &Signals, rootless: bool) -> Result<Self> {
         let (form, options) =
             if rootless { (Form::User, Options::rootless()) } else { (Form::Trusted, Options::new()) };
+        // What cannot be had is said below.
+        let options = options.policy(Policy::Lenient);
         // Nobody else can enter it: layers have set-user-id programs.
         let folder = std::env::temp_dir().join("run-image-XXXXXX");
         let folder = mkdtemp(&folder).map_err(|errno| format!("make the folder {folder:?}: {errno}"))?;

@@ -4,15 +4,20 @@
 //! kin), so what they do not agree about is an error here: two extended headers for one entry, PAX beside GNU long names,
 //! a directory with data, a lone zero block. Everything that has a size has a limit *before* it is read.
 
+mod acl;
 mod header;
 mod pax;
+mod sparse;
 
 use crate::{Error, ErrorKind, Limits, Operation};
 use header::{BLOCK, Header};
-use pax::Records;
-use std::io::{self, Read};
+use pax::{Records, SparseHints};
+use sparse::{Lines, Map, wrong_map};
+use std::io::{self, BufRead};
 
+pub(crate) use acl::map_ids;
 pub(crate) use header::{Kind, Time};
+pub(crate) use sparse::Sparse;
 
 /// One entry of the archive. Names are as they stand there: nothing is checked but that they have no zero byte.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +35,10 @@ pub(crate) struct Entry {
     pub(crate) atime: Option<Time>,
     /// Sorted by name.
     pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Attributes that are there in a form which only the image itself could read.
+    pub(crate) unreadable: Vec<Vec<u8>>,
+    /// Where the data belong, if there are holes between them.
+    pub(crate) sparse: Option<Sparse>,
     /// Major and minor number of a device.
     pub(crate) device: (u32, u32),
 }
@@ -46,7 +55,7 @@ pub(crate) struct Archive<R> {
     ended: bool,
 }
 
-impl<R: Read> Archive<R> {
+impl<R: BufRead> Archive<R> {
     pub(crate) fn new(reader: R, limits: Limits) -> Self {
         Archive { reader, limits, data: 0, padding: 0, global: Records::default(), ended: false }
     }
@@ -76,23 +85,29 @@ impl<R: Read> Archive<R> {
                     }
                 }
                 b'x' | b'L' | b'K' | b'g' => return Err(understood_differently()),
-                b'S' => return Err(sparse()),
                 _ => return self.entry(header, extended).map(Some),
             }
         }
         if extended == Extended::default() { Ok(None) } else { Err(malformed("ends after an extended header")) }
     }
 
-    /// Reads data of the current entry; 0 at its end.
-    pub(crate) fn read_data(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
-        let wanted = usize::try_from(self.data).unwrap_or(usize::MAX).min(buffer.len());
-        let Some(part) = buffer.get_mut(..wanted).filter(|part| !part.is_empty()) else { return Ok(0) };
-        let count = read_some(&mut self.reader, part)?;
-        if count == 0 {
+    /// Data of the current entry, as far as they are there; nothing at its end.
+    pub(crate) fn data(&mut self) -> Result<&[u8], Error> {
+        if self.data == 0 {
+            return Ok(&[]);
+        }
+        let there = fill(&mut self.reader)?;
+        if there.is_empty() {
             return Err(malformed("ends within the data of an entry"));
         }
-        self.data -= count as u64;
-        Ok(count)
+        let wanted = usize::try_from(self.data).unwrap_or(usize::MAX).min(there.len());
+        Ok(there.get(..wanted).unwrap_or_default())
+    }
+
+    /// Goes on by as many bytes of what [`data`](Self::data) gave.
+    pub(crate) fn advance(&mut self, count: usize) {
+        self.reader.consume(count);
+        self.data = self.data.saturating_sub(count as u64);
     }
 
     pub(crate) fn into_inner(self) -> R {
@@ -104,16 +119,59 @@ impl<R: Read> Archive<R> {
         if mixed {
             return Err(understood_differently());
         }
+        let mut map = match header.flag {
+            b'S' => Some(self.gnu_map(&header)?),
+            _ => None,
+        };
         let mut entry = header.into_entry()?;
         entry.name = extended.name.unwrap_or(entry.name);
         entry.link = extended.link.unwrap_or(entry.link);
-        self.global.merged(extended.local).apply(&mut entry, &self.limits)?;
+        let records = self.global.merged(extended.local);
+        if let Some(hints) = records.sparse()?
+            && (map.replace(hints).is_some() || !matches!(entry.kind, Kind::File { .. }))
+        {
+            return Err(understood_differently());
+        }
+        records.apply(&mut entry, &self.limits)?;
         entry.settle()?;
         if entry.name.len() > self.limits.name_bytes || entry.link.len() > self.limits.name_bytes {
             return Err(Error::limit(Operation::Unpack, "bytes in a name", self.limits.name_bytes as u64));
         }
         self.expect(entry.size);
+        if let Some(SparseHints { length, map }) = map {
+            let segments = match map {
+                Map::Known(segments) => segments,
+                Map::InData => self.map_in_data()?,
+            };
+            entry.sparse = Some(Sparse::new(length, segments, self.data, &self.limits)?);
+        }
         Ok(entry)
+    }
+
+    /// GNU's map begins in the header and goes on in blocks of its own.
+    fn gnu_map(&mut self, header: &Header) -> Result<SparseHints, Error> {
+        let (length, mut segments, mut more) = header.sparse()?;
+        for _ in 0..sparse::most_blocks(&self.limits) {
+            if !more {
+                return Ok(SparseHints { length, map: Map::Known(segments) });
+            }
+            let block = self.block()?.ok_or_else(wrong_map)?;
+            more = sparse::of_block(block.get(..504).unwrap_or_default(), block.get(504), &mut segments)?;
+        }
+        Err(Error::limit(Operation::Unpack, "bytes in a map of a sparse file", self.limits.sparse_bytes))
+    }
+
+    /// The map of encoding 1.0: whole blocks in front of the data.
+    fn map_in_data(&mut self) -> Result<Vec<sparse::Segment>, Error> {
+        let mut lines = Lines::default();
+        for _ in 0..sparse::most_blocks(&self.limits) {
+            self.data = self.data.checked_sub(BLOCK as u64).ok_or_else(wrong_map)?;
+            let block = self.block()?.ok_or_else(wrong_map)?;
+            if lines.block(&block)? {
+                return Ok(lines.segments());
+            }
+        }
+        Err(Error::limit(Operation::Unpack, "bytes in a map of a sparse file", self.limits.sparse_bytes))
     }
 
     fn expect(&mut self, size: u64) {
@@ -122,11 +180,18 @@ impl<R: Read> Archive<R> {
     }
 
     fn skip(&mut self) -> Result<(), Error> {
-        let mut buffer = [0; 16 * 1024];
-        while self.read_data(&mut buffer)? > 0 {}
+        self.skip_data()?;
         self.data = std::mem::take(&mut self.padding);
-        while self.read_data(&mut buffer)? > 0 {}
-        Ok(())
+        self.skip_data()
+    }
+
+    fn skip_data(&mut self) -> Result<(), Error> {
+        loop {
+            match self.data()?.len() {
+                0 => return Ok(()),
+                count => self.advance(count),
+            }
+        }
     }
 
     /// The next header; `None` at the end, which is two zero blocks or the end of the stream between entries.
@@ -146,11 +211,18 @@ impl<R: Read> Archive<R> {
         let mut block = [0; BLOCK];
         let mut filled = 0;
         while let Some(rest) = block.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            match read_some(&mut self.reader, rest)? {
+            let there = fill(&mut self.reader)?;
+            let count = there.len().min(rest.len());
+            match count {
                 0 if filled == 0 => return Ok(None),
                 0 => return Err(malformed("ends within a header")),
-                count => filled += count,
+                _ => {}
             }
+            for (to, from) in rest.iter_mut().zip(there) {
+                *to = *from;
+            }
+            self.reader.consume(count);
+            filled += count;
         }
         Ok(Some(block))
     }
@@ -163,6 +235,10 @@ impl<R: Read> Archive<R> {
         // One more for the zero byte at the end.
         let limit = self.limits.name_bytes as u64;
         let mut name = self.content(size, "bytes in a name", limit.saturating_add(1))?;
+        // Some read the whole block, to a zero byte beyond what the header says.
+        if self.padding > 0 && !name.contains(&0) && fill(&mut self.reader)?.first().is_some_and(|b| *b != 0) {
+            return Err(understood_differently());
+        }
         name.truncate(name.iter().position(|b| *b == 0).unwrap_or(name.len()));
         Ok(name)
     }
@@ -174,13 +250,13 @@ impl<R: Read> Archive<R> {
         }
         self.expect(size);
         let mut content = Vec::new();
-        let mut buffer = [0; 4096];
         loop {
-            let count = self.read_data(&mut buffer)?;
-            if count == 0 {
-                return Ok(content);
+            let data = self.data()?;
+            content.extend_from_slice(data);
+            match data.len() {
+                0 => return Ok(content),
+                count => self.advance(count),
             }
-            content.extend_from_slice(buffer.get(..count).unwrap_or_default());
         }
     }
 }
@@ -224,16 +300,15 @@ fn understood_differently() -> Error {
     malformed("has extended headers that tar readers understand differently")
 }
 
-fn sparse() -> Error {
-    Error::new(ErrorKind::Unsupported, Operation::Unpack, "is a sparse file, which this version does not unpack")
-}
-
-fn read_some(reader: &mut impl Read, buffer: &mut [u8]) -> Result<usize, Error> {
+/// What the reader has at hand; nothing at its end.
+fn fill(reader: &mut impl BufRead) -> Result<&[u8], Error> {
     loop {
-        match reader.read(buffer) {
-            Ok(count) => return Ok(count),
+        match reader.fill_buf() {
+            Ok(_) => break,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(Error::from_io(Operation::Unpack, e)),
         }
     }
+    // What is at hand is given again.
+    reader.fill_buf().map_err(|e| Error::from_io(Operation::Unpack, e))
 }

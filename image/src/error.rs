@@ -35,7 +35,7 @@ pub enum ErrorKind {
     Refused,
     /// One of [`Limits`](crate::Limits) is exceeded, or a document is too large.
     LimitExceeded,
-    /// Something that this version does not do (zstd, sparse files), or that the kernel or the file system lacks.
+    /// Something that this version does not do, or that the kernel or the file system lacks.
     Unsupported,
     /// Not allowed, or read-only (`EPERM`, `EACCES`, `EROFS`).
     PermissionDenied,
@@ -43,6 +43,8 @@ pub enum ErrorKind {
     NoSpace,
     /// Somebody else changed the directory meanwhile: a name became something that it was not a moment ago.
     Interfered,
+    /// The [`Observer`](crate::Observer) ended it, or another layer failed.
+    Cancelled,
     /// Anything else; [`Error::raw_os_error`] says what.
     Os,
 }
@@ -138,6 +140,10 @@ impl Error {
         error
     }
 
+    pub(crate) fn cancelled() -> Self {
+        Self::new(ErrorKind::Cancelled, Operation::Unpack, "was cancelled")
+    }
+
     /// An entry that must not be unpacked.
     pub(crate) fn refused(words: &'static str) -> Self {
         Self::new(ErrorKind::Refused, Operation::Unpack, words)
@@ -169,6 +175,11 @@ impl Error {
 
     pub(crate) fn set_kind(&mut self, kind: ErrorKind) {
         self.0.kind = kind;
+    }
+
+    pub(crate) fn during(mut self, operation: Operation) -> Self {
+        self.0.operation = operation;
+        self
     }
 
     pub(crate) fn in_layer(mut self, layer: usize) -> Self {

@@ -1,42 +1,72 @@
-//! An image in an OCI layout: found, verified, ready to be unpacked.
+//! An image, in an OCI layout or an archive: found, verified, ready to be unpacked.
 
+use crate::docker::{DockerArchive, Saved};
 use crate::document::{Descriptor, Index, Manifest, Media};
+use crate::layers::Layers;
 use crate::layout::Layout;
-use crate::{Config, Digest, Error, ErrorKind, LayerReader, Operation, Options, Report, Selection, Unpacker};
-use std::fs::File;
-use std::io::{Read, Take};
+use crate::section::{Blob, Section};
+use crate::{
+    Config, Digest, Error, ErrorKind, LayerReader, LayerSummary, Operation, Options, Report, Selection, Unpacker,
+};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 /// Indexes in indexes: no image needs more.
 const MAX_INDEXES: usize = 4;
 
-/// An image in an OCI layout directory: its config, and its layers, which can be unpacked one by one.
+/// What the layers of a `docker save` archive are.
+const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
+
+/// An image, in an OCI layout directory or an archive as `docker save` writes it: its config, and its layers, which can be unpacked one by one.
 ///
 /// All documents are verified when it is opened; a layer's blob is verified while it is read. The files are opened beneath the layout's directory,
 /// whose descriptor the image owns, without following any symlink.
 #[derive(Debug)]
-#[doc(alias("oci-layout", "manifest"))]
+#[doc(alias("oci-layout", "docker-archive", "manifest"))]
 pub struct Image {
-    layout: Layout,
+    blobs: Blobs,
     digest: Digest,
     manifest_json: Vec<u8>,
     config: Config,
     layers: Vec<Layer>,
 }
 
+/// Where the blobs of the layers are.
+#[derive(Debug)]
+enum Blobs {
+    Layout(Layout),
+    /// In a part of the archive each.
+    Archive(Vec<Section>),
+}
+
 /// A layer of an image, as its manifest and config describe it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Layer {
-    /// The digest of the blob.
-    pub digest: Digest,
+    /// The digest of the blob. `None` in a `docker save` archive, which does not tell it.
+    pub digest: Option<Digest>,
     /// The length of the blob in bytes.
     pub size: u64,
     /// What the manifest says the blob is. How it is compressed is found by looking at it.
     pub media_type: String,
     /// The digest of the archive inside.
     pub diff_id: Digest,
+}
+
+impl Layer {
+    pub(crate) fn verify(&self, found: &LayerSummary) -> Result<(), Error> {
+        let digest = self.digest.as_ref().unwrap_or(&found.blob_digest);
+        let in_words = |digest: &Digest, size: u64| format!("{digest} of {size} bytes");
+        if (found.blob_size, &found.blob_digest) != (self.size, digest) {
+            let found = in_words(&found.blob_digest, found.blob_size);
+            return Err(Error::differs(Operation::ReadLayer, &in_words(digest, self.size), &found));
+        }
+        if found.diff_id != self.diff_id {
+            return Err(Error::differs(Operation::ReadLayer, &self.diff_id, &found.diff_id).about("DiffID"));
+        }
+        Ok(())
+    }
 }
 
 impl Image {
@@ -59,20 +89,41 @@ impl Image {
         Self::read(Layout::at(dir)?, selection)
     }
 
+    /// Opens an image in an archive, as `docker save` writes it, at `path`. (One that is compressed as a whole must be decompressed before.)
+    ///
+    /// It has no digests of its layers' blobs, but the config has those of the archives inside.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open). [`Selection::reference`] means one of the image's names, `repository:tag`.
+    #[doc(alias = "docker load")]
+    pub fn open_archive(path: impl AsRef<Path>, selection: &Selection) -> Result<Self, Error> {
+        let archive = DockerArchive::open(path.as_ref())?;
+        let (manifest_json, images) = archive.manifest()?;
+        let saved: &Saved = selection.choose_saved(&images)?;
+        let (config, digest) = archive.config(saved)?;
+        let config = Config::parse(config)?;
+        same_number(saved.layers.len(), &config)?;
+        let mut sections = Vec::new();
+        let mut layers = Vec::new();
+        for (number, (name, diff_id)) in saved.layers.iter().zip(config.diff_ids()).enumerate() {
+            let section = archive.section(name, Operation::ReadLayer).map_err(|e| e.in_layer(number))?;
+            let (size, diff_id) = (section.left(), diff_id.clone());
+            layers.push(Layer { digest: None, size, media_type: DOCKER_LAYER.to_owned(), diff_id });
+            sections.push(section);
+        }
+        Ok(Image { blobs: Blobs::Archive(sections), digest, manifest_json, config, layers })
+    }
+
     fn read(layout: Layout, selection: &Selection) -> Result<Self, Error> {
         let descriptor = find_manifest(&layout, selection)?;
         let digest = descriptor.digest()?;
         let manifest_json = layout.document(&descriptor, Operation::ReadManifest)?;
         let manifest = Manifest::parse(&manifest_json, &descriptor.media_type)?;
         let config = Config::parse(layout.document(&manifest.config, Operation::ReadConfig)?)?;
-        let (layers, diff_ids) = (manifest.layers.len(), config.diff_ids().len());
-        if layers != diff_ids {
-            let (expected, found) = (format!("{layers} DiffIDs, one for each layer"), diff_ids.to_string());
-            return Err(Error::differs(Operation::ReadConfig, &expected, &found));
-        }
+        same_number(manifest.layers.len(), &config)?;
         let layer = |(number, (descriptor, diff_id)): (usize, (&Descriptor, &Digest))| {
             Ok(Layer {
-                digest: descriptor.digest().map_err(|e| e.in_layer(number))?,
+                digest: Some(descriptor.digest().map_err(|e| e.in_layer(number))?),
                 size: descriptor.size,
                 media_type: descriptor.media_type.clone(),
                 diff_id: diff_id.clone(),
@@ -80,10 +131,10 @@ impl Image {
         };
         let layers =
             manifest.layers.iter().zip(config.diff_ids()).enumerate().map(layer).collect::<Result<_, Error>>()?;
-        Ok(Image { layout, digest, manifest_json, config, layers })
+        Ok(Image { blobs: Blobs::Layout(layout), digest, manifest_json, config, layers })
     }
 
-    /// The digest of the manifest, which names the image.
+    /// The digest of the manifest, which names the image; for one in a `docker save` archive, which has none, that of its config.
     #[must_use]
     pub fn digest(&self) -> &Digest {
         &self.digest
@@ -101,7 +152,7 @@ impl Image {
         &self.layers
     }
 
-    /// The manifest itself, with all that has no accessor here.
+    /// The manifest itself (of an archive `manifest.json`), with all that has no accessor here.
     #[must_use]
     pub fn manifest_json(&self) -> &[u8] {
         &self.manifest_json
@@ -111,16 +162,38 @@ impl Image {
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) if there is no layer of that number; [`NotFound`](ErrorKind::NotFound) if its blob is missing;
-    /// [`Mismatch`](ErrorKind::Mismatch) if it has another size; [`Unsupported`](ErrorKind::Unsupported) for zstd.
-    pub fn read_layer(&self, number: usize) -> Result<LayerReader<Take<File>>, Error> {
+    /// [`Mismatch`](ErrorKind::Mismatch) if it has another size; [`Unsupported`](ErrorKind::Unsupported) for zstd without the feature `zstd`.
+    pub fn read_layer(&self, number: usize) -> Result<LayerReader<Blob>, Error> {
         let layer = self.layer(number)?;
-        let reader = || {
-            let blob = self.layout.blob(&layer.digest, layer.size, Operation::ReadLayer)?;
-            // If the file grows meanwhile, one byte more is enough to see it.
-            let blob = blob.take(layer.size.saturating_add(1));
-            LayerReader::with_algorithms(blob, layer.digest.algorithm(), layer.diff_id.algorithm())
+        self.blob(number).and_then(|blob| layer.reader(blob)).map_err(|e| e.in_layer(number))
+    }
+
+    /// The blob of a layer, as it is.
+    ///
+    /// # Errors
+    /// As [`read_layer`](Self::read_layer).
+    pub fn blob(&self, number: usize) -> Result<Blob, Error> {
+        let layer = self.layer(number)?;
+        let section = match (&self.blobs, &layer.digest) {
+            (Blobs::Layout(layout), Some(digest)) => {
+                let file = layout.blob(digest, layer.size, Operation::ReadLayer).map_err(|e| e.in_layer(number))?;
+                // If the file grows meanwhile, one byte more is enough to see it.
+                Some(Section::new(Arc::new(file), 0, layer.size.saturating_add(1)))
+            }
+            (Blobs::Layout(_), None) => None,
+            (Blobs::Archive(sections), _) => sections.get(number).cloned(),
         };
-        reader().map_err(|e| e.in_layer(number))
+        section.map(Blob::new).ok_or_else(|| no_layer(number))
+    }
+
+    /// All layers, to be unpacked several at a time. Each is verified before it is done.
+    ///
+    /// # Errors
+    /// As [`read_layer`](Self::read_layer).
+    pub fn all_layers(&self, options: Options) -> Result<Layers, Error> {
+        self.layers.iter().enumerate().try_fold(Layers::new(options), |layers, (number, layer)| {
+            Ok(layers.promised(self.blob(number)?, layer.clone()))
+        })
     }
 
     /// Unpacks a layer into `stage`, an empty directory, as a layer for an overlay mount, and verifies it.
@@ -152,27 +225,26 @@ impl Image {
             if lowers.len() == number {
                 unpacker = unpacker.lowers(lowers)?;
             }
-            let (report, summary) = unpacker.unpack_with_summary(reader)?;
-            let in_words = |digest: &Digest, size: u64| format!("{digest} of {size} bytes");
-            if (summary.blob_size, &summary.blob_digest) != (layer.size, &layer.digest) {
-                let promised = in_words(&layer.digest, layer.size);
-                let found = in_words(&summary.blob_digest, summary.blob_size);
-                return Err(Error::differs(Operation::ReadLayer, &promised, &found));
-            }
-            if summary.diff_id != layer.diff_id {
-                let error = Error::differs(Operation::ReadLayer, &layer.diff_id, &summary.diff_id);
-                return Err(error.about("DiffID"));
-            }
-            Ok(report)
+            unpacker.unpack_checked(reader, |summary| layer.verify(summary))
         };
         unpack().map_err(|e| e.in_layer(number))
     }
 
     fn layer(&self, number: usize) -> Result<&Layer, Error> {
-        self.layers.get(number).ok_or_else(|| {
-            Error::new(ErrorKind::InvalidInput, Operation::ReadLayer, "is no layer of this image").in_layer(number)
-        })
+        self.layers.get(number).ok_or_else(|| no_layer(number))
     }
+}
+
+fn no_layer(number: usize) -> Error {
+    Error::new(ErrorKind::InvalidInput, Operation::ReadLayer, "is no layer of this image").in_layer(number)
+}
+
+fn same_number(layers: usize, config: &Config) -> Result<(), Error> {
+    if layers == config.diff_ids().len() {
+        return Ok(());
+    }
+    let (expected, found) = (format!("{layers} DiffIDs, one for each layer"), config.diff_ids().len());
+    Err(Error::differs(Operation::ReadConfig, &expected, &found))
 }
 
 fn find_manifest(layout: &Layout, selection: &Selection) -> Result<Descriptor, Error> {

@@ -1,18 +1,21 @@
 //! How a layer is to be unpacked: plain data.
 
+use crate::Ownership;
 use cofferdam_unionfs::Form;
 
-/// To whom the unpacked files belong.
+/// What to do with an entry, or a part of one, that cannot be had exactly as it is in the archive.
+///
+/// What is hostile (names that lead outside, for example) is refused either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
-#[doc(alias("chown", "uid", "rootless"))]
-pub enum Ownership {
-    /// To the users and groups in the archive. Needs `CAP_CHOWN` and `CAP_FOWNER`.
+pub enum Policy {
+    /// It is an error. So is a name that comes twice (other than as a directory): not all readers agree on which counts.
     #[default]
-    Archive,
-    /// All to the caller, `squashed`: what an ordinary user can do. Attributes that only root may set (`trusted.*`, `security.*`) are skipped
-    /// and [listed](crate::Report::skipped).
-    Caller,
+    Strict,
+    /// It is left out and [listed](crate::Report::skipped): entries of unknown types; attributes that the file system or the user cannot have, or
+    /// by which a layer would steer overlayfs; devices where making them is not allowed. Of several entries with one name the last counts.
+    #[doc(alias = "best effort")]
+    Lenient,
 }
 
 /// What to do with block and character devices. (Fifos need no privilege and are always made.)
@@ -49,6 +52,11 @@ pub struct Limits {
     pub xattr_bytes: usize,
     /// Bytes of a PAX header, and of all global ones together: 1 MiB.
     pub pax_bytes: u64,
+    /// Bytes of the map of a sparse file: 1 MiB.
+    pub sparse_bytes: u64,
+    /// Bytes of the archive for each byte of the blob, once 256 MiB have come out: 200. Archives of programs have 2 to 10.
+    #[doc(alias = "bomb")]
+    pub ratio: u64,
 }
 
 impl Default for Limits {
@@ -60,6 +68,8 @@ impl Default for Limits {
             name_bytes: 4095,
             xattr_bytes: 256 << 10,
             pax_bytes: 1 << 20,
+            sparse_bytes: 1 << 20,
+            ratio: 200,
         }
     }
 }
@@ -67,13 +77,15 @@ impl Default for Limits {
 /// How a layer is unpacked.
 ///
 /// ```
-/// # use cofferdam_image::{Devices, Options};
+/// # use cofferdam_image::{Devices, Options, Policy};
 /// let as_root = Options::new();
 /// let as_root_of_a_user_namespace = Options::rootless();
 /// let careful = Options::new().devices(Devices::Skip);
+/// let whatever_can_be_had = Options::new().policy(Policy::Lenient);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Options {
+    pub(crate) policy: Policy,
     pub(crate) ownership: Ownership,
     pub(crate) devices: Devices,
     pub(crate) form: Form,
@@ -87,10 +99,17 @@ impl Options {
         Self::default()
     }
 
-    /// As an ordinary user: [`Ownership::Caller`], [`Devices::Skip`], [`Form::User`].
+    /// As an ordinary user: [`Ownership::Caller`], [`Devices::Skip`], [`Form::User`]. What this leaves out is listed, and no error for [`Policy::Strict`].
     #[must_use]
     pub fn rootless() -> Self {
-        Options { ownership: Ownership::Caller, devices: Devices::Skip, form: Form::User, limits: Limits::default() }
+        Options { ownership: Ownership::Caller, devices: Devices::Skip, form: Form::User, ..Self::default() }
+    }
+
+    /// What to do with what cannot be had exactly.
+    #[must_use]
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
     }
 
     /// To whom the files belong.

@@ -1,14 +1,21 @@
 //! A layer's blob on its way to the archive inside: decompressed, counted and hashed as it goes.
 
 use crate::digest::Hasher;
+use crate::pipeline::Piece;
 use crate::{Algorithm, Digest, Error, ErrorKind, Operation};
 use flate2::bufread::MultiGzDecoder;
 use std::fmt;
 use std::io::{self, BufReader, Chain, Cursor, Read};
+use std::sync::mpsc::SyncSender;
 
 /// What is read from the blob at a time; the reader below sees no smaller reads than this.
 const BUFFER: usize = 128 * 1024;
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
+/// Past so many bytes the ratio to the blob is looked at: a short archive of zeros does no harm.
+const RATIO_FROM: u64 = 256 << 20;
+/// Frames may ask for so much memory, 128 MiB, as every decoder grants; not for more.
+#[cfg(feature = "zstd")]
+const ZSTD_WINDOW_LOG: u32 = 27;
 const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 
 /// How a layer's blob is compressed, found by its first bytes: the media type may lie.
@@ -19,6 +26,8 @@ pub enum Compression {
     None,
     /// gzip, of one or several members.
     Gzip,
+    /// zstd, of one or several frames, perhaps with skippable ones. Reading it takes the feature `zstd`.
+    Zstd,
 }
 
 /// What went through a [`LayerReader`].
@@ -52,25 +61,15 @@ pub struct LayerSummary {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct LayerReader<R: Read> {
-    stream: Stream<R>,
+    inflater: Inflater<R>,
     hasher: Hasher,
-    size: u64,
-    limit: u64,
-    /// An error has been returned: what a decoder says after one means nothing.
-    broken: bool,
-}
-
-enum Stream<R: Read> {
-    // Boxed for their size.
-    Plain(Box<Blob<R>>),
-    Gzip(Box<MultiGzDecoder<BufReader<Blob<R>>>>),
 }
 
 impl<R: Read> LayerReader<R> {
     /// Looks at the first bytes of the blob. Digests will be SHA-256.
     ///
     /// # Errors
-    /// What the reader says; [`Unsupported`](ErrorKind::Unsupported) for zstd.
+    /// What the reader says; [`Unsupported`](ErrorKind::Unsupported) for zstd without the feature `zstd`.
     pub fn new(blob: R) -> Result<Self, Error> {
         Self::with_algorithms(blob, Algorithm::Sha256, Algorithm::Sha256)
     }
@@ -81,23 +80,27 @@ impl<R: Read> LayerReader<R> {
     /// As [`new`](Self::new).
     pub fn with_algorithms(mut blob: R, of_blob: Algorithm, of_diff_id: Algorithm) -> Result<Self, Error> {
         let start = read_start(&mut blob).map_err(|e| Error::from_io(Operation::ReadLayer, e))?;
-        let compression = sniff(&start)?;
-        let mut blob = Blob { reader: Cursor::new(start).chain(blob), hasher: None, size: 0 };
+        let compression = sniff(&start);
+        let mut blob = Blob { reader: Cursor::new(start).chain(blob), tap: Tap::None, size: 0 };
         // Of a plain layer, blob and archive are the same: hash once if the algorithm is the same too.
         if compression != Compression::None || of_blob != of_diff_id {
-            blob.hasher = Some(Hasher::new(of_blob));
+            blob.tap = Tap::Hasher(Box::new(Hasher::new(of_blob)));
         }
-        let stream = match compression {
-            Compression::None => Stream::Plain(Box::new(blob)),
-            Compression::Gzip => Stream::Gzip(Box::new(MultiGzDecoder::new(BufReader::with_capacity(BUFFER, blob)))),
-        };
-        Ok(LayerReader { stream, hasher: Hasher::new(of_diff_id), size: 0, limit: u64::MAX, broken: false })
+        Ok(LayerReader { inflater: Inflater::new(blob, compression)?, hasher: Hasher::new(of_diff_id) })
     }
 
     /// Makes it an error if there are more bytes than this inside, padding included.
     #[must_use]
     pub fn limit(mut self, bytes: u64) -> Self {
-        self.limit = bytes;
+        self.inflater.limit = bytes;
+        self
+    }
+
+    /// Makes it an error if, once 256 MiB have come out, there are more bytes inside than this for each byte of the blob.
+    #[must_use]
+    #[doc(alias = "bomb")]
+    pub fn ratio(mut self, most: u64) -> Self {
+        self.inflater.ratio = most;
         self
     }
 
@@ -115,22 +118,126 @@ impl<R: Read> LayerReader<R> {
                 Err(e) => return Err(Error::from_io(Operation::ReadLayer, e)),
             }
         }
-        let (compression, blob) = match self.stream {
-            Stream::Plain(blob) => (Compression::None, *blob),
-            Stream::Gzip(decoder) => (Compression::Gzip, decoder.into_inner().into_inner()),
-        };
+        let (sizes, tap) = (self.inflater.sizes(), self.inflater.stream.into_blob().tap);
         let diff_id = self.hasher.finish();
-        Ok(LayerSummary {
-            compression,
-            blob_digest: blob.hasher.map_or_else(|| diff_id.clone(), Hasher::finish),
-            blob_size: blob.size,
-            diff_id,
-            size: self.size,
-        })
+        let blob_digest = match tap {
+            Tap::Hasher(hasher) => hasher.finish(),
+            Tap::None | Tap::Elsewhere(_) => diff_id.clone(),
+        };
+        Ok(sizes.with_digests(diff_id, blob_digest))
+    }
+
+    /// For a pipeline: what decompresses, and what hashes. The blob's bytes go from the one to the other as pieces.
+    pub(crate) fn split(mut self, pieces: SyncSender<Piece>) -> (Inflater<R>, Hashers) {
+        let tap = &mut self.inflater.stream.blob_mut().tap;
+        let blob = match std::mem::replace(tap, Tap::None) {
+            Tap::Hasher(hasher) => {
+                *tap = Tap::Elsewhere(pieces);
+                Some(*hasher)
+            }
+            Tap::None | Tap::Elsewhere(_) => None,
+        };
+        (self.inflater, Hashers { diff_id: self.hasher, blob })
     }
 }
 
 impl<R: Read> Read for LayerReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inflater.read(buffer)?;
+        self.hasher.update(buffer.get(..count).unwrap_or_default());
+        Ok(count)
+    }
+}
+
+/// What hashes, taken out of a reader. No hasher for a blob that is its archive.
+pub(crate) struct Hashers {
+    pub(crate) diff_id: Hasher,
+    pub(crate) blob: Option<Hasher>,
+}
+
+/// Lengths, as far as has been read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sizes {
+    compression: Compression,
+    pub(crate) blob: u64,
+    pub(crate) archive: u64,
+}
+
+impl Sizes {
+    pub(crate) fn with_digests(self, diff_id: Digest, blob_digest: Digest) -> LayerSummary {
+        let Sizes { compression, blob, archive } = self;
+        LayerSummary { compression, blob_digest, blob_size: blob, diff_id, size: archive }
+    }
+}
+
+/// Decompresses and counts, within limits.
+pub(crate) struct Inflater<R: Read> {
+    stream: Stream<R>,
+    compression: Compression,
+    size: u64,
+    limit: u64,
+    ratio: u64,
+    /// An error has been returned: what a decoder says after one means nothing.
+    broken: bool,
+}
+
+enum Stream<R: Read> {
+    // Boxed for their size.
+    Plain(Box<Blob<R>>),
+    Gzip(Box<MultiGzDecoder<BufReader<Blob<R>>>>),
+    #[cfg(feature = "zstd")]
+    Zstd(Box<zstd::stream::read::Decoder<'static, BufReader<Blob<R>>>>),
+}
+
+impl<R: Read> Inflater<R> {
+    fn new(blob: Blob<R>, compression: Compression) -> Result<Self, Error> {
+        let stream = match compression {
+            Compression::None => Stream::Plain(Box::new(blob)),
+            Compression::Gzip => Stream::Gzip(Box::new(MultiGzDecoder::new(BufReader::with_capacity(BUFFER, blob)))),
+            Compression::Zstd => Self::zstd(blob)?,
+        };
+        Ok(Inflater { stream, compression, size: 0, limit: u64::MAX, ratio: u64::MAX, broken: false })
+    }
+
+    #[cfg(feature = "zstd")]
+    fn zstd(blob: Blob<R>) -> Result<Stream<R>, Error> {
+        let decoder = || {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(BufReader::with_capacity(BUFFER, blob))?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG)?;
+            Ok(Stream::Zstd(Box::new(decoder)))
+        };
+        decoder().map_err(|e| Error::from_io(Operation::ReadLayer, e))
+    }
+
+    #[cfg(not(feature = "zstd"))]
+    fn zstd(_blob: Blob<R>) -> Result<Stream<R>, Error> {
+        let words = "is compressed with zstd, for which the feature `zstd` must be on";
+        Err(Error::new(ErrorKind::Unsupported, Operation::ReadLayer, words))
+    }
+
+    pub(crate) fn sizes(&self) -> Sizes {
+        Sizes { compression: self.compression, blob: self.stream.blob().size, archive: self.size }
+    }
+
+    fn read_more(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = match &mut self.stream {
+            Stream::Plain(blob) => blob.read(buffer)?,
+            Stream::Gzip(decoder) => decoder.read(buffer).map_err(corrupt)?,
+            #[cfg(feature = "zstd")]
+            Stream::Zstd(decoder) => decoder.read(buffer).map_err(corrupt)?,
+        };
+        self.size = self.size.saturating_add(count as u64);
+        if self.size > self.limit {
+            return Err(Error::limit(Operation::ReadLayer, "bytes in the archive", self.limit).into());
+        }
+        if self.size > RATIO_FROM && self.size > self.stream.blob().size.saturating_mul(self.ratio) {
+            return Err(Error::limit(Operation::ReadLayer, "bytes for each byte of the blob", self.ratio).into());
+        }
+        Ok(count)
+    }
+}
+
+impl<R: Read> Read for Inflater<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.broken {
             return Err(Error::new(ErrorKind::Corrupt, Operation::ReadLayer, "could not be read before").into());
@@ -141,45 +248,66 @@ impl<R: Read> Read for LayerReader<R> {
     }
 }
 
-impl<R: Read> LayerReader<R> {
-    fn read_more(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = match &mut self.stream {
-            Stream::Plain(blob) => blob.read(buffer)?,
-            Stream::Gzip(decoder) => decoder.read(buffer).map_err(corrupt)?,
-        };
-        self.hasher.update(buffer.get(..count).unwrap_or_default());
-        self.size = self.size.saturating_add(count as u64);
-        if self.size > self.limit {
-            return Err(Error::limit(Operation::ReadLayer, "bytes in the archive", self.limit).into());
+impl<R: Read> Stream<R> {
+    fn blob(&self) -> &Blob<R> {
+        match self {
+            Stream::Plain(blob) => blob,
+            Stream::Gzip(decoder) => decoder.get_ref().get_ref(),
+            #[cfg(feature = "zstd")]
+            Stream::Zstd(decoder) => decoder.get_ref().get_ref(),
         }
-        Ok(count)
+    }
+
+    fn blob_mut(&mut self) -> &mut Blob<R> {
+        match self {
+            Stream::Plain(blob) => blob,
+            Stream::Gzip(decoder) => decoder.get_mut().get_mut(),
+            #[cfg(feature = "zstd")]
+            Stream::Zstd(decoder) => decoder.get_mut().get_mut(),
+        }
+    }
+
+    fn into_blob(self) -> Blob<R> {
+        match self {
+            Stream::Plain(blob) => *blob,
+            Stream::Gzip(decoder) => decoder.into_inner().into_inner(),
+            #[cfg(feature = "zstd")]
+            Stream::Zstd(decoder) => decoder.finish().into_inner(),
+        }
     }
 }
 
 impl<R: Read> fmt::Debug for LayerReader<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LayerReader").field("size", &self.size).field("limit", &self.limit).finish_non_exhaustive()
+        f.debug_struct("LayerReader").field("sizes", &self.inflater.sizes()).finish_non_exhaustive()
     }
 }
 
 /// The decoder's own errors are about the stream. Those of the reader below have been made ours by [`Blob`].
 fn corrupt(error: io::Error) -> io::Error {
-    let words = match error.kind() {
-        io::ErrorKind::UnexpectedEof => "the gzip stream is cut off".to_owned(),
-        io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => error.to_string(),
-        _ => return error,
-    };
-    if matches!(error.get_ref(), Some(inner) if inner.is::<Error>()) {
+    if matches!(error.get_ref(), Some(inner) if inner.is::<Error>()) || error.kind() == io::ErrorKind::Interrupted {
         return error;
     }
+    let words = match error.kind() {
+        io::ErrorKind::UnexpectedEof => "the compressed stream is cut off".to_owned(),
+        _ => error.to_string(),
+    };
     Error::message(ErrorKind::Corrupt, Operation::ReadLayer, words).into()
 }
 
 /// The blob as it is, counted and hashed.
 struct Blob<R> {
     reader: Chain<Cursor<Vec<u8>>, R>,
-    hasher: Option<Hasher>,
+    tap: Tap,
     size: u64,
+}
+
+/// Where a blob's bytes go beside the decompressor.
+enum Tap {
+    None,
+    // Boxed for its size.
+    Hasher(Box<Hasher>),
+    Elsewhere(SyncSender<Piece>),
 }
 
 impl<R: Read> Read for Blob<R> {
@@ -188,8 +316,12 @@ impl<R: Read> Read for Blob<R> {
             io::ErrorKind::Interrupted => e,
             _ => Error::from_io(Operation::ReadLayer, e).into(),
         })?;
-        if let Some(hasher) = &mut self.hasher {
-            hasher.update(buffer.get(..count).unwrap_or_default());
+        let bytes = buffer.get(..count).unwrap_or_default();
+        match &mut self.tap {
+            Tap::None => {}
+            Tap::Hasher(hasher) => hasher.update(bytes),
+            // Nobody takes it any more if the other threads have ended, and so will this one.
+            Tap::Elsewhere(pieces) => drop(pieces.send(Piece::Blob(bytes.to_vec()))),
         }
         self.size = self.size.saturating_add(count as u64);
         Ok(count)
@@ -203,13 +335,16 @@ fn read_start(blob: &mut impl Read) -> io::Result<Vec<u8>> {
     Ok(start)
 }
 
-fn sniff(start: &[u8]) -> Result<Compression, Error> {
+fn sniff(start: &[u8]) -> Compression {
     // A skippable frame, which can come before a zstd stream: 0x184D2A50 to 0x184D2A5F, little endian.
     let skippable = matches!(start, [0x50..=0x5f, 0x2a, 0x4d, 0x18]);
     if start.starts_with(ZSTD_MAGIC) || skippable {
-        return Err(Error::new(ErrorKind::Unsupported, Operation::ReadLayer, "is compressed with zstd"));
+        Compression::Zstd
+    } else if start.starts_with(GZIP_MAGIC) {
+        Compression::Gzip
+    } else {
+        Compression::None
     }
-    Ok(if start.starts_with(GZIP_MAGIC) { Compression::Gzip } else { Compression::None })
 }
 
 #[cfg(test)]
@@ -271,7 +406,8 @@ mod tests {
         flipped[checksum] ^= 1;
         assert_eq!(says(&flipped).kind(), ErrorKind::Corrupt);
         for zstd in [&[0x28, 0xb5, 0x2f, 0xfd, 0, 0][..], &[0x5a, 0x2a, 0x4d, 0x18, 0]] {
-            assert_eq!(says(zstd).kind(), ErrorKind::Unsupported);
+            let expected = if cfg!(feature = "zstd") { ErrorKind::Corrupt } else { ErrorKind::Unsupported };
+            assert_eq!(says(zstd).kind(), expected);
         }
     }
 

@@ -19,7 +19,7 @@ pub struct Report {
     /// The digest of the blob.
     pub blob_digest: Digest,
     /// The root of the layer is opaque: it hides all layers below. The kernel ignores that on the root of a lower, so
-    /// leave those out of the mount; `cofferdam-unionfs` sees the mark and does.
+    /// leave those out of the mount; `cofferdam-unionfs` sees the mark and does. (Flattened, nothing of them is left.)
     pub opaque_root: bool,
 }
 
@@ -37,11 +37,13 @@ pub struct Skipped {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SkippedPart {
-    /// All of it: a device, by [`Devices::Skip`](crate::Devices::Skip).
+    /// All of it: a device, by [`Devices::Skip`](crate::Devices::Skip) or [`Policy::Lenient`](crate::Policy::Lenient).
     Device,
     /// All of it: a name beginning with `.wh..wh.`, which AUFS kept for itself.
     AufsMetadata,
-    /// This extended attribute, by [`Ownership::Caller`](crate::Ownership::Caller).
+    /// All of it: its type flag is not known, by [`Policy::Lenient`](crate::Policy::Lenient).
+    UnknownType(u8),
+    /// This extended attribute, by [`Ownership::Caller`](crate::Ownership::Caller) or [`Policy::Lenient`](crate::Policy::Lenient).
     Xattr(OsString),
 }
 
@@ -50,6 +52,7 @@ impl fmt::Display for Skipped {
         match &self.what {
             SkippedPart::Device => write!(f, "{:?}: a device", self.entry),
             SkippedPart::AufsMetadata => write!(f, "{:?}: metadata of AUFS", self.entry),
+            SkippedPart::UnknownType(flag) => write!(f, "{:?}: of unknown type {flag}", self.entry),
             SkippedPart::Xattr(name) => write!(f, "{:?}: the extended attribute {name:?}", self.entry),
         }
     }

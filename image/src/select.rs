@@ -1,5 +1,6 @@
 //! Which of a layout's images is wanted.
 
+use crate::docker::Saved;
 use crate::document::{Descriptor, Media, Platform};
 use crate::{Error, ErrorKind, Operation};
 
@@ -88,6 +89,18 @@ impl Selection {
             Ok(first)
         } else {
             fail(ErrorKind::Ambiguous, "has several images: name one of them")
+        }
+    }
+
+    /// Chooses from a `docker save` archive.
+    pub(crate) fn choose_saved<'a>(&self, from: &'a [Saved]) -> Result<&'a Saved, Error> {
+        let named = |saved: &&Saved| self.reference.as_ref().is_none_or(|name| saved.repo_tags.contains(name));
+        let fail = |kind, words| Err(Error::new(kind, Operation::ReadManifest, words));
+        let mut fitting = from.iter().filter(named);
+        match (fitting.next(), fitting.next()) {
+            (Some(saved), None) => Ok(saved),
+            (Some(_), Some(_)) => fail(ErrorKind::Ambiguous, "has several images: name one of them"),
+            (None, _) => fail(ErrorKind::NotFound, "has no image of that name"),
         }
     }
 

@@ -1,6 +1,8 @@
-//! Unpacks one layer into a directory, as a layer for an overlay mount.
+//! Unpacks one layer into a directory, as a layer for an overlay mount, or merged onto a tree.
 
+mod dirs;
 mod finish;
+mod flatten;
 mod leaf;
 mod lowers;
 mod meta;
@@ -9,24 +11,25 @@ mod resolve;
 mod tree;
 
 use crate::archive::{Archive, Entry, Kind};
+use crate::pipeline::{self, Chunks};
 use crate::report::{Skipped, SkippedPart};
-use crate::{Devices, Error, ErrorKind, LayerReader, LayerSummary, Operation, Options, Report};
+use crate::{Devices, Error, ErrorKind, LayerReader, LayerSummary, Observer, Operation, Options, Policy, Report};
+use flatten::Target;
 use lowers::Lowers;
-use meta::Meta;
+use meta::{LeftOut, Meta};
 use name::{Meaning, TreePath, ancestors, join, meaning, split, tree_path};
 use resolve::{Node, resolve};
 use rustix::fs::FileType;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
-use std::io::{BufReader, Read};
+use std::fmt;
+use std::io::{BufRead, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::sync::Arc;
 use tree::Tree;
 
-/// What is read of a file's data, and written, at a time.
-const BUFFER: usize = 256 * 1024;
-
-/// Unpacks one layer into an empty directory, in the form in which overlayfs expects a layer.
+/// Unpacks one layer: into an empty directory, in the form in which overlayfs expects a layer, or by way of it [onto](Self::onto) a tree of files.
 ///
 /// ```no_run
 /// use cofferdam_image::{LayerReader, Options, Unpacker};
@@ -50,6 +53,11 @@ pub struct Unpacker {
     options: Options,
     tree: Tree,
     lowers: Lowers,
+    /// To be called before anything is looked up below.
+    wait: Option<Wait>,
+    /// What to merge onto.
+    target: Option<Target>,
+    observer: Option<Watcher>,
     whiteouts: BTreeSet<TreePath>,
     opaques: BTreeSet<TreePath>,
     /// Symlinks of lower layers that entries went through, and their targets.
@@ -59,7 +67,23 @@ pub struct Unpacker {
     entries: u64,
     bytes: u64,
     skipped: Vec<Skipped>,
-    buffer: Vec<u8>,
+}
+
+/// Blocks until all layers below are there.
+pub(crate) struct Wait(pub(crate) Box<dyn FnOnce() -> Result<(), Error> + Send>);
+
+struct Watcher(Arc<dyn Observer>);
+
+impl fmt::Debug for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Wait")
+    }
+}
+
+impl fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watcher")
+    }
 }
 
 impl Unpacker {
@@ -71,7 +95,10 @@ impl Unpacker {
     pub fn new(stage: impl AsFd, options: Options) -> Result<Self, Error> {
         Ok(Unpacker {
             tree: Tree::new(stage.as_fd())?,
-            lowers: Lowers::unknown(options.form),
+            lowers: Lowers::unknown(),
+            wait: None,
+            target: None,
+            observer: None,
             options,
             whiteouts: BTreeSet::new(),
             opaques: BTreeSet::new(),
@@ -80,7 +107,6 @@ impl Unpacker {
             entries: 0,
             bytes: 0,
             skipped: Vec::new(),
-            buffer: Vec::new(),
         })
     }
 
@@ -98,7 +124,46 @@ impl Unpacker {
         Ok(self)
     }
 
-    /// Unpacks the layer, and reads it to its end. Blocks until it is done.
+    /// Merges the layer onto the tree `target`, in place of what it replaces and without what it hides: *flattened*. In the end the stage
+    /// is empty again. Both must be directories of one file system, and the stage not in the target.
+    ///
+    /// What the layer's entries are in the end is the same as in an overlay mount; hard links to files of the target are of those very files. Nothing of
+    /// the target is changed before the whole layer has been read. (If that may still turn out not to be the right one, unpack with [`Image`](crate::Image), which
+    /// compares digests before.) If it fails while merging, the target is neither as before nor as it should be.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if they are one directory, or of two file systems; what opening it says.
+    #[doc(alias = "flatten")]
+    pub fn onto(mut self, target: impl AsFd) -> Result<Self, Error> {
+        let target = target.as_fd();
+        self.target = Some(Target::new(target, self.tree.open(b"")?.as_fd())?);
+        self.lowers = Lowers::tree(target)?;
+        Ok(self)
+    }
+
+    /// If the target is empty, nothing is below, and the root is not as it is there either.
+    pub(crate) fn onto_nothing(mut self, target: BorrowedFd<'_>) -> Result<Self, Error> {
+        if Tree::new(target).is_ok() {
+            let nothing: &[BorrowedFd<'_>] = &[];
+            self.lowers = Lowers::new(nothing, self.options.form)?;
+        }
+        Ok(self)
+    }
+
+    /// Tells how far it is, and can be cancelled.
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = Some(Watcher(observer));
+        self
+    }
+
+    /// Calls this before anything is looked up in the layers below, which may be in the making until then.
+    pub(crate) fn wait(mut self, wait: Wait) -> Self {
+        self.wait = Some(wait);
+        self
+    }
+
+    /// Unpacks the layer, and reads it to its end. Blocks until it is done. Two more threads decompress and hash meanwhile.
     ///
     /// After an error the directory holds a part of the layer: discard it. So it is to be done if the digests in the report are not those that were
     /// promised; [`Image::unpack_layer`](crate::Image::unpack_layer) compares them.
@@ -106,19 +171,36 @@ impl Unpacker {
     /// # Errors
     /// [`Refused`](ErrorKind::Refused), [`Malformed`](ErrorKind::Malformed), [`Unsupported`](ErrorKind::Unsupported),
     /// [`LimitExceeded`](ErrorKind::LimitExceeded) and [`Corrupt`](ErrorKind::Corrupt) about the layer, of which
-    /// [`entry`](Error::entry) names the entry; whatever the kernel says.
-    pub fn unpack<R: Read>(self, layer: LayerReader<R>) -> Result<Report, Error> {
-        self.unpack_with_summary(layer).map(|(report, _)| report)
+    /// [`entry`](Error::entry) names the entry; [`Cancelled`](ErrorKind::Cancelled); whatever the kernel says.
+    pub fn unpack<R: Read + Send>(self, layer: LayerReader<R>) -> Result<Report, Error> {
+        self.unpack_checked(layer, |_| Ok(()))
     }
 
-    pub(crate) fn unpack_with_summary<R: Read>(
+    /// `check` looks at the digests before the layer is finished, and before a target is touched.
+    pub(crate) fn unpack_checked<R: Read + Send>(
         mut self,
         layer: LayerReader<R>,
-    ) -> Result<(Report, LayerSummary), Error> {
-        self.buffer = vec![0; BUFFER];
+        check: impl FnOnce(&LayerSummary) -> Result<(), Error>,
+    ) -> Result<Report, Error> {
+        let layer = layer.limit(self.options.limits.bytes).ratio(self.options.limits.ratio);
+        let observer = self.observer.take();
+        let observer = observer.as_ref().map(|watcher| &*watcher.0);
+        let ((), summary) = pipeline::run(layer, observer, |chunks| self.entries(chunks))?;
+        check(&summary)?;
+        self.finish()?;
+        Ok(Report {
+            entries: self.entries,
+            bytes: self.bytes,
+            skipped: self.skipped,
+            diff_id: summary.diff_id,
+            blob_digest: summary.blob_digest,
+            opaque_root: self.opaques.contains(&b""[..]),
+        })
+    }
+
+    fn entries(&mut self, chunks: &mut Chunks) -> Result<(), Error> {
         let limits = self.options.limits.clone();
-        let reader = BufReader::with_capacity(BUFFER, layer.limit(limits.bytes));
-        let mut archive = Archive::new(reader, limits.clone());
+        let mut archive = Archive::new(chunks, limits.clone());
         while let Some(entry) = archive.next()? {
             self.entries += 1;
             if self.entries > limits.entries {
@@ -126,20 +208,18 @@ impl Unpacker {
             }
             self.entry(&entry, &mut archive).map_err(|e| e.at_entry(OsStr::from_bytes(&entry.name)))?;
         }
-        let summary = archive.into_inner().into_inner().finish()?;
-        self.finish()?;
-        let report = Report {
-            entries: self.entries,
-            bytes: self.bytes,
-            skipped: self.skipped,
-            diff_id: summary.diff_id.clone(),
-            blob_digest: summary.blob_digest.clone(),
-            opaque_root: self.opaques.contains(&b""[..]),
-        };
-        Ok((report, summary))
+        Ok(())
     }
 
-    fn entry<R: Read>(&mut self, entry: &Entry, archive: &mut Archive<R>) -> Result<(), Error> {
+    /// The layers below, when they are all there.
+    fn below(&mut self) -> Result<&Lowers, Error> {
+        if let Some(Wait(wait)) = self.wait.take() {
+            wait()?;
+        }
+        Ok(&self.lowers)
+    }
+
+    fn entry<R: BufRead>(&mut self, entry: &Entry, archive: &mut Archive<R>) -> Result<(), Error> {
         let path = match meaning(&entry.name, &self.options.limits)? {
             Meaning::Entry(path) => path,
             Meaning::Whiteout(path) => {
@@ -151,47 +231,66 @@ impl Unpacker {
                 return Ok(());
             }
             Meaning::Reserved => {
-                self.skip(entry, SkippedPart::AufsMetadata);
+                self.skip(&entry.name, SkippedPart::AufsMetadata);
                 return Ok(());
             }
         };
         if path.is_empty() && entry.kind != Kind::Directory {
             return Err(Error::refused("would replace the root by something that is not a directory"));
         }
-        let (meta, left_out) = Meta::of_entry(entry, self.options.ownership)?;
+        let (meta, left_out) = Meta::of_entry(entry, &self.options)?;
         let path = self.resolve_parent(&path)?;
-        match entry.kind {
-            Kind::Directory => self.directory(&path, meta)?,
-            Kind::File { .. } => self.file(&path, &meta, archive)?,
-            Kind::Symlink => self.symlink(&path, &entry.link, &meta)?,
+        let not_set = match entry.kind {
+            Kind::Directory => self.directory(&path, meta).map(|()| Vec::new()),
+            Kind::File { .. } => self.file(&path, &meta, entry.sparse.as_ref(), archive),
+            Kind::Symlink => self.symlink(&path, &entry.link, &meta),
             // Its attributes are those of its target.
             Kind::HardLink => return self.hard_link(&path, &entry.link),
-            Kind::Fifo => self.node(&path, FileType::Fifo, 0, &meta)?,
-            Kind::CharDevice | Kind::BlockDevice => {
-                let char_device = entry.kind == Kind::CharDevice;
-                if char_device && entry.device == (0, 0) {
-                    return Err(Error::refused("is the device 0:0, by which a layer would steer overlayfs"));
-                }
-                if self.options.devices == Devices::Skip {
-                    self.skip(entry, SkippedPart::Device);
-                    return Ok(());
-                }
-                let kind = if char_device { FileType::CharacterDevice } else { FileType::BlockDevice };
-                self.node(&path, kind, rustix::fs::makedev(entry.device.0, entry.device.1), &meta)?;
+            Kind::Fifo => self.node(&path, FileType::Fifo, 0, &meta),
+            Kind::CharDevice | Kind::BlockDevice => match self.device(&path, entry, &meta)? {
+                Some(not_set) => Ok(not_set),
+                None => return Ok(()),
+            },
+            Kind::Other(flag) if self.options.policy == Policy::Lenient => {
+                self.skip(&entry.name, SkippedPart::UnknownType(flag));
+                return Ok(());
             }
             Kind::Other(_) => {
                 let words = "is of a type that is not known";
                 return Err(Error::new(ErrorKind::Unsupported, Operation::Unpack, words));
             }
-        }
-        for name in left_out {
-            self.skip(entry, SkippedPart::Xattr(OsString::from_vec(name)));
-        }
+        };
+        self.skip_xattrs(&entry.name, left_out);
+        self.skip_xattrs(&entry.name, not_set?);
         Ok(())
     }
 
-    fn skip(&mut self, entry: &Entry, what: SkippedPart) {
-        self.skipped.push(Skipped { entry: OsString::from_vec(entry.name.clone()), what });
+    /// A device, if there is to be one.
+    fn device(&mut self, path: &[u8], entry: &Entry, meta: &Meta) -> Result<Option<LeftOut>, Error> {
+        let char_device = entry.kind == Kind::CharDevice;
+        if char_device && entry.device == (0, 0) {
+            return Err(Error::refused("is the device 0:0, by which a layer would steer overlayfs"));
+        }
+        if self.options.devices == Devices::Make {
+            let kind = if char_device { FileType::CharacterDevice } else { FileType::BlockDevice };
+            let made = self.node(path, kind, rustix::fs::makedev(entry.device.0, entry.device.1), meta);
+            match made {
+                Err(e) if e.kind() == ErrorKind::PermissionDenied && self.options.policy == Policy::Lenient => {}
+                made => return made.map(Some),
+            }
+        }
+        self.skip(&entry.name, SkippedPart::Device);
+        Ok(None)
+    }
+
+    fn skip(&mut self, name: &[u8], what: SkippedPart) {
+        self.skipped.push(Skipped { entry: OsString::from_vec(name.to_vec()), what });
+    }
+
+    fn skip_xattrs(&mut self, name: &[u8], left_out: LeftOut) {
+        for xattr in left_out {
+            self.skip(name, SkippedPart::Xattr(OsString::from_vec(xattr)));
+        }
     }
 
     /// Where a name leads, its last component not being followed.
@@ -214,7 +313,7 @@ impl Unpacker {
             Node::Absent => {}
             found => return Ok(found),
         }
-        let Some(found) = self.lowers.look(path)? else { return Ok(Node::Absent) };
+        let Some(found) = self.below()?.look(path)? else { return Ok(Node::Absent) };
         Ok(match found.node()? {
             Node::Symlink(target) => {
                 self.followed.insert(path.to_vec(), target.clone());

@@ -75,10 +75,15 @@ impl Names {
 
     /// The number of the descriptor of this name.
     pub(crate) fn number(&mut self, name: &str) -> Result<i32, Error> {
+        Ok(self.get(name)?.as_raw_fd())
+    }
+
+    /// The descriptor of this name.
+    pub(crate) fn get(&mut self, name: &str) -> Result<BorrowedFd<'_>, Error> {
         match self.0.get_mut(name) {
             Some((fd, used)) => {
                 *used = true;
-                Ok(fd.as_raw_fd())
+                Ok((*fd).as_fd())
             }
             None => Err(Error::config(format!("descriptor {name:?}"), "is not bound")),
         }

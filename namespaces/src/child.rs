@@ -1,7 +1,7 @@
 //! A running process.
 
 use crate::sys::{self, Block, Born};
-use crate::{Error, Namespaces, Step, namespace};
+use crate::{Error, Namespaces, Report, Step, namespace};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::{PipeReader, PipeWriter};
@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Between two looks at a process that has ended and that somebody traces.
@@ -32,19 +33,30 @@ pub struct Child {
     pub stderr: Option<PipeReader>,
     pid: u32,
     pidfd: Arc<OwnedFd>,
+    report: Report,
     status: Mutex<Option<ExitStatus>>,
+    /// A thread that stays as long as the process does, see [`Plan::hold`](crate::Plan::hold).
+    keeper: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Child {
-    pub(crate) fn new(Born { pid, pidfd }: Born, [stdin, stdout, stderr]: [Option<OwnedFd>; 3]) -> Self {
+    pub(crate) fn new(born: Born, [stdin, stdout, stderr]: [Option<OwnedFd>; 3], report: Report) -> Self {
+        let Born { pid, pidfd } = born;
         Child {
             stdin: stdin.map(Into::into),
             stdout: stdout.map(Into::into),
             stderr: stderr.map(Into::into),
             pid,
             pidfd,
+            report,
             status: Mutex::new(None),
+            keeper: Mutex::new(None),
         }
+    }
+
+    pub(crate) fn kept_by(mut self, keeper: Option<JoinHandle<()>>) -> Self {
+        self.keeper = Mutex::new(keeper);
+        self
     }
 
     /// Its process id in the caller's pid namespace: for a human, or for files below `/proc`. For anything else use the pidfd.
@@ -52,6 +64,12 @@ impl Child {
     #[doc(alias = "pid")]
     pub fn id(&self) -> u32 {
         self.pid
+    }
+
+    /// How it came to be: what the caller may leave to this crate, and may want to know.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        self.report
     }
 
     /// A descriptor of one of its namespaces, `namespaces(7)`: to make something in it, join it or keep it.
@@ -88,13 +106,17 @@ impl Child {
     /// As [`wait`](Child::wait).
     pub fn try_wait(&self) -> Result<Option<ExitStatus>, Error> {
         // The lock is held over the system call: of two callers, the second must find the status that the first one took.
-        let mut known = self.status();
+        let mut known = lock(&self.status);
         if known.is_none() {
             *known = match sys::reap(self.pidfd.as_fd(), Block::No) {
                 Ok(status) => status.map(ExitStatus::from_raw),
                 Err(libc::ECHILD) => return Err(Error::status_lost()),
                 Err(errno) => return Err(Error::os(Step::Wait, "waitid", errno)),
             };
+            // The process has ended, and so does the thread that stayed for it: nothing of it is left when the caller has the status.
+            if let (Some(_), Some(keeper)) = (*known, lock(&self.keeper).take()) {
+                let _ = keeper.join();
+            }
         }
         Ok(*known)
     }
@@ -149,10 +171,10 @@ impl Child {
             Err(errno) => Err(Error::os(Step::Wait, "poll", errno as i32)),
         }
     }
+}
 
-    fn status(&self) -> MutexGuard<'_, Option<ExitStatus>> {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The pidfd.

@@ -1,118 +1,147 @@
 //! From a sandbox and its descriptors to a plan: all checks, all memory, the order of the child's steps.
 
 use crate::bind::{CgroupEntry, Names, STREAM_NAMES, Streams};
+use crate::identity::{Change, Identity};
 use crate::plan::{Parts, Plan};
-use crate::program::{Arg, Program, Slot, Sys, Then};
-use crate::sandbox::MountKind;
+use crate::program::{Arg, Finding, Program, SCRATCH, Slot, Sys, Then};
 use crate::sys::SIGNAL_SET_SIZE;
-use crate::{Error, Fds, IdMap, Namespaces, Root, Sandbox, Step, gate, mounts, start, sys};
+use crate::{Error, Fds, Namespaces, Sandbox, Step};
+use crate::{attributes, clocks, engine, gate, idmap, limits, mounts, scheduling, start, sys, sysctl};
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Component, Path, PathBuf};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
 
 /// For a file that one step opens. The first three slots are for pipes, see `bind::STREAM`; those after it for `mounts`.
 pub(crate) const FILE: Slot = Slot(3);
-
-const HOSTNAME_MAX: usize = 64;
 
 pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
     check(sandbox)?;
     let cgroup = CgroupEntry::sort(fds.cgroup)?;
     let mut names = Names::new(fds.named)?;
     let streams = Streams::bind(&sandbox.stdio, &mut names)?;
-    let root = match &sandbox.root {
-        Root::Host => None,
-        Root::Mount(name) => Some(names.number(name)?),
-    };
+    let sources = mounts::Sources::look_up(sandbox, &mut names)?;
     let held = names.finish()?;
-    let parent = if sandbox.die_with_parent {
+    let identity = Identity::of(sandbox)?;
+    // A child that waits for the caller must not wait for ever.
+    let parent = if sandbox.die_with_parent || identity.by_caller() {
         Some(sys::own_pidfd().map_err(|e| Error::os(Step::Prepare, "pidfd_open", e.raw_os_error().unwrap_or(0)))?)
     } else {
         None
     };
-
-    let mut program = Program::default();
-    if let Some(parent) = &parent {
-        die_with_parent(&mut program, parent.as_fd());
-    }
-    close_descriptors(&mut program);
-    enter_cgroups(&mut program, &cgroup.procs);
-    let mut at_clone = sandbox.namespaces;
-    if !cgroup.procs.is_empty() && at_clone.contains(Namespaces::CGROUP) {
+    let mut namespaces = sandbox.namespaces - Namespaces::TIME;
+    if !cgroup.procs.is_empty() {
         // Its root is where the process is when it is made: after the version 1 cgroups have been entered.
-        at_clone.remove(Namespaces::CGROUP);
-        program.call(Step::CgroupNamespace, "", Sys::unshare, [libc::CLONE_NEWCGROUP.into()]);
+        namespaces.remove(Namespaces::CGROUP);
     }
-    if sandbox.namespaces.contains(Namespaces::USER) {
-        map_ids(&mut program, sandbox.user.unwrap_or(IdMap::root()));
-    }
-    if sandbox.namespaces.contains(Namespaces::MOUNT) {
-        mounts::compile(&mut program, root, sandbox)?;
-    }
-    if let Some(name) = &sandbox.hostname {
-        let text = program.string(c_string("hostname", name)?);
-        program.call(Step::Hostname, name, Sys::sethostname, [text.into(), (name.len() as u64).into()]);
-    }
-    connect(&mut program, &streams.sources);
-    if let Some(path) = &sandbox.working_directory {
-        change_directory(&mut program, path)?;
-    }
-    hold(&mut program, sandbox.die_with_parent);
-    reset_signals(&mut program)?;
-    start::compile(&mut program, sandbox)?;
-
+    let bound = Bound {
+        procs: &cgroup.procs,
+        streams: &streams.sources,
+        sources: &sources,
+        identity: &identity,
+        parent: parent.as_ref().map(AsFd::as_fd),
+    };
+    let program = bound.program(sandbox)?;
     Ok(Plan::new(Parts {
         name: sandbox.program.clone(),
         program,
-        namespaces: at_clone,
+        asked: sandbox.engine,
+        engine: engine::choose(sandbox.engine, identity.changes.of_ids())?,
+        namespaces,
         cgroup: cgroup.directory,
         pipes: streams.pipes,
         die_with_parent: sandbox.die_with_parent,
+        changes_ids: identity.changes.of_ids(),
+        maps: identity.maps.filter(|maps| !maps.by_child),
         held: held
             .into_iter()
             .chain(streams.held)
             .chain(cgroup.procs.into_iter().map(|(_, fd)| fd))
             .chain(parent)
+            .chain(sources.held)
             .collect(),
     }))
 }
 
+/// What a sandbox's names stand for.
+struct Bound<'a> {
+    procs: &'a [(PathBuf, OwnedFd)],
+    streams: &'a [Option<Arg>; 3],
+    sources: &'a mounts::Sources,
+    identity: &'a Identity,
+    /// The process whose death ends the child.
+    parent: Option<BorrowedFd<'a>>,
+}
+
+impl Bound<'_> {
+    /// The child's steps, in their order.
+    fn program(&self, sandbox: &Sandbox) -> Result<Program, Error> {
+        let mut list = Program::default();
+        let program = &mut list;
+        if self.identity.by_caller() {
+            program.hold_always();
+        }
+        if let Some(parent) = self.parent {
+            die_with_parent(program, parent);
+        }
+        close_descriptors(program);
+        enter_cgroups(program, self.procs);
+        if !self.procs.is_empty() && sandbox.namespaces.contains(Namespaces::CGROUP) {
+            program.call(Step::CgroupNamespace, "", Sys::unshare, [libc::CLONE_NEWCGROUP.into()]);
+        }
+        attributes::oom_score(program, sandbox);
+        if let Some(maps) = &self.identity.maps {
+            maps.compile(program);
+        }
+        self.change_ids(program, Step::IdMap, &self.identity.changes.first);
+        clocks::compile(program, sandbox);
+        sysctl::compile(program, sandbox)?;
+        if sandbox.namespaces.contains(Namespaces::MOUNT) {
+            mounts::compile(program, self.sources, sandbox)?;
+        }
+        attributes::names(program, sandbox)?;
+        connect(program, self.streams);
+        attributes::session(program, sandbox);
+        limits::compile(program, sandbox)?;
+        scheduling::compile(program, sandbox);
+        attributes::personality(program, sandbox);
+        self.change_ids(program, Step::Credentials, &self.identity.changes.last);
+        if let Some(umask) = sandbox.umask {
+            program.call(Step::Umask, "", Sys::umask, [umask.into()]);
+        }
+        if let Some(path) = &sandbox.working_directory {
+            change_directory(program, path)?;
+        }
+        limits::compile_descriptors(program, sandbox);
+        hold(program, sandbox.die_with_parent);
+        reset_signals(program)?;
+        start::compile(program, sandbox)?;
+        Ok(list)
+    }
+
+    fn change_ids(&self, program: &mut Program, step: Step, change: &Change) {
+        idmap::change(program, step, change);
+        // The kernel forgets with the ids what is to happen at the parent's death.
+        if let (true, Some(parent)) = (change.of_ids(), self.parent) {
+            die_with_parent(program, parent);
+        }
+    }
+}
+
 /// What can be told to be wrong without asking the kernel.
 fn check(sandbox: &Sandbox) -> Result<(), Error> {
-    let needs = |namespace, object: &str, words| {
-        if sandbox.namespaces.contains(namespace) { Ok(()) } else { Err(Error::config(object, words)) }
-    };
     if !Namespaces::all().contains(sandbox.namespaces) {
         return Err(Error::config("namespaces", "have a flag that is none"));
     }
+    clocks::check(sandbox)?;
     if sandbox.program.is_empty() {
         return Err(Error::config("program", "is empty"));
     }
-    if let Some(name) = &sandbox.hostname {
-        needs(Namespaces::UTS, "hostname", "needs Namespaces::UTS, or it would be the host's")?;
-        if name.len() > HOSTNAME_MAX {
-            return Err(Error::config("hostname", "is longer than 64 bytes"));
-        }
-    }
-    if sandbox.root != Root::Host {
-        needs(Namespaces::MOUNT, "root", "needs Namespaces::MOUNT, or it would be the host's")?;
-    }
-    for mount in &sandbox.mounts {
-        let object = format!("mount on {:?}", mount.target);
-        needs(Namespaces::MOUNT, &object, "needs Namespaces::MOUNT, or it would be the host's")?;
-        let mut components = mount.target.components();
-        if components.next() != Some(Component::RootDir) {
-            return Err(Error::config(object, "is not an absolute path"));
-        }
-        if mount.target.parent().is_none() || components.any(|part| !matches!(part, Component::Normal(_))) {
-            return Err(Error::config(object, "is the root, or has .. in it"));
-        }
-        if mount.kind == MountKind::Proc {
-            needs(Namespaces::PID, &object, "needs Namespaces::PID, or it would show the host's processes")?;
-        }
-    }
-    Ok(())
+    attributes::check(sandbox)?;
+    limits::check(sandbox)?;
+    scheduling::check(sandbox)?;
+    sysctl::check(sandbox)?;
+    mounts::check(sandbox)
 }
 
 fn die_with_parent(program: &mut Program, parent: BorrowedFd<'_>) {
@@ -140,26 +169,6 @@ fn enter_cgroups(program: &mut Program, procs: &[(PathBuf, OwnedFd)]) {
     }
 }
 
-/// One id each, which the process may write itself. setgroups first: who may drop groups could pass a file that denies one of them.
-fn map_ids(program: &mut Program, map: IdMap) {
-    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
-    let files = [
-        (c"/proc/self/setgroups", "deny".to_owned()),
-        (c"/proc/self/uid_map", format!("{} {uid} 1", map.uid)),
-        (c"/proc/self/gid_map", format!("{} {gid} 1", map.gid)),
-    ];
-    for (path, text) in files {
-        let object = OsStr::from_bytes(path.to_bytes());
-        let path = program.string(path.to_owned());
-        let flags = libc::O_WRONLY | libc::O_CLOEXEC;
-        let open = [libc::AT_FDCWD.into(), path.into(), flags.into(), 0_u64.into()];
-        program.call_then(Step::IdMap, object, Sys::openat, open, Then::Keep(FILE));
-        let len = text.len() as u64;
-        let text = program.string(CString::new(text).unwrap_or_default());
-        program.call(Step::IdMap, object, Sys::write, [FILE.into(), text.into(), len.into()]);
-    }
-}
-
 /// The sources are all above 2, so that no copy overwrites the source of a later one.
 fn connect(program: &mut Program, sources: &[Option<Arg>; 3]) {
     for (stream, (source, name)) in sources.iter().zip(STREAM_NAMES).enumerate() {
@@ -172,16 +181,12 @@ fn connect(program: &mut Program, sources: &[Option<Arg>; 3]) {
 /// Closes what it has of the host, so that no pipe of others stays open because of it, says that it is ready, and waits. The end of the file,
 /// when the caller is gone, is no release; and as long as it waits it dies with its parent, in case that somebody else has that file.
 fn hold(program: &mut Program, die_with_parent: bool) {
-    let (gate, none): (Arg, Arg) = (gate::GATE.into(), 0_u64.into());
+    let none: Arg = 0_u64.into();
     program.call(Step::Hold, "", Sys::prctl, [libc::PR_SET_PDEATHSIG.into(), libc::SIGKILL.into()]);
     for [first, last] in gate::OTHERS {
         program.call(Step::Hold, "", Sys::close_range, [first.into(), last.into(), none]);
     }
-    let text = program.string(c"r".to_owned());
-    let tell = [gate, text.into(), 1_u64.into(), libc::MSG_NOSIGNAL.into(), none, none];
-    program.call_then(Step::Hold, "", Sys::sendto, tell, Then::Exactly(1, libc::EPIPE));
-    let wait = [gate, none, none, libc::MSG_TRUNC.into(), none, none];
-    program.call_then(Step::Hold, "", Sys::recvfrom, wait, Then::Exactly(1, libc::ECANCELED));
+    gate::compile(program, Step::Hold);
     if !die_with_parent {
         program.call(Step::Hold, "", Sys::prctl, [libc::PR_SET_PDEATHSIG.into(), none]);
     }
@@ -209,6 +214,16 @@ fn change_directory(program: &mut Program, path: &Path) -> Result<(), Error> {
     let open = [libc::AT_FDCWD.into(), text.into(), how.into(), OPEN_HOW_SIZE.into()];
     program.call_then(step, path, Sys::openat2, open, Then::Keep(FILE));
     program.call(step, path, Sys::fchdir, [FILE.into()]);
+    // The kernel says "(unreachable)" of one that is not in the root, however that came about.
+    let absolute = Finding { word: 0, mask: 0xff, value: b'/'.into() };
+    let (buffer, size) = (Arg::Scratch, SCRATCH * size_of::<u64>());
+    program.call_then(
+        step,
+        path,
+        Sys::getcwd,
+        [buffer, (size as u64).into()],
+        Then::Finds([absolute; 2], libc::ENOENT),
+    );
     Ok(())
 }
 

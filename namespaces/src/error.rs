@@ -1,6 +1,7 @@
 //! The one error of this crate.
 
 use crate::Step;
+use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
@@ -21,7 +22,7 @@ pub enum ErrorKind {
     InvalidConfig,
     /// The program, the interpreter that it names, a directory or the cgroup is missing (`ENOENT`, `ENOTDIR`, of a cgroup `ENODEV`).
     NotFound,
-    /// Not allowed (`EPERM`, `EACCES`); for a program: not executable.
+    /// Not allowed (`EPERM`, `EACCES`, or what `newuidmap(1)` said); for a program: not executable.
     PermissionDenied,
     /// The kernel lacks or has switched off what is asked for (`ENOSYS`, `EINVAL` of clone3, `EOPNOTSUPP`, `ENODEV`).
     Unsupported,
@@ -47,18 +48,32 @@ struct Repr {
     call: Option<&'static str>,
     object: Option<OsString>,
     cause: Cause,
+    /// What the kernel says in words.
+    said: Option<Box<str>>,
+    /// What the errno does not say.
+    hint: Option<&'static str>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 enum Cause {
     Errno(i32),
     Signal(i32),
-    Words(&'static str),
+    Words(Cow<'static, str>),
 }
 
 impl Error {
     pub(crate) fn config(object: impl Into<OsString>, words: &'static str) -> Self {
-        Self::new(ErrorKind::InvalidConfig, Step::Configure, None, Cause::Words(words)).about(object)
+        Self::words(ErrorKind::InvalidConfig, Step::Configure, object, words)
+    }
+
+    /// What no errno says.
+    pub(crate) fn words(
+        kind: ErrorKind,
+        step: Step,
+        object: impl Into<OsString>,
+        words: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self::new(kind, step, None, Cause::Words(words.into())).about(object)
     }
 
     pub(crate) fn os(step: Step, call: &'static str, errno: i32) -> Self {
@@ -80,8 +95,22 @@ impl Error {
         self
     }
 
+    /// With the kernel's own words: messages as they are read from a file system's context, "e proc: Unknown parameter 'x'".
+    pub(crate) fn saying(mut self, messages: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(messages);
+        let lines = text.lines().map(|line| line.split_once(' ').map_or(line, |(_, words)| words));
+        let text = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
+        self.0.said = (!text.is_empty()).then(|| text.into());
+        self
+    }
+
+    pub(crate) fn hinting(mut self, words: &'static str) -> Self {
+        self.0.hint = Some(words);
+        self
+    }
+
     fn new(kind: ErrorKind, step: Step, call: Option<&'static str>, cause: Cause) -> Self {
-        Error(Box::new(Repr { kind, step, call, object: None, cause }))
+        Error(Box::new(Repr { kind, step, call, object: None, cause, said: None, hint: None }))
     }
 
     /// What sort of failure this is.
@@ -115,6 +144,20 @@ impl Error {
             Cause::Errno(errno) => Some(errno),
             _ => None,
         }
+    }
+
+    /// What the kernel said about it in words: the log of a file system's context, `fsopen(2)`.
+    #[must_use]
+    #[doc(alias = "fs_context log")]
+    pub fn kernel_text(&self) -> Option<&str> {
+        self.0.said.as_deref()
+    }
+
+    /// What the errno does not say, where Linux is known to be unclear: which switch of the administrator forbids user namespaces, what a mount in
+    /// one needs. For a human; the words may change. They are part of what the error displays.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        self.0.hint
     }
 
     /// The signal that killed the child before the program started ([`ErrorKind::Killed`]).
@@ -169,10 +212,18 @@ impl fmt::Display for Repr {
             (None, Some(object)) => write!(f, "{}: ", object.display())?,
             (None, None) => {}
         }
-        match self.cause {
-            Cause::Errno(errno) => io::Error::from_raw_os_error(errno).fmt(f),
+        match &self.cause {
+            Cause::Errno(errno) => io::Error::from_raw_os_error(*errno).fmt(f),
             Cause::Signal(signal) => write!(f, "the child was killed by signal {signal}"),
             Cause::Words(words) => f.write_str(words),
+        }?;
+        match &self.said {
+            Some(said) => write!(f, ": {said}"),
+            None => Ok(()),
+        }?;
+        match self.hint {
+            Some(hint) => write!(f, " ({hint})"),
+            None => Ok(()),
         }
     }
 }
@@ -190,6 +241,16 @@ mod tests {
         );
         assert_eq!((error.kind(), error.raw_os_error()), (ErrorKind::NotFound, Some(libc::ENOENT)));
         assert_eq!(io::Error::from(error).kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn the_kernels_words_come_last() {
+        let error = |said: &[u8]| Error::os(Step::Mount, "fsconfig", libc::EINVAL).about("/tmp").saying(said);
+        let start = "mount: fsconfig(\"/tmp\"): Invalid argument (os error 22)";
+        assert_eq!(error(b"").to_string(), start);
+        let said = error(b"e tmpfs: Bad value for 'size'\n");
+        assert_eq!(said.to_string(), format!("{start}: tmpfs: Bad value for 'size'"));
+        assert_eq!(said.kernel_text(), Some("tmpfs: Bad value for 'size'"));
     }
 
     #[test]

@@ -2,16 +2,27 @@
 //!
 //! Packets, because a program can tell one from the end of the file without reading it into memory: `MSG_TRUNC` gives its length.
 
-use crate::program::{SLOTS, Slot};
+use crate::program::{Arg, Program, SLOTS, Slot, Sys, Then};
 use crate::{Error, Step};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// The child's end.
 pub(crate) const GATE: Slot = Slot(8);
 /// The first and the last of the descriptors below the gate, and of those above it.
 pub(crate) const OTHERS: [[Slot; 2]; 2] = [[Slot(9), Slot(10)], [Slot(11), Slot(12)]];
+
+/// The child says that it is there, and waits. The end of the file, when the caller is gone, lets it not go on.
+pub(crate) fn compile(program: &mut Program, step: Step) {
+    let (gate, none): (Arg, Arg) = (GATE.into(), 0_u64.into());
+    let text = program.string(c"r".to_owned());
+    let tell = [gate, text.into(), 1_u64.into(), libc::MSG_NOSIGNAL.into(), none, none];
+    program.call_then(step, "", Sys::sendto, tell, Then::Exactly(1, libc::EPIPE));
+    let wait = [gate, none, none, libc::MSG_TRUNC.into(), none, none];
+    program.call_then(step, "", Sys::recvfrom, wait, Then::Exactly(1, libc::ECANCELED));
+}
 
 /// One end.
 #[derive(Debug)]
@@ -43,6 +54,24 @@ impl Gate {
         }
     }
 
+    /// Waits as [`wait`](Self::wait) does, but also for the end of a process: somebody else may have the other side.
+    pub(crate) fn wait_for(&self, pidfd: BorrowedFd<'_>) -> Result<(), Error> {
+        let mut both = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN), PollFd::new(pidfd, PollFlags::POLLIN)];
+        loop {
+            match poll(&mut both, PollTimeout::NONE) {
+                Ok(_) => break,
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(Error::os(Step::Hold, "poll", errno as i32)),
+            }
+        }
+        // What it has said counts, even if it has ended since.
+        if both.first().and_then(PollFd::any) == Some(true) { self.wait() } else { Ok(()) }
+    }
+
+    pub(crate) fn number(&self) -> i32 {
+        self.0.as_raw_fd()
+    }
+
     /// Fills in what the child needs to know.
     pub(crate) fn fill(&self, slots: &mut [i64; SLOTS]) {
         let gate = i64::from(self.0.as_raw_fd());
@@ -51,7 +80,7 @@ impl Gate {
         let below = if gate == 3 { above } else { [3, gate - 1] };
         let values = [[(GATE, gate), (GATE, gate)], zip(OTHERS[0], below), zip(OTHERS[1], above)];
         for (slot, value) in values.into_iter().flatten() {
-            if let Some(place) = slots.get_mut(usize::from(slot.0)) {
+            if let Some(place) = slots.get_mut(slot.0) {
                 *place = value;
             }
         }

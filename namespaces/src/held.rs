@@ -2,8 +2,8 @@
 
 use crate::gate::Gate;
 use crate::plan::{Pipes, Shared, end};
-use crate::sys::{Birth, Born, Frame};
-use crate::{Child, Error, Namespaces, Step, namespace};
+use crate::sys::{Birth, Born, Outcome};
+use crate::{Child, Error, Namespaces, Report, Step, namespace};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -43,12 +43,10 @@ pub struct Held {
 struct Told {
     birth: Birth,
     /// Where the child came to, once it has left the caller's memory.
-    outcome: OnceLock<Outcome>,
+    outcome: OnceLock<Result<Outcome, Error>>,
     /// The child, if the thread is to stay for as long as it.
     stay: OnceLock<Arc<OwnedFd>>,
 }
-
-type Outcome = Result<(usize, Option<i32>), Error>;
 
 pub(crate) fn hold(plan: &Arc<Shared>) -> Result<Held, Error> {
     let (gate, theirs) = Gate::pair()?;
@@ -59,8 +57,15 @@ pub(crate) fn hold(plan: &Arc<Shared>) -> Result<Held, Error> {
     let cloner = Cloner { plan: plan.clone(), pipes, gate: theirs, told: told.clone() };
     let thread = thread::Builder::new().name("cofferdam-hold".into()).stack_size(THREAD_STACK).spawn(|| cloner.run());
     let thread = thread.map_err(|e| Error::os(Step::Clone, "pthread_create", e.raw_os_error().unwrap_or(0)))?;
-    let ready = gate.wait();
-    let (failed, born) = (told.outcome.get().is_some(), told.birth.take());
+    let mut ready = gate.wait();
+    let born = told.birth.take();
+    if let (Some(maps), Some(born), Ok(()), None) = (&plan.parts.maps, &born, &ready, told.outcome.get()) {
+        ready = maps.write(born.pid).and_then(|()| {
+            gate.open();
+            gate.wait()
+        });
+    }
+    let failed = told.outcome.get().is_some();
     match born {
         Some(born) if ready.is_ok() && !failed => {
             Ok(Held { plan: plan.clone(), born, gate, thread: Some(thread), told, ours, released: false })
@@ -73,7 +78,10 @@ pub(crate) fn hold(plan: &Arc<Shared>) -> Result<Held, Error> {
             }
             // It does not panic, and there is nothing to do if it did.
             let _ = thread.join();
-            ready?;
+            // What the child says is the cause of what the caller met.
+            if !failed {
+                ready?;
+            }
             Err(told.failure(plan, born.as_ref()))
         }
     }
@@ -83,7 +91,7 @@ impl Told {
     /// Whether the program has started; if not, the child is reaped.
     fn judge(&self, plan: &Shared, born: &Born) -> Result<(), Error> {
         match self.outcome.get() {
-            Some(Ok(outcome)) => plan.judge(born, *outcome),
+            Some(Ok(outcome)) => plan.judge(born, outcome),
             // A clone that failed has no child; and the thread tells before it opens the gate.
             _ => Err(Error::status_lost()),
         }
@@ -111,9 +119,7 @@ impl Cloner {
         let Cloner { plan, pipes, gate, told } = self;
         let mut slots = pipes.slots();
         gate.fill(&mut slots);
-        let frame = Frame::new(plan.parts.program.ops(), slots, true);
-        let cloned = plan.clone_child(&frame, &told.birth);
-        let _ = told.outcome.set(cloned.map(|()| frame.outcome()));
+        let _ = told.outcome.set(plan.clone_child(slots, true, &told.birth));
         // What the caller then finds closed is closed.
         drop((plan, pipes));
         let stay = told.stay.get().cloned();
@@ -140,7 +146,7 @@ impl Held {
     /// # Errors
     /// As [`Child::namespace`].
     pub fn namespace(&self, which: Namespaces) -> Result<OwnedFd, Error> {
-        namespace::open(self.born.pid, self.born.pidfd.as_fd(), which)
+        namespace::open_of_held(self.born.pid, self.born.pidfd.as_fd(), which)
     }
 
     /// Starts the program, and returns when it has really started.
@@ -156,11 +162,10 @@ impl Held {
         self.gate.wait()?;
         let judged = self.told.judge(&self.plan, &self.born);
         self.released = true;
-        if stay && judged.is_ok() {
-            self.thread = None;
-        }
         judged?;
-        Ok(Child::new(self.born.clone(), std::mem::take(&mut self.ours)))
+        let keeper = if stay { self.thread.take() } else { None };
+        Ok(Child::new(self.born.clone(), std::mem::take(&mut self.ours), Report { engine: self.plan.parts.engine })
+            .kept_by(keeper))
     }
 }
 

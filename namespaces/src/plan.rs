@@ -1,13 +1,14 @@
 //! A sandbox that has been checked, and the caller's side of a spawn.
 
 use crate::bind::{STREAM, STREAM_NAMES, above_streams, path_of};
+use crate::identity::Maps;
 use crate::program::{Program, SLOTS};
-use crate::sys::{self, Birth, Block, Born, Frame, SignalMask, Stack};
-use crate::{Call, Child, Error, Held, Namespaces, Step, scope};
+use crate::sys::{self, Birth, Block, Born, Frame, Outcome, SharedTelling, SignalMask, Telling};
+use crate::{Call, Child, Engine, Error, Held, Namespaces, Report, Step, hint, scope};
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 use std::ffi::OsString;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A checked [`Sandbox`](crate::Sandbox) with its descriptors: spawns any number of processes, from any number of threads.
@@ -23,8 +24,8 @@ pub struct Plan(pub(crate) Arc<Shared>);
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) parts: Parts,
-    /// Stacks of children that have left them.
-    stacks: Mutex<Vec<Stack>>,
+    /// Where copies tell, which cannot do so in memory that is copied; to be used again.
+    tellings: Mutex<Vec<SharedTelling>>,
 }
 
 /// What a plan is made of.
@@ -33,19 +34,26 @@ pub(crate) struct Parts {
     /// The program as the sandbox names it, wherever in PATH it is looked for.
     pub(crate) name: OsString,
     pub(crate) program: Program,
+    pub(crate) engine: Engine,
+    /// The engine that the caller insists on.
+    pub(crate) asked: Option<Engine>,
     /// The namespaces that the clone makes.
     pub(crate) namespaces: Namespaces,
     /// The version 2 cgroup that the clone enters.
     pub(crate) cgroup: Option<OwnedFd>,
     pub(crate) pipes: [bool; 3],
     pub(crate) die_with_parent: bool,
+    /// The maps that the caller writes while the child waits.
+    pub(crate) maps: Option<Maps>,
+    /// Whether the child changes its user or group, with which the kernel resets the dumpable flag of its memory.
+    pub(crate) changes_ids: bool,
     #[expect(dead_code, reason = "kept open because the program uses their numbers")]
     pub(crate) held: Vec<OwnedFd>,
 }
 
 impl Plan {
     pub(crate) fn new(parts: Parts) -> Self {
-        Plan(Arc::new(Shared { parts, stacks: Mutex::default() }))
+        Plan(Arc::new(Shared { parts, tellings: Mutex::default() }))
     }
 
     /// The system calls that a child makes between its birth and its program, in their order.
@@ -65,18 +73,23 @@ impl Plan {
     ///
     /// The calling thread is suspended that long, all others go on. Signals to the calling thread are held back meanwhile.
     ///
+    /// A child with [ranges](crate::IdMap::ranges) of ids must wait for its caller to write them, so that this is [`hold`](Plan::hold) and
+    /// [`release`](Held::release).
+    ///
     /// # Errors
     /// What kept the program from starting, by [step](Error::step): nothing is left of the process then.
     pub fn spawn(&self) -> Result<Child, Error> {
         let plan = &*self.0;
+        if plan.parts.maps.is_some() {
+            return self.hold()?.release();
+        }
         scope::check(plan.parts.namespaces)?;
         let mut pipes = Pipes::open(plan.parts.pipes)?;
-        let frame = Frame::new(plan.parts.program.ops(), pipes.slots(), false);
         let birth = Birth::new();
-        plan.clone_child(&frame, &birth)?;
+        let outcome = plan.clone_child(pipes.slots(), false, &birth)?;
         let born = birth.take().ok_or_else(Error::status_lost)?;
-        plan.judge(&born, frame.outcome())?;
-        Ok(Child::new(born, pipes.ours()))
+        plan.judge(&born, &outcome)?;
+        Ok(Child::new(born, pipes.ours(), Report { engine: plan.parts.engine }))
     }
 
     /// Brings a child to the point where only the start of its program is left, and holds it there.
@@ -88,8 +101,8 @@ impl Plan {
     /// has ended, so that the child then dies with the caller's *process*, whichever thread calls this.
     ///
     /// That thread cannot answer meanwhile. As long as a child is held, the caller's process cannot be stopped (`SIGSTOP`, job control), attached to by a
-    /// debugger, or change its user or group by libc, which waits for all threads: release soon. A held child has the caller's memory:
-    /// do not give its user namespace to anybody who is not trusted with that.
+    /// debugger, or change its user or group by libc, which waits for all threads: release soon. A held child has the caller's memory (with
+    /// [`Engine::Copy`] a copy of it): do not give its user namespace to anybody who is not trusted with that.
     ///
     /// # Errors
     /// As [`spawn`](Plan::spawn), but for the start of the program.
@@ -101,15 +114,32 @@ impl Plan {
 }
 
 impl Shared {
-    pub(crate) fn clone_child(&self, frame: &Frame<'_>, birth: &Birth) -> Result<(), Error> {
-        let mut stack = self.take_stack()?;
-        let cgroup = self.parts.cgroup.as_ref();
+    /// Returns when the child has started its program or ended. A `held` one makes the calls of [`Step::Hold`] too.
+    pub(crate) fn clone_child(&self, slots: [i64; SLOTS], held: bool, birth: &Birth) -> Result<Outcome, Error> {
+        let own = Telling::new();
+        let shared = if self.parts.engine == Engine::Copy { Some(self.take_telling()?) } else { None };
+        let telling = shared.as_deref().unwrap_or(&own);
+        let frame = Frame::new(&self.parts.program, slots, held, telling);
+        let cloned = self.guarded(birth, |namespaces, cgroup| {
+            sys::clone_and_run(self.parts.engine, namespaces, cgroup, &frame, birth)
+        });
+        let outcome = telling.outcome();
+        if let Some(telling) = shared {
+            self.give_back(telling);
+        }
+        cloned.map(|()| outcome)
+    }
+
+    /// Clones while no signal of the caller's can reach the child.
+    pub(crate) fn guarded(
+        &self,
+        birth: &Birth,
+        clone: impl FnOnce(u64, Option<BorrowedFd<'_>>) -> Result<(), i32>,
+    ) -> Result<(), Error> {
         let blocked = |errno| Error::os(Step::BlockSignals, "rt_sigprocmask", errno);
         let before = SignalMask::ALL.set().map_err(blocked)?;
-        let flags = self.parts.namespaces.bits();
-        let cloned = sys::clone_and_run(flags, cgroup.map(AsFd::as_fd), &mut stack, frame, birth);
+        let cloned = clone(self.parts.namespaces.bits(), self.parts.cgroup.as_ref().map(AsFd::as_fd));
         let restored = before.set().map_err(blocked);
-        self.give_back(stack);
         match (cloned, restored) {
             (Ok(()), Ok(_)) => Ok(()),
             (Ok(()), Err(error)) => {
@@ -119,7 +149,7 @@ impl Shared {
                 }
                 Err(error)
             }
-            (Err(errno), _) => Err(Error::os(Step::Clone, "clone3", errno).about(self.clone_object(errno))),
+            (Err(errno), _) => Err(self.hint(Error::os(Step::Clone, "clone3", errno).about(self.clone_object(errno)))),
         }
     }
 
@@ -137,34 +167,39 @@ impl Shared {
     }
 
     /// Whether the program has started; if not, the child has ended and is reaped.
-    pub(crate) fn judge(&self, born: &Born, (at, errno): (usize, Option<i32>)) -> Result<(), Error> {
-        let Some(call) = self.parts.program.get(at) else {
+    pub(crate) fn judge(&self, born: &Born, outcome: &Outcome) -> Result<(), Error> {
+        let Some(call) = self.parts.program.get(outcome.at) else {
             return Ok(());
         };
-        if errno.is_none() && call.step() == Step::Exec {
+        if outcome.errno.is_none() && call.step() == Step::Exec {
             return Ok(());
         }
         let status = sys::reap(born.pidfd.as_fd(), Block::Yes);
-        let error = match (errno, status) {
-            (Some(errno), _) => Error::os(call.step(), call.name(), errno),
+        let error = match (outcome.errno, status) {
+            (Some(errno), _) => Error::os(call.step(), call.name(), errno).saying(&outcome.said),
             (None, Ok(Some(status))) => Error::killed(call.step(), status & 0x7f),
             (None, _) => Error::status_lost(),
         };
         // Of a program that was looked for in PATH, the name says more than the last place.
         let object = if call.step() == Step::Exec { &self.parts.name } else { call.object() };
-        Err(if object.is_empty() { error } else { error.about(object) })
+        Err(self.hint(if object.is_empty() { error } else { error.about(object) }))
     }
 
-    fn take_stack(&self) -> Result<Stack, Error> {
-        let kept = self.stacks.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    fn hint(&self, error: Error) -> Error {
+        hint::add(error, self.parts.namespaces)
+    }
+
+    fn take_telling(&self) -> Result<SharedTelling, Error> {
+        let kept = self.tellings.lock().unwrap_or_else(PoisonError::into_inner).pop();
         match kept {
-            Some(stack) => Ok(stack),
-            None => Stack::map(Stack::SMALL).map_err(|(call, errno)| Error::os(Step::Stack, call, errno)),
+            Some(telling) => Ok(telling),
+            None => SharedTelling::map().map_err(|(call, errno)| Error::os(Step::Memory, call, errno)),
         }
     }
 
-    fn give_back(&self, stack: Stack) {
-        self.stacks.lock().unwrap_or_else(PoisonError::into_inner).push(stack);
+    fn give_back(&self, telling: SharedTelling) {
+        telling.clear();
+        self.tellings.lock().unwrap_or_else(PoisonError::into_inner).push(telling);
     }
 }
 
@@ -200,7 +235,7 @@ impl Pipes {
     pub(crate) fn slots(&self) -> [i64; SLOTS] {
         let mut slots = [-1; SLOTS];
         for (end, slot) in self.theirs.iter().zip(STREAM) {
-            if let (Some(fd), Some(value)) = (end, slots.get_mut(slot.0 as usize)) {
+            if let (Some(fd), Some(value)) = (end, slots.get_mut(slot.0)) {
                 *value = fd.as_raw_fd().into();
             }
         }

@@ -8,12 +8,12 @@ use std::ffi::{CString, OsStr, OsString};
 use std::fmt;
 use std::sync::atomic::AtomicU64;
 
-/// Results of earlier calls and values that differ from spawn to spawn, as many as a child can hold.
+/// Slots with a fixed use, see the modules that name them; [`Program::slot`] makes more.
 pub(crate) const SLOTS: usize = 24;
 
-/// A value that is known only in the child, or only at the spawn.
+/// A value that is known only in the child, or only at the spawn: a result of an earlier call, a descriptor that differs from spawn to spawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Slot(pub(crate) u8);
+pub(crate) struct Slot(pub(crate) usize);
 
 /// An argument of a system call.
 #[derive(Debug, Clone, Copy)]
@@ -22,7 +22,12 @@ pub(crate) enum Arg {
     Value(u64),
     /// What the slot holds then.
     Slot(Slot),
+    /// The address of [`SCRATCH`] words of the child's own, for a call that tells something.
+    Scratch,
 }
+
+/// Machine words that a call may write to: enough for the longest path.
+pub(crate) const SCRATCH: usize = 512;
 
 /// What becomes of the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +42,24 @@ pub(crate) enum Then {
     Exactly(i64, i32),
     /// One of several programs to start: when it is not there, the next call is tried.
     TryNext,
+    /// Success goes on behind the next `done` calls, and the result is kept; this errno goes on behind the next `failed` ones.
+    Branch { keep: Option<Slot>, errno: i32, done: usize, failed: usize },
+    /// The call has written all of this to the scratch words; anything else is this errno.
+    Finds([Finding; 2], i32),
 }
+
+/// What some bits of a scratch word must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Finding {
+    pub(crate) word: usize,
+    pub(crate) mask: u64,
+    pub(crate) value: u64,
+}
+
+/// A call that the program branches at.
+#[derive(Debug, Clone, Copy)]
+#[must_use]
+pub(crate) struct Fork(usize);
 
 /// One system call of the child.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +69,8 @@ pub(crate) struct Op {
     pub(crate) then: Then,
     /// Made only by a child that is held.
     pub(crate) held: bool,
+    /// Not made if a branch goes on behind it.
+    sometimes: bool,
     step: Step,
     name: &'static str,
     object: usize,
@@ -55,11 +79,15 @@ pub(crate) struct Op {
 /// The system calls of a child, and all the memory that they refer to.
 #[derive(Debug, Default)]
 pub(crate) struct Program {
+    always_held: bool,
     ops: Vec<Op>,
     objects: Vec<OsString>,
     // Boxes do not move when this struct does, so that addresses in `ops` stay good.
     strings: Vec<CString>,
     words: Vec<Box<[AtomicU64]>>,
+    slots: usize,
+    /// Files that the child has written to and not closed.
+    left_open: Vec<Slot>,
 }
 
 macro_rules! calls {
@@ -81,28 +109,45 @@ macro_rules! calls {
 
 calls! {
     chdir = SYS_chdir,
+    chroot = SYS_chroot,
+    close = SYS_close,
     close_range = SYS_close_range,
     dup3 = SYS_dup3,
     execve = SYS_execve,
+    fcntl = SYS_fcntl,
     fchdir = SYS_fchdir,
     fsconfig = SYS_fsconfig,
     fsmount = SYS_fsmount,
     fsopen = SYS_fsopen,
+    getcwd = SYS_getcwd,
+    ioprio_set = SYS_ioprio_set,
     mkdirat = SYS_mkdirat,
     mknodat = SYS_mknodat,
     mount = SYS_mount,
+    mount_setattr = SYS_mount_setattr,
     move_mount = SYS_move_mount,
     open_tree = SYS_open_tree,
     openat = SYS_openat,
     openat2 = SYS_openat2,
+    personality = SYS_personality,
     pivot_root = SYS_pivot_root,
     ppoll = SYS_ppoll,
     prctl = SYS_prctl,
+    prlimit64 = SYS_prlimit64,
     recvfrom = SYS_recvfrom,
     rt_sigaction = SYS_rt_sigaction,
     rt_sigprocmask = SYS_rt_sigprocmask,
+    sched_setaffinity = SYS_sched_setaffinity,
+    sched_setscheduler = SYS_sched_setscheduler,
     sendto = SYS_sendto,
+    setdomainname = SYS_setdomainname,
+    setgroups = SYS_setgroups,
     sethostname = SYS_sethostname,
+    setpriority = SYS_setpriority,
+    setresgid = SYS_setresgid,
+    setresuid = SYS_setresuid,
+    setsid = SYS_setsid,
+    statx = SYS_statx,
     symlinkat = SYS_symlinkat,
     umask = SYS_umask,
     umount2 = SYS_umount2,
@@ -136,6 +181,13 @@ impl From<i32> for Arg {
     }
 }
 
+impl Op {
+    /// Whether it is the last step, after which there is another program.
+    pub(crate) fn starts_program(&self) -> bool {
+        self.step == Step::Exec
+    }
+}
+
 impl Program {
     /// Adds a system call of `step`, which is about `object`.
     pub(crate) fn call<const N: usize>(&mut self, step: Step, object: impl AsRef<OsStr>, sys: Sys, args: [Arg; N]) {
@@ -156,8 +208,74 @@ impl Program {
             *arg = given;
         }
         let object = self.object(object.as_ref());
-        let held = step == Step::Hold;
-        self.ops.push(Op { number: sys.number(), args, then, held, step, name: sys.name(), object });
+        let held = step == Step::Hold && !self.always_held;
+        self.ops.push(Op { number: sys.number(), args, then, held, sometimes: false, step, name: sys.name(), object });
+    }
+
+    /// Adds a system call of which `errno` is no failure; where it and where success go on is told by [`failure_joins`](Self::failure_joins)
+    /// and [`success_joins`](Self::success_joins), or it is the next call.
+    pub(crate) fn fork<const N: usize>(
+        &mut self,
+        step: Step,
+        object: impl AsRef<OsStr>,
+        (sys, args): (Sys, [Arg; N]),
+        errno: i32,
+        keep: Option<Slot>,
+    ) -> Fork {
+        self.call_then(step, object, sys, args, Then::Branch { keep, errno, done: 0, failed: 0 });
+        Fork(self.ops.len() - 1)
+    }
+
+    /// The failure of this call goes on with the call that is added next.
+    pub(crate) fn failure_joins(&mut self, Fork(at): Fork) {
+        let skipped = self.skipped_since(at);
+        if let Some(Op { then: Then::Branch { failed, .. }, .. }) = self.ops.get_mut(at) {
+            *failed = skipped;
+        }
+    }
+
+    /// The success of this call goes on with the call that is added next.
+    pub(crate) fn success_joins(&mut self, Fork(at): Fork) {
+        let skipped = self.skipped_since(at);
+        if let Some(Op { then: Then::Branch { done, .. }, .. }) = self.ops.get_mut(at) {
+            *done = skipped;
+        }
+    }
+
+    fn skipped_since(&mut self, fork: usize) -> usize {
+        let skipped = self.ops.get_mut(fork + 1..).unwrap_or_default();
+        for op in &mut *skipped {
+            op.sometimes = true;
+        }
+        skipped.len()
+    }
+
+    /// A slot that nobody else has.
+    pub(crate) fn slot(&mut self) -> Slot {
+        self.slots += 1;
+        Slot(SLOTS + self.slots - 1)
+    }
+
+    /// Notes that a file stays open for writing.
+    pub(crate) fn leaves_open(&mut self, file: Slot) {
+        self.left_open.push(file);
+    }
+
+    /// Closes such files: a mount with one cannot become read-only.
+    pub(crate) fn close_written(&mut self, step: Step) {
+        for file in std::mem::take(&mut self.left_open) {
+            self.call(step, "", Sys::close, [file.into()]);
+        }
+    }
+
+    /// How many slots a child needs.
+    pub(crate) fn slots(&self) -> usize {
+        SLOTS + self.slots
+    }
+
+    /// Every child is held: what is added from here on is made always.
+    pub(crate) fn hold_always(&mut self) {
+        self.always_held = true;
     }
 
     /// The address of a string that the child may read.
@@ -228,10 +346,17 @@ impl<'a> Call<'a> {
         self.program.objects.get(self.op.object).map_or(OsStr::new(""), OsString::as_os_str)
     }
 
-    /// Whether an error of it may be overcome: `execve(2)` of a program that may also lie elsewhere in `PATH`.
+    /// Whether an error of it may be overcome: `execve(2)` of a program that may also lie elsewhere in `PATH`, `openat2(2)` of
+    /// a mount point that is made if it is missing.
     #[must_use]
     pub fn may_fail(&self) -> bool {
-        self.op.then == Then::TryNext
+        matches!(self.op.then, Then::TryNext | Then::Branch { .. })
+    }
+
+    /// Whether it depends on the outcome of a call before it that [may fail](Self::may_fail): it is not made in each spawn.
+    #[must_use]
+    pub fn is_conditional(&self) -> bool {
+        self.op.sometimes
     }
 }
 

@@ -1,7 +1,11 @@
 //! The spec: what is wanted, as plain data.
 
-use crate::{Child, Error, Fds, Plan};
+use crate::{
+    Child, Clock, ClockOffset, Credentials, Engine, Error, Fds, IdMap, IoPriority, Mount, Nice, OomScoreAdj,
+    Personality, Plan, Propagation, Resource, Rlimit, Root, Scheduler,
+};
 use bitflags::bitflags;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -23,6 +27,8 @@ bitflags! {
         const NET = libc::CLONE_NEWNET as u64;
         /// The view of the cgroup tree, `cgroup_namespaces(7)`, rooted at the cgroup that the process is born in.
         const CGROUP = libc::CLONE_NEWCGROUP as u64;
+        /// The clocks since boot, `time_namespaces(7)`. The program enters it as it starts; a child that is held is not in it yet. Linux 6.3.
+        const TIME = libc::CLONE_NEWTIME as u64;
     }
 }
 
@@ -34,20 +40,51 @@ bitflags! {
 ///
 /// The methods take and return the sandbox, so that they chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields, default = "crate::spec::empty"))]
+#[expect(clippy::struct_excessive_bools, reason = "each is a wish of its own")]
 #[doc(alias("Command", "unshare", "bwrap", "container"))]
 pub struct Sandbox {
+    #[cfg(feature = "serde")]
+    pub(crate) version: crate::spec::Version,
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::text"))]
     pub(crate) program: OsString,
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::text"))]
     pub(crate) args: Vec<OsString>,
-    pub(crate) env: Vec<(OsString, OsString)>,
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::text"))]
+    pub(crate) env: BTreeMap<OsString, OsString>,
     pub(crate) inherit_env: bool,
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::text"))]
     pub(crate) working_directory: Option<PathBuf>,
     pub(crate) namespaces: Namespaces,
     pub(crate) user: Option<IdMap>,
+    pub(crate) credentials: Option<Credentials>,
+    pub(crate) umask: Option<u32>,
+    pub(crate) clocks: BTreeMap<Clock, ClockOffset>,
     pub(crate) root: Root,
+    pub(crate) read_only_root: bool,
+    pub(crate) allow_chroot: bool,
+    pub(crate) propagation: Propagation,
     pub(crate) mounts: Vec<Mount>,
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::text"))]
     pub(crate) hostname: Option<OsString>,
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::text"))]
+    pub(crate) domainname: Option<OsString>,
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::text"))]
+    pub(crate) arg0: Option<OsString>,
+    pub(crate) new_session: bool,
+    pub(crate) rlimits: BTreeMap<Resource, Rlimit>,
+    pub(crate) oom_score_adj: Option<OomScoreAdj>,
+    pub(crate) nice: Option<Nice>,
+    pub(crate) scheduler: Option<Scheduler>,
+    pub(crate) cpu_affinity: Option<BTreeSet<u16>>,
+    pub(crate) io_priority: Option<IoPriority>,
+    pub(crate) personality: Option<Personality>,
+    pub(crate) sysctls: BTreeMap<String, String>,
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::streams"))]
     pub(crate) stdio: [Stdio; 3],
     pub(crate) die_with_parent: bool,
+    pub(crate) engine: Option<Engine>,
 }
 
 impl Sandbox {
@@ -58,18 +95,38 @@ impl Sandbox {
     #[must_use]
     pub fn new(program: impl Into<OsString>) -> Self {
         Sandbox {
+            #[cfg(feature = "serde")]
+            version: crate::spec::Version,
             program: program.into(),
             args: Vec::new(),
-            env: Vec::new(),
+            env: BTreeMap::new(),
             inherit_env: false,
             working_directory: None,
             namespaces: Namespaces::empty(),
             user: None,
+            credentials: None,
+            umask: None,
+            clocks: BTreeMap::new(),
             root: Root::Host,
+            read_only_root: false,
+            allow_chroot: false,
+            propagation: Propagation::Private,
             mounts: Vec::new(),
             hostname: None,
+            domainname: None,
+            arg0: None,
+            new_session: false,
+            rlimits: BTreeMap::new(),
+            oom_score_adj: None,
+            nice: None,
+            scheduler: None,
+            cpu_affinity: None,
+            io_priority: None,
+            personality: None,
+            sysctls: BTreeMap::new(),
             stdio: [const { Stdio::Inherit }; 3],
             die_with_parent: false,
+            engine: None,
         }
     }
 
@@ -90,7 +147,7 @@ impl Sandbox {
     /// Sets an environment variable; the last setting of a name holds.
     #[must_use]
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
-        self.env.push((name.into(), value.into()));
+        self.env.insert(name.into(), value.into());
         self
     }
 
@@ -132,6 +189,30 @@ impl Sandbox {
         self
     }
 
+    /// Who the program is. By default the caller, with a map of [ranges](IdMap::ranges) user 0 and group 0.
+    ///
+    /// Without a user namespace this takes `CAP_SETUID` and `CAP_SETGID`.
+    #[must_use]
+    pub fn credentials(mut self, credentials: Credentials) -> Self {
+        self.credentials = Some(credentials);
+        self
+    }
+
+    /// Sets a clock inside so far ahead of the caller's. Needs [`Namespaces::TIME`].
+    #[must_use]
+    #[doc(alias("timens", "boottime", "monotonic"))]
+    pub fn clock_offset(mut self, clock: Clock, offset: ClockOffset) -> Self {
+        self.clocks.insert(clock, offset);
+        self
+    }
+
+    /// The permissions that new files of the program do *not* get, `umask(2)`: at most `0o777`. By default the caller's.
+    #[must_use]
+    pub fn umask(mut self, mask: u32) -> Self {
+        self.umask = Some(mask);
+        self
+    }
+
     /// The root directory. By default the host's. Needs [`Namespaces::MOUNT`].
     ///
     /// With a root of its own the sandbox starts in `/`, has no `/proc` and no `/dev` but those that [`mount`](Sandbox::mount) makes, and
@@ -140,6 +221,33 @@ impl Sandbox {
     #[doc(alias("chroot", "pivot_root", "rootfs"))]
     pub fn root(mut self, root: Root) -> Self {
         self.root = root;
+        self
+    }
+
+    /// Makes the root read-only, with all that is mounted in it, but not what the sandbox mounts there; with [`Root::Host`] all that the
+    /// host has mounted. Needs [`Namespaces::MOUNT`] and `mount_setattr(2)` (Linux 5.12).
+    ///
+    /// Mount points that are missing are made before.
+    #[must_use]
+    #[doc(alias("readonly", "ro", "ProtectSystem"))]
+    pub fn read_only_root(mut self) -> Self {
+        self.read_only_root = true;
+        self
+    }
+
+    /// Lets `chroot(2)` do where `pivot_root(2)` is impossible, which is in an initramfs.
+    ///
+    /// It is the weaker of the two: the old root stays below the new one, and a program with `CAP_SYS_CHROOT` may find it.
+    #[must_use]
+    pub fn allow_chroot(mut self) -> Self {
+        self.allow_chroot = true;
+        self
+    }
+
+    /// What of the mounts that others make reaches the sandbox, and the other way round. By default nothing. Needs [`Namespaces::MOUNT`].
+    #[must_use]
+    pub fn propagation(mut self, propagation: Propagation) -> Self {
+        self.propagation = propagation;
         self
     }
 
@@ -190,6 +298,14 @@ impl Sandbox {
         self
     }
 
+    /// Whether the child has the caller's memory until its program starts, or a copy. By default what is possible and fast, see [`Engine`].
+    #[must_use]
+    #[doc(alias("vfork", "fork"))]
+    pub fn engine(mut self, engine: Engine) -> Self {
+        self.engine = Some(engine);
+        self
+    }
+
     /// Checks the sandbox, binds the descriptors that it names and makes the plan of a spawn, which can be used many times.
     ///
     /// # Errors
@@ -216,88 +332,9 @@ impl Sandbox {
     }
 }
 
-/// Who the caller is inside the user namespace: one user and one group, mapped to the caller's effective ids.
-///
-/// The process holds every capability in its namespace until it starts the program; the program keeps them if it is user 0.
-/// `setgroups(2)` is denied inside.
-///
-/// Inside, the caller's own files and processes are still the caller's. If the caller is root, so is user 0 inside, for every file and every setting
-/// of the kernel (`/proc/sys`) that it can reach: what makes the difference for root is a root directory without such things, not this map.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct IdMap {
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-}
-
-impl IdMap {
-    /// Root inside: user 0 and group 0.
-    #[must_use]
-    pub fn root() -> Self {
-        Self::single(0, 0)
-    }
-
-    /// This user and this group inside.
-    #[must_use]
-    pub fn single(uid: u32, gid: u32) -> Self {
-        IdMap { uid, gid }
-    }
-}
-
-/// The sandbox's root directory.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Root {
-    /// The host's.
-    #[default]
-    Host,
-    /// A *detached* mount (`fsmount(2)`, or `open_tree(2)` with `OPEN_TREE_CLONE`), bound by [`Fds::bind`] under this name.
-    ///
-    /// A mount can be attached once: such a [`Plan`] spawns once.
-    Mount(String),
-}
-
-impl Root {
-    /// The detached mount that [`Fds::bind`] gives this name.
-    #[must_use]
-    pub fn mount(name: impl Into<String>) -> Self {
-        Root::Mount(name.into())
-    }
-}
-
-/// Something to mount in the sandbox's mount namespace, on a directory given by an absolute path.
-///
-/// The path is resolved inside the sandbox's root. In a root of its own, a directory of the top level is made where it is missing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mount {
-    pub(crate) target: PathBuf,
-    pub(crate) kind: MountKind,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum MountKind {
-    Proc,
-    Dev,
-}
-
-impl Mount {
-    /// A fresh `proc(5)` that shows the sandbox's own pid namespace; nosuid, nodev, noexec.
-    ///
-    /// Needs [`Namespaces::PID`]. In a user namespace the kernel demands that the caller's own `/proc` has nothing mounted over its parts.
-    #[must_use]
-    pub fn proc(target: impl Into<PathBuf>) -> Self {
-        Mount { target: target.into(), kind: MountKind::Proc }
-    }
-
-    /// A minimal `/dev`: null, zero, full, random, urandom and tty (in a user namespace, which may not make devices, the host's own), terminals (`pts`, `ptmx`) and shared memory (`shm`, at most
-    /// 64 MiB) of the sandbox's own, and the links fd, stdin, stdout and stderr.
-    #[must_use]
-    pub fn dev(target: impl Into<PathBuf>) -> Self {
-        Mount { target: target.into(), kind: MountKind::Dev }
-    }
-}
-
 /// What a standard stream of the sandbox is connected to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Stdio {
     /// The caller's own stream.

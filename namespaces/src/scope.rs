@@ -44,7 +44,8 @@ impl Scope {
     /// A user namespace with this map, a mount namespace whose mounts are private, and the namespaces named beside them.
     ///
     /// # Errors
-    /// [`InvalidConfig`](crate::ErrorKind::InvalidConfig) for a pid namespace, which no process can join as a whole; otherwise as
+    /// [`InvalidConfig`](crate::ErrorKind::InvalidConfig) for a pid namespace, which no process can join as a whole, and for a map in which the caller is not
+    /// user 0 and group 0 (a [single](IdMap::single) one may be anybody); otherwise as
     /// [`Plan::hold`](crate::Plan::hold).
     pub fn new(map: IdMap, others: Namespaces) -> Result<Self, Error> {
         if others.contains(Namespaces::PID) {
@@ -52,7 +53,11 @@ impl Scope {
         }
         let all = Namespaces::USER | Namespaces::MOUNT | others;
         // Never released: the program is never looked for.
-        let held = Sandbox::new("/").user(map).namespaces(all).prepare(Fds::new())?.hold()?;
+        let plan = Sandbox::new("/").user(map).namespaces(all).prepare(Fds::new())?;
+        if plan.0.parts.changes_ids {
+            return Err(Error::config("scope", "needs a map in which the caller is root"));
+        }
+        let held = plan.hold()?;
         let namespaces = all.iter().map(|one| held.namespace(one)).collect::<Result<_, _>>()?;
         Ok(Scope { namespaces })
     }

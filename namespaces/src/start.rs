@@ -18,7 +18,8 @@ pub(crate) fn compile(program: &mut Program, sandbox: &Sandbox) -> Result<(), Er
         Ok((path, program.string(text)))
     });
     let candidates = candidates.collect::<Result<Vec<_>, Error>>()?;
-    let argv = [&sandbox.program].into_iter().chain(&sandbox.args).map(|arg| c_string("argument", arg));
+    let own_name = sandbox.arg0.as_ref().unwrap_or(&sandbox.program);
+    let argv = [own_name].into_iter().chain(&sandbox.args).map(|arg| c_string("argument", arg));
     let argv = pointers(program, argv.collect::<Result<_, _>>()?);
     let envp = environment.into_iter().map(|(mut name, value)| {
         name.push("=");

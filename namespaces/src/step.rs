@@ -44,8 +44,8 @@ steps! {
     Prepare caller "prepare",
     /// Making the pipes for the child's standard streams.
     Pipe caller "make a pipe",
-    /// Getting a stack for the child.
-    Stack caller "get a stack for the child",
+    /// Getting memory for a copy of the caller: a page that both share, a stack for a closure.
+    Memory caller "get memory for the child",
     /// Holding back signals around the clone.
     BlockSignals caller "hold back signals",
     /// The clone itself, with its namespaces and its version 2 cgroup.
@@ -58,8 +58,14 @@ steps! {
     Cgroup child "enter the cgroup",
     /// A cgroup namespace rooted at the version 1 cgroups just entered.
     CgroupNamespace child "make a cgroup namespace",
-    /// Writing the user namespace's id maps.
+    /// Saying how soon it is killed when memory is short.
+    OomScore child "set the oom score",
+    /// Writing the user namespace's id maps, or waiting for the caller to do it; then being root inside.
     IdMap child "map ids",
+    /// Making a time namespace and setting its clocks.
+    Time child "set the clocks",
+    /// Writing settings of the new namespaces.
+    Sysctl child "write a sysctl",
     /// Making all mounts private, so that none propagates to the host.
     Propagation child "make mounts private",
     /// Attaching the new root.
@@ -70,8 +76,22 @@ steps! {
     Pivot child "change the root",
     /// Setting the host name.
     Hostname child "set the host name",
+    /// Setting the NIS domain name.
+    Domainname child "set the domain name",
     /// Putting the standard streams in place.
     Stdio child "connect the standard streams",
+    /// Making a session.
+    Session child "make a session",
+    /// Limiting resources.
+    Limits child "limit resources",
+    /// Nice value, scheduling policy, processors, priority of disk access.
+    Scheduling child "set the scheduling",
+    /// Setting the personality.
+    Personality child "set the personality",
+    /// Changing to the program's user and groups.
+    Credentials child "change the user",
+    /// Setting the file mode creation mask.
+    Umask child "set the umask",
     /// Changing into the working directory.
     WorkingDirectory child "change into the working directory",
     /// Waiting for [`Held::release`](crate::Held::release), if the child is held.
@@ -82,6 +102,8 @@ steps! {
     Exec child "start the program",
     /// Opening one of its namespaces.
     Namespace caller "open a namespace",
+    /// Listing namespaces.
+    List caller "list namespaces",
     /// Running code in a [`Scope`](crate::Scope).
     Scope caller "work in the scope",
     /// Waiting for the process.

@@ -25,7 +25,7 @@ pub(crate) fn run(test: &Test, groups: &Groups, isolated: bool) -> i32 {
     }
     let before = Snapshot::take(isolated);
     // The default panic hook has told message and place.
-    if catch_unwind(test.run).is_err() {
+    if catch_unwind(|| test.before.into_iter().chain([test.run]).for_each(|step| step())).is_err() {
         return PANICKED;
     }
     let mut leaks = children();

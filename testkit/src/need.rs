@@ -16,6 +16,10 @@ pub enum Need {
     OrdinaryUser,
     /// The caller may make a user namespace and map itself in it.
     Userns,
+    /// `/etc/subuid` and `/etc/subgid` have a line for the caller.
+    SubordinateIds,
+    /// The capability to raise hard limits, `CAP_SYS_RESOURCE`: root may lack it in a container.
+    RaiseLimits,
     /// A cgroup with this controller can be made below our own (v1) or beside it (v2), whichever
     /// version has the controller.
     Cgroup(&'static str),
@@ -50,6 +54,8 @@ impl Need {
             Self::Root => probe::root(),
             Self::OrdinaryUser => probe::ordinary_user(),
             Self::Userns => in_child(probe::userns),
+            Self::SubordinateIds => probe::subordinate_ids(),
+            Self::RaiseLimits => probe::raise_limits(),
             Self::Overlay => in_child(probe::overlay),
             Self::Veth => in_child(|| probe::link("veth")),
             Self::Vxlan => in_child(|| probe::link("vxlan")),
@@ -74,6 +80,8 @@ impl fmt::Display for Need {
             Self::Root => f.write_str("root"),
             Self::OrdinaryUser => f.write_str("an ordinary user"),
             Self::Userns => f.write_str("user namespaces"),
+            Self::SubordinateIds => f.write_str("subordinate ids"),
+            Self::RaiseLimits => f.write_str("CAP_SYS_RESOURCE"),
             Self::Cgroup(c) => write!(f, "cgroup {c}"),
             Self::CgroupV1(c) => write!(f, "cgroup v1 {c}"),
             Self::CgroupV2(c) => write!(f, "cgroup v2 {c}"),

@@ -90,15 +90,23 @@ impl Places {
         Self::parse(include_str!("../places.txt")).map_err(|e| format!("testkit/places.txt: {e}"))
     }
 
-    /// Reads a list: one test a line, `#` begins a comment, a test stands once and has a place.
+    /// Reads a list: one test a line, `#` begins a comment, a test stands once and has a place. `package::* also _x` gives each test of the
+    /// package a twin in the same places, with `_x` behind its name.
     ///
     /// # Errors
     /// What is wrong with which line.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let mut tests = BTreeMap::new();
+        let (mut tests, mut twins) = (BTreeMap::new(), Vec::new());
         for (number, line) in (1..).zip(text.lines()) {
             let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
             let Some(name) = words.next() else { continue };
+            if let Some(package) = name.strip_suffix('*') {
+                let (Some("also"), Some(suffix), None) = (words.next(), words.next(), words.next()) else {
+                    return Err(format!("line {number}: should read `package::* also SUFFIX`"));
+                };
+                twins.push((package, suffix));
+                continue;
+            }
             let places: Result<Vec<Place>, String> = words.map(str::parse).collect();
             let places = places.map_err(|e| format!("line {number}: {e}"))?;
             if !name.contains("::") || places.is_empty() {
@@ -107,6 +115,12 @@ impl Places {
             if tests.insert(name.to_owned(), places).is_some() {
                 return Err(format!("line {number}: {name} is listed twice"));
             }
+        }
+        for (package, suffix) in twins {
+            let of_package: Vec<_> = tests.iter().filter(|(name, _)| name.starts_with(package)).collect();
+            let more: Vec<_> =
+                of_package.into_iter().map(|(name, places)| (format!("{name}{suffix}"), places.clone())).collect();
+            tests.extend(more);
         }
         Ok(Self(tests))
     }
@@ -132,6 +146,9 @@ mod tests {
         let list = Places::parse("# x\n\na::b host vm-v1 # why\n").unwrap();
         assert_eq!(list.of("a::b"), Some(&[Place::Host, Place::VmV1][..]));
         assert_eq!(list.of("a::c"), None);
+        let list = Places::parse("a::* also _c\na::b host\nx::b vm-v1").unwrap();
+        assert_eq!(list.iter().map(|(test, _)| test).collect::<Vec<_>>(), ["a::b", "a::b_c", "x::b"]);
+        assert_eq!(list.of("a::b_c"), Some(&[Place::Host][..]));
     }
 
     #[test]
@@ -141,6 +158,7 @@ mod tests {
             ("ab host", "line 1: should read"),
             ("\na::b moon", "line 2: no place is called \"moon\""),
             ("a::b host\na::b host", "line 2: a::b is listed twice"),
+            ("a::* also", "line 1: should read `package::* also SUFFIX`"),
         ] {
             let error = Places::parse(text).unwrap_err();
             assert!(error.starts_with(says), "{error}");

@@ -21,13 +21,22 @@ pub(crate) fn ordinary_user() -> Result<(), String> {
     if Uid::current().is_root() || geteuid().is_root() {
         return Err("this is root".into());
     }
+    match capabilities()? {
+        0 => Ok(()),
+        effective => Err(format!("this user has capabilities: {effective:x}")),
+    }
+}
+
+pub(crate) fn raise_limits() -> Result<(), String> {
+    const CAP_SYS_RESOURCE: u64 = 1 << 24;
+    if capabilities()? & CAP_SYS_RESOURCE == 0 { Err("this process has no such capability".into()) } else { Ok(()) }
+}
+
+/// The effective ones.
+fn capabilities() -> Result<u64, String> {
     let status = read("/proc/self/status")?;
     let effective = status.lines().find_map(|l| l.strip_prefix("CapEff:")).unwrap_or_default().trim();
-    if effective.trim_matches('0').is_empty() {
-        Ok(())
-    } else {
-        Err(format!("this user has capabilities: {effective}"))
-    }
+    u64::from_str_radix(effective, 16).map_err(|e| format!("/proc/self/status has no capabilities: {e}"))
 }
 
 /// Moves this child into a user namespace in which its ids are 0.
@@ -39,6 +48,17 @@ pub(crate) fn userns() -> Result<(), String> {
     {
         let path = format!("/proc/self/{file}");
         fs::write(&path, text).map_err(|e| format!("cannot write {path} in a new user namespace: {e}"))?;
+    }
+    Ok(())
+}
+
+pub(crate) fn subordinate_ids() -> Result<(), String> {
+    let uid = geteuid();
+    let name = nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
+    for path in ["/etc/subuid", "/etc/subgid"] {
+        if !read(path)?.lines().any(|line| line.split(':').next() == Some(&name)) {
+            return Err(format!("{path} has no line for {name}"));
+        }
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ const USUAL_TIME: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 pub struct Test {
     pub(crate) name: &'static str,
+    pub(crate) before: Option<fn()>,
     pub(crate) run: fn(),
     pub(crate) needs: Vec<Need>,
     pub(crate) time: Duration,
@@ -20,7 +21,7 @@ impl Test {
     /// A test that needs nothing. The name must be unique in its package.
     #[must_use]
     pub fn new(name: &'static str, run: fn()) -> Self {
-        Self { name, run, needs: Vec::new(), time: USUAL_TIME }
+        Self { name, before: None, run, needs: Vec::new(), time: USUAL_TIME }
     }
 
     /// Says what the test needs; see [`Need`].
@@ -36,6 +37,15 @@ impl Test {
     pub fn time(mut self, time: Duration) -> Self {
         self.time = time;
         self
+    }
+
+    /// The same test with `suffix` behind its name and with something done before it, in its process: which of two ways it takes through the
+    /// code under test, say.
+    #[must_use]
+    pub fn variant(&self, suffix: &str, before: fn()) -> Self {
+        // A list of tests lives as long as its process.
+        let name = format!("{}{suffix}", self.name).leak();
+        Self { name, before: Some(before), ..self.clone() }
     }
 
     /// The test's name.

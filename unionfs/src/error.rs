@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
 
-/// Why a layer could not be marked, prepared or mounted.
+/// Why a layer could not be marked, prepared, published or mounted.
 ///
 /// Reads like `open a layer: openat("/layers/3"): No such file or directory (os error 2)`, followed by the kernel's own
 /// words where it had some.
@@ -27,7 +27,7 @@ pub enum ErrorKind {
     PermissionDenied,
     /// The kernel or the file system lacks what is needed (`ENOSYS`, `EOPNOTSUPP`, `ENODEV`; an overlay without `lowerdir+`).
     Unsupported,
-    /// In use by another mount (`EBUSY`).
+    /// In use by another mount (`EBUSY`); of a layer, by an owner or another layer.
     Busy,
     /// One layer lies in another one, or upper and work are not side by side (`ELOOP` of the mount).
     Overlapping,
@@ -35,6 +35,8 @@ pub enum ErrorKind {
     LimitReached,
     /// The writable layer has been mounted with `volatile`: after a crash it may be incomplete.
     Volatile,
+    /// A file of a layer store's own is not as this crate has written it: see [`LayerStore::check`](crate::LayerStore::check).
+    Corrupt,
     /// Anything else; [`Error::raw_os_error`] and [`Error::kernel_message`] say what.
     Os,
 }
@@ -43,7 +45,7 @@ pub enum ErrorKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Operation {
-    /// Reading the name of an archive's entry.
+    /// Reading a name: of an archive's entry, a layer, an owner.
     ParseName,
     /// Checking what was given. Nothing has been done yet.
     Check,
@@ -63,12 +65,30 @@ pub enum Operation {
     PrepareWritable,
     /// Removing a writable layer.
     RemoveWritable,
+    /// Making or opening a layer store, and cleaning up in it.
+    OpenStore,
+    /// Looking for layers in a store.
+    FindLayer,
+    /// Making or removing a place for a layer that is to come.
+    StageLayer,
+    /// Publishing a layer, and waiting for the disk.
+    Publish,
+    /// Noting who needs a layer.
+    Reference,
+    /// Removing layers from a store.
+    Collect,
+    /// Looking whether a store is whole.
+    CheckStore,
+    /// Looking for a file inside of a tree.
+    InRoot,
+    /// Adding up what a tree takes of the disk.
+    MeasureUsage,
 }
 
 impl Operation {
     fn words(self) -> &'static str {
         match self {
-            Operation::ParseName => "read the name of an archive entry",
+            Operation::ParseName => "read a name",
             Operation::Check => "check the overlay",
             Operation::Whiteout => "whiteout",
             Operation::Opaque => "opaque directory",
@@ -78,6 +98,15 @@ impl Operation {
             Operation::Attach => "attach the mount",
             Operation::PrepareWritable => "prepare a writable layer",
             Operation::RemoveWritable => "remove a writable layer",
+            Operation::OpenStore => "open the layer store",
+            Operation::FindLayer => "find a layer",
+            Operation::StageLayer => "stage a layer",
+            Operation::Publish => "publish a layer",
+            Operation::Reference => "note who needs a layer",
+            Operation::Collect => "remove layers",
+            Operation::CheckStore => "check the layer store",
+            Operation::InRoot => "look inside the root",
+            Operation::MeasureUsage => "measure what a layer takes",
         }
     }
 }
@@ -116,6 +145,11 @@ impl Error {
     /// What is found out after a system call has failed for a reason that its errno does not tell.
     pub(crate) fn explained(kind: ErrorKind, operation: Operation, words: &'static str) -> Self {
         Self::new(kind, operation, None, Cause::Words(words))
+    }
+
+    /// Of a file of the store's own.
+    pub(crate) fn corrupt(operation: Operation, object: impl Into<OsString>, words: &'static str) -> Self {
+        Self::explained(ErrorKind::Corrupt, operation, words).about(object)
     }
 
     pub(crate) fn with_kernel_message(mut self, message: Option<String>) -> Self {
@@ -231,6 +265,6 @@ mod tests {
     #[test]
     fn a_hostile_name_cannot_break_the_line() {
         let error = Error::invalid(Operation::ParseName, "a\nb\x1b", "contains a slash");
-        assert_eq!(error.to_string(), "read the name of an archive entry: \"a\\nb\\u{1b}\": contains a slash");
+        assert_eq!(error.to_string(), "read a name: \"a\\nb\\u{1b}\": contains a slash");
     }
 }

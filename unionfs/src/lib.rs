@@ -27,13 +27,15 @@
 //! |---|---|
 //! | [`Overlay`] | the stack that is wanted: lowers, perhaps a writable layer, options; mounts any number of times |
 //! | [`WritableLayer`] | the directories `upper` and `work`, made, found again and removed |
+//! | [`LayerStore`], [`Stage`], [`StoredLayer`] | layers in a folder that programs share: published whole or not at all, kept while somebody needs them |
+//! | [`RootDir`] | files inside of a tree whose links may be hostile |
 //! | [`make_whiteout`], [`is_whiteout`], [`make_opaque`], [`is_opaque`] | how a layer says "not here any more" on disk |
 //! | [`WhiteoutName`] | how a layer *archive* says it: `.wh.NAME` and `.wh..wh..opq` |
 //!
 //! # What it does not do
 //!
-//! It does not unpack archives (`cofferdam-image` does), keep a store of layers, compare layers, or make namespaces. It does not
-//! log, print, read configuration or keep state. Dropping things closes descriptors and never deletes.
+//! It does not unpack archives (`cofferdam-image` does), compare layers, or make namespaces. It does not
+//! log, print or read configuration, and keeps no state but that of a [`LayerStore`] in its folder. Dropping things closes descriptors and never deletes.
 //!
 //! # Terms
 //!
@@ -63,11 +65,13 @@
 //! | one lower alone | `open_tree`, `mount_setattr` | 5.12 | an error of kind [`Unsupported`](ErrorKind::Unsupported) |
 //! | [`make_xattr_whiteout`] | `overlay.whiteout` | 6.8 | it is shown as an empty file: do not use it |
 //! | [`make_whiteout`] without `CAP_MKNOD` | `mknod` of device 0:0 | 5.8 | an error of kind [`PermissionDenied`](ErrorKind::PermissionDenied) |
+//! | [`LayerStore`], [`RootDir`] | `openat2` | 5.6 | an error of kind [`Unsupported`](ErrorKind::Unsupported) |
 //! | [`Form::User`] | `userxattr`; on tmpfs, `user.*` attributes | 5.11; 6.6 | an error |
 //!
 //! # Privileges
 //!
 //! `CAP_SYS_ADMIN` in the user namespace that owns the caller's mount namespace: real root, or root of a user namespace with a mount namespace of its own.
+//! [`LayerStore`] and [`RootDir`] need only the right to the files.
 //! Real root uses [`Form::Trusted`], root of a user namespace [`Form::User`]. Layers given as descriptors must have been opened in the
 //! caller's mount namespace.
 //!
@@ -78,6 +82,8 @@
 //! - No layer is cut off: mount(2) silently drops what is beyond 4095 bytes of options; this crate does not use it.
 //! - `redirect_dir=nofollow`, `metacopy=off` and `index=off` are always passed, whatever the module's defaults are: an attribute that a hostile
 //!   layer brings cannot point to files elsewhere. Unpackers must keep such attributes out all the same: [`is_overlay_xattr`].
+//! - A [`RootDir`] is not left, whatever links are in it, and whoever renames its directories meanwhile.
+//! - A process that is killed, or a machine that loses power, leaves no half layer that the next one would take for a whole one: see [`LayerStore`].
 //! - Names given to the functions on directories are single components, checked before anything is done, and never followed if they are symlinks.
 #![deny(
     clippy::unwrap_used,
@@ -92,6 +98,7 @@
 
 mod attach;
 mod context;
+mod dir;
 mod error;
 mod layer;
 mod mount;
@@ -99,9 +106,12 @@ mod name;
 mod options;
 mod overlay;
 mod remove;
+mod root;
 mod stack;
+mod store;
 #[allow(unsafe_code, reason = "mount_setattr(2) has no safe wrapper among our dependencies")]
 mod sys;
+mod walk;
 mod whiteout;
 mod writable;
 
@@ -111,5 +121,7 @@ pub use layer::Layer;
 pub use name::WhiteoutName;
 pub use options::{RedirectDir, Xino};
 pub use overlay::{MAX_LOWERS, Overlay};
+pub use root::RootDir;
+pub use store::{Collected, Fault, LayerId, LayerStore, Owner, Problem, Stage, StoredLayer, SyncPolicy, Usage};
 pub use whiteout::{Form, is_opaque, is_overlay_xattr, is_whiteout, make_opaque, make_whiteout, make_xattr_whiteout};
 pub use writable::{AfterVolatile, WritableLayer};

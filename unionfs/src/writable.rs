@@ -1,5 +1,6 @@
 //! The writable layer: the directories `upper` and `work`, side by side.
 
+use crate::dir::open_directory;
 use crate::remove::remove_tree;
 use crate::{Error, ErrorKind, Operation};
 use rustix::fs::AtFlags;
@@ -147,11 +148,6 @@ fn make(dir: BorrowedFd<'_>, name: &'static str, mode: u32) -> Result<OwnedFd, E
 fn own(fd: &OwnedFd, name: &str, (uid, gid): (Uid, Gid), mode: Mode) -> Result<(), Error> {
     fchown(fd, Some(uid), Some(gid)).map_err(|e| prepare("fchown", e, name))?;
     fchmod(fd, mode).map_err(|e| prepare("fchmod", e, name))
-}
-
-fn open_directory(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    openat2(dir, name, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
 }
 
 /// Whether a mount with this work directory was volatile.

@@ -13,7 +13,7 @@ const USAGE: &str = "\
 Usage: ratios [--area AREA] [--case TEXT] [--quick] [--json FILE] [--svg DIR]
 
   --area AREA  only this area; may be given again
-  --case TEXT  only cases whose name has this in it
+  --case TEXT  only the case of this name, or those that have it in their names; may be given again
   --quick      fewer rounds and cases: a look, not a result
   --json FILE  write the results for programs
   --svg DIR    draw plots into this folder";
@@ -21,7 +21,7 @@ Usage: ratios [--area AREA] [--case TEXT] [--quick] [--json FILE] [--svg DIR]
 #[derive(Debug, Default)]
 struct Options {
     areas: Vec<String>,
-    case: String,
+    cases: Vec<String>,
     quick: bool,
     json: Option<PathBuf>,
     svg: Option<PathBuf>,
@@ -62,7 +62,7 @@ fn options() -> Result<Option<Options>> {
                 }
                 options.areas.push(name);
             }
-            Long("case") => options.case = parser.value()?.string()?,
+            Long("case") => options.cases.push(parser.value()?.string()?),
             Long("quick") => options.quick = true,
             Long("json") => options.json = Some(parser.value()?.into()),
             Long("svg") => options.svg = Some(parser.value()?.into()),
@@ -81,7 +81,7 @@ fn run(options: &Options) -> Result<()> {
     let mut outcomes = Vec::new();
     for area in AREAS.iter().filter(|area| options.areas.is_empty() || options.areas.iter().any(|a| a == area.name)) {
         let mut measured = Vec::new();
-        for case in (area.cases)(options.quick)?.into_iter().filter(|case| case.name.contains(&options.case)) {
+        for case in wanted((area.cases)(options.quick)?, &options.cases) {
             let (name, started) = (case.name.clone(), std::time::Instant::now());
             if let Some(outcome) = measure(area, case, options.quick)? {
                 eprintln!("{}: {name}: measured in {:.0} s", area.name, started.elapsed().as_secs_f64());
@@ -98,6 +98,16 @@ fn run(options: &Options) -> Result<()> {
         fs::write(file, json(&outcomes)? + "\n").map_err(|e| format!("{}: {e}", file.display()))?;
     }
     if outcomes.is_empty() { Err("nothing could be measured".into()) } else { Ok(()) }
+}
+
+/// The cases that are named, or have in their names what is asked for; all if nothing is.
+fn wanted(mut cases: Vec<Case>, asked: &[String]) -> Vec<Case> {
+    let named: Vec<bool> = asked.iter().map(|asked| cases.iter().any(|case| case.name == *asked)).collect();
+    cases.retain(|case| {
+        let fits = |(asked, named): (&String, &bool)| case.name == *asked || (!named && case.name.contains(asked));
+        asked.is_empty() || asked.iter().zip(&named).any(fits)
+    });
+    cases
 }
 
 /// Which kernel, on what.
@@ -166,6 +176,9 @@ fn plots(area: &Area, outcomes: &[Outcome], folder: &Path) -> Result<()> {
                     }),
                 }
             }
+        }
+        if lines.is_empty() {
+            continue;
         }
         let svg = draw(&Drawing { title: plot.title, x: plot.x, log_x: plot.log_x, y: "median time", lines });
         let file = folder.join(format!("{}.svg", plot.name));

@@ -3,7 +3,10 @@
 //! A floor makes the same system calls as the library does for the same case. It checks that they succeed, because a bench
 //! of failures would be fast, but tells nobody which one did not.
 
+mod child;
 pub mod fork;
 pub mod mount;
 pub mod probe;
+pub mod root;
 pub mod spawn;
+mod syscall;

@@ -1,11 +1,11 @@
 //! What container engines want before they start a program.
 
-use super::{HOSTNAME, Program};
+use super::shape::{HOSTNAME, Shape};
+use super::{Program, program};
 use crate::Result;
 use nix::unistd::{getegid, geteuid};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
 /// The least that they accept: a root file system with the program in it, and a configuration.
@@ -15,34 +15,10 @@ pub(super) struct Bundle {
 }
 
 impl Bundle {
-    pub(super) fn make(program: &Program) -> Result<Self> {
+    pub(super) fn make(shape: Shape, program: &Program) -> Result<Self> {
         let bundle = Bundle { folder: tempfile::Builder::new().prefix("cofferdam-bundle-").tempdir()? };
-        let root = bundle.path().join("rootfs");
-        let folders = [root.join("proc"), root.join("dev"), bundle.state()];
-        for folder in folders {
-            fs::DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
-        }
-        fs::copy(program.path(), root.join("probe"))?;
-        let map = |id: u32| json!([{"containerID": 0, "hostID": id, "size": 1}]);
-        let namespaces = ["user", "pid", "mount", "uts", "ipc", "network"].map(|kind| json!({"type": kind}));
-        let config = json!({
-            "ociVersion": "1.0.2",
-            // An engine may look the program up.
-            "process": {"user": {"uid": 0, "gid": 0}, "args": ["/probe"], "cwd": "/", "env": ["PATH=/"]},
-            "root": {"path": "rootfs"},
-            "hostname": HOSTNAME.to_string_lossy(),
-            "mounts": [
-                {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "nodev", "noexec"]},
-                // All of them put devices there.
-                {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
-            ],
-            "linux": {
-                "namespaces": namespaces,
-                "uidMappings": map(geteuid().as_raw()),
-                "gidMappings": map(getegid().as_raw()),
-            },
-        });
-        fs::write(bundle.path().join("config.json"), serde_json::to_vec(&config)?)?;
+        fs::create_dir(bundle.state())?;
+        fs::write(bundle.path().join("config.json"), serde_json::to_vec(&config(shape, program))?)?;
         Ok(bundle)
     }
 
@@ -54,6 +30,37 @@ impl Bundle {
     pub(super) fn state(&self) -> PathBuf {
         self.folder.path().join("state")
     }
+}
+
+fn config(shape: Shape, program: &Program) -> Value {
+    let namespaces = shape.namespaces.iter_names().map(|(name, _)| {
+        let kind = if name == "NET" { "network".to_owned() } else { name.to_lowercase() };
+        json!({"type": kind})
+    });
+    let mut linux = json!({"namespaces": namespaces.collect::<Vec<_>>()});
+    if shape.namespaces.contains(cofferdam_namespaces::Namespaces::USER) {
+        let map = |id: u32| json!([{"containerID": 0, "hostID": id, "size": 1}]);
+        linux["uidMappings"] = map(geteuid().as_raw());
+        linux["gidMappings"] = map(getegid().as_raw());
+    }
+    json!({
+        "ociVersion": "1.0.2",
+        // An engine looks the program up.
+        "process": {"user": {"uid": 0, "gid": 0}, "args": [program::INSIDE], "cwd": "/", "env": ["PATH=/bin"]},
+        "root": {"path": program.folder()},
+        "hostname": HOSTNAME.to_string_lossy(),
+        "mounts": [
+            mount("/proc", "proc", &["nosuid", "nodev", "noexec"]),
+            mount("/dev", "tmpfs", &["nosuid", "noexec", "mode=755", "size=64k"]),
+            mount("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]),
+            mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=64m"]),
+        ],
+        "linux": linux,
+    })
+}
+
+fn mount(destination: &str, kind: &str, options: &[&str]) -> Value {
+    json!({"destination": destination, "type": kind, "source": kind, "options": options})
 }
 
 /// A name that no container on this machine has.

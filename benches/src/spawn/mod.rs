@@ -1,7 +1,6 @@
-//! Spawning a process: from the call until the process has printed a line, ended and been waited for.
+//! Spawning a process: until it has said where it runs, and until it has ended and been waited for.
 //!
-//! All contenders start the same tiny program ([`probe`]), whose output says where it ran. Time to the
-//! call's return is taken too: std and we return when the program has started.
+//! All contenders start the same tiny program ([`probe`](crate::floor::probe)), whose output says where it ran.
 
 #[cfg(feature = "peers")]
 mod bundle;
@@ -9,13 +8,18 @@ mod heap;
 mod ours;
 #[cfg(feature = "peers")]
 mod peers;
+mod program;
+mod shape;
+#[cfg(feature = "peers")]
+mod tools;
 
 use crate::Result;
 use crate::area::{Area, Case, Plot, Ready};
-use crate::floor::probe;
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+pub use heap::Heap;
+pub use ours::{cofferdam, floor};
+use program::Expect;
+pub use program::Program;
+pub use shape::Shape;
 use std::sync::Arc;
 
 /// See the module.
@@ -23,41 +27,25 @@ pub const AREA: Area = Area {
     name: "spawn",
     cases,
     plots: &[
-        Plot { name: PLAIN_PLOT, title: "Spawn, no namespaces: until its end", x: HEAP_AXIS, log_x: false },
-        Plot { name: NAMESPACES_PLOT, title: "Spawn into six namespaces: until its end", x: HEAP_AXIS, log_x: false },
+        Plot { name: "spawn-plain-heap", title: "Spawn, no namespaces: until its end", x: HEAP_AXIS, log_x: false },
+        Plot {
+            name: "spawn-namespaces-heap",
+            title: "Spawn into six namespaces: until its end",
+            x: HEAP_AXIS,
+            log_x: false,
+        },
+        Plot {
+            name: "spawn-rootfs-heap",
+            title: "Spawn into a root of its own, four namespaces: until its end",
+            x: HEAP_AXIS,
+            log_x: false,
+        },
     ],
 };
 
 const HEAP_AXIS: &str = "memory that the spawning program has touched, GiB";
-const PLAIN_PLOT: &str = "spawn-plain-heap";
-const NAMESPACES_PLOT: &str = "spawn-namespaces-heap";
-/// The host name inside.
-const HOSTNAME: &std::ffi::CStr = c"bench";
-
-/// What is spawned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
-    /// A process in the caller's namespaces.
-    Plain,
-    /// In new user, pid, mount, uts, ipc and network namespaces, as root there, with a fresh `/proc` and a host name.
-    Namespaces,
-}
-
-impl Shape {
-    fn name(self) -> &'static str {
-        match self {
-            Shape::Plain => "no namespaces",
-            Shape::Namespaces => "6 namespaces",
-        }
-    }
-
-    fn plot(self) -> &'static str {
-        match self {
-            Shape::Plain => PLAIN_PLOT,
-            Shape::Namespaces => NAMESPACES_PLOT,
-        }
-    }
-}
+/// The shapes that are drawn against the heap, in the order of the plots.
+const DRAWN: [Shape; 3] = [Shape::PLAIN, Shape::SIX, Shape::ROOT];
 
 /// How cofferdam is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,38 +65,66 @@ struct Variant {
 }
 
 impl Variant {
+    /// One thread, nothing on the heap, a plan that is kept if that can be: a root that is a mount can be attached once.
+    fn new(shape: Shape) -> Self {
+        let way = if shape.root { Way::OneShot } else { Way::Prepared };
+        Variant { shape, way, gib: 0, threads: 1 }
+    }
+
     fn name(self) -> String {
         let way = if self.way == Way::OneShot { ", one-shot" } else { "" };
         let threads = if self.threads == 1 { String::new() } else { format!(", {} threads", self.threads) };
         format!("{}{way}, {} GiB heap{threads}", self.shape.name(), self.gib)
     }
+
+    /// Alone and on the usual way: what others are compared with.
+    fn is_usual(self) -> bool {
+        self.threads == 1 && self.way == Variant::new(self.shape).way
+    }
+
+    fn point(self) -> Option<(&'static str, f64)> {
+        let plot = DRAWN.iter().zip(AREA.plots).find(|(shape, _)| **shape == self.shape).map(|(_, plot)| plot.name)?;
+        #[expect(clippy::cast_precision_loss, reason = "a handful of gibibytes")]
+        self.is_usual().then_some((plot, self.gib as f64))
+    }
+}
+
+/// How many threads spawn at once, where several do.
+const MANY: usize = 8;
+
+fn variants(heaps: &[usize]) -> Vec<Variant> {
+    let mut variants = Vec::new();
+    for shape in [Shape::ROOT, Shape::ROOT_NET, Shape::ROOT_USER, Shape::PLAIN, Shape::SIX] {
+        let one = Variant::new(shape);
+        let against: &[usize] = if DRAWN.contains(&shape) { heaps } else { &[0] };
+        variants.extend(against.iter().map(|gib| Variant { gib: *gib, ..one }));
+        let most = against.iter().max().copied().unwrap_or(0);
+        variants
+            .extend([0, most].map(|gib| Variant { gib, threads: MANY, ..one }).into_iter().take(against.len().min(2)));
+        if !shape.root {
+            variants.push(Variant { way: Way::OneShot, ..one });
+        }
+    }
+    for shape in Shape::each().chain([Shape::ALL]) {
+        for threads in [1, MANY] {
+            variants.extend([Way::Prepared, Way::OneShot].map(|way| Variant { way, threads, ..Variant::new(shape) }));
+        }
+    }
+    variants
 }
 
 fn cases(quick: bool) -> Result<Vec<Case>> {
     let program = Arc::new(Program::write()?);
     let heaps: &[usize] = if quick { &[0, 1] } else { &[0, 1, 4, 8] };
-    let mut variants = Vec::new();
-    for shape in [Shape::Plain, Shape::Namespaces] {
-        let one = Variant { shape, way: Way::Prepared, gib: 0, threads: 1 };
-        variants.extend(heaps.iter().map(|gib| Variant { gib: *gib, ..one }));
-        variants.push(Variant { way: Way::OneShot, ..one });
-        variants.extend(heaps.iter().filter(|gib| quick || [0, 8].contains(*gib)).map(|gib| Variant {
-            gib: *gib,
-            threads: 8,
-            ..one
-        }));
-    }
-    Ok(variants.into_iter().map(|variant| case(variant, &program)).collect())
+    Ok(variants(heaps).into_iter().map(|variant| case(variant, &program)).collect())
 }
 
 fn case(variant: Variant, program: &Arc<Program>) -> Case {
     let program = Arc::clone(program);
-    let comparable = variant.way == Way::Prepared && variant.threads == 1;
     Case {
         name: variant.name(),
         threads: variant.threads,
-        #[expect(clippy::cast_precision_loss, reason = "a handful of gibibytes")]
-        point: comparable.then_some((variant.shape.plot(), variant.gib as f64)),
+        point: variant.point(),
         ready: Box::new(move || {
             let heap = Heap::touch(variant.gib)?;
             #[cfg_attr(not(feature = "peers"), expect(unused_mut, reason = "peers are added"))]
@@ -124,50 +140,6 @@ fn case(variant: Variant, program: &Arc<Program>) -> Case {
         }),
     }
 }
-
-/// The program that is started, in a folder of its own.
-#[derive(Debug)]
-pub struct Program {
-    folder: tempfile::TempDir,
-}
-
-impl Program {
-    /// Writes it.
-    ///
-    /// # Errors
-    /// Those of the file system.
-    pub fn write() -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("cofferdam-bench-").tempdir()?;
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
-        let program = Program { folder };
-        fs::write(program.path(), probe::elf())?;
-        fs::set_permissions(program.path(), fs::Permissions::from_mode(0o755))?;
-        Ok(program)
-    }
-
-    /// Where it lies.
-    #[must_use]
-    pub fn path(&self) -> PathBuf {
-        self.folder.path().join("probe")
-    }
-}
-
-/// What the probe should say.
-fn check(said: &[u8], pid: u32, hostname: &str) -> Result<()> {
-    let expected = format!("{pid} {hostname}\n");
-    if said == expected.as_bytes() {
-        return Ok(());
-    }
-    Err(format!("printed {:?} instead of {expected:?}", String::from_utf8_lossy(said)).into())
-}
-
-/// The caller's own host name.
-fn own_hostname() -> Result<String> {
-    Ok(nix::unistd::gethostname()?.to_string_lossy().into_owned())
-}
-
-pub use heap::Heap;
-pub use ours::{cofferdam, floor};
 
 #[cfg(test)]
 mod tests {
@@ -190,10 +162,10 @@ mod tests {
     fn both_spawn_a_process_that_says_where_it_is() {
         let program = Arc::new(Program::write().unwrap());
         for way in [Way::Prepared, Way::OneShot] {
-            (cofferdam(Shape::Plain, way, &program).unwrap().make)()().unwrap();
+            (cofferdam(Shape::PLAIN, way, &program).unwrap().make)()().unwrap();
         }
-        let sample = (floor(Shape::Plain, &program).unwrap().make)()().unwrap();
+        let sample = (floor(Shape::PLAIN, &program).unwrap().make)()().unwrap();
         assert!(sample.whole >= sample.returned);
-        assert!(check(b"1 other\n", 1, "bench").is_err());
+        assert!(Expect::of(Shape::SIX).unwrap().check(b"2 bench\n", 2).is_err());
     }
 }

@@ -1,26 +1,32 @@
 //! cofferdam and its floor.
 
-use super::{HOSTNAME, Program, Shape, Way, check, own_hostname};
+use super::shape::HOSTNAME;
+use super::{Expect, Program, Shape, Way};
 use crate::Result;
 use crate::area::{Contender, Role, Sample};
+use crate::floor::root::detached;
 use crate::floor::spawn::{Floor, Kind};
-use cofferdam_namespaces::{Child, Fds, IdMap, Mount, Namespaces, Sandbox, Stdio};
-use std::ffi::CString;
+use cofferdam_namespaces::{Child, Fds, IdMap, Mount, Namespaces, Root, Sandbox, Stdio};
 use std::io::Read;
-use std::os::unix::ffi::OsStringExt;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
 
 fn sandbox(shape: Shape, program: &Program) -> Sandbox {
-    let sandbox = Sandbox::new(program.path()).stdout(Stdio::Pipe);
-    match shape {
-        Shape::Plain => sandbox,
-        Shape::Namespaces => sandbox
-            .namespaces(Namespaces::PID | Namespaces::MOUNT | Namespaces::UTS | Namespaces::IPC | Namespaces::NET)
-            .user(IdMap::root())
-            .mount(Mount::proc("/proc"))
-            .hostname(HOSTNAME.to_string_lossy().into_owned()),
+    let mut sandbox = Sandbox::new(program.path(shape)).namespaces(shape.namespaces).stdout(Stdio::Pipe);
+    if shape.has(Namespaces::USER) {
+        sandbox = sandbox.user(IdMap::root());
     }
+    if shape.has(Namespaces::UTS) {
+        sandbox = sandbox.hostname(HOSTNAME.to_string_lossy().into_owned());
+    }
+    if shape.has_proc() {
+        sandbox = sandbox.mount(Mount::proc("/proc"));
+    }
+    if shape.root {
+        sandbox = sandbox.root(Root::mount("root")).mount(Mount::dev("/dev"));
+    }
+    sandbox
 }
 
 /// Our library.
@@ -29,31 +35,36 @@ fn sandbox(shape: Shape, program: &Program) -> Sandbox {
 /// If the plan cannot be made.
 pub fn cofferdam(shape: Shape, way: Way, program: &Program) -> Result<Contender> {
     let sandbox = sandbox(shape, program);
-    let plan = Arc::new(sandbox.prepare(Fds::new())?);
-    let hostname: Arc<str> = hostname(shape)?.into();
+    let plan = if way == Way::Prepared { Some(sandbox.prepare(Fds::new())?) } else { None };
+    let root = program.root()?;
+    let expect = Arc::new(Expect::of(shape)?);
     Ok(Contender::new("cofferdam", Role::Cofferdam, move || {
-        let (sandbox, plan, hostname) = (sandbox.clone(), Arc::clone(&plan), Arc::clone(&hostname));
+        let (sandbox, plan, root, expect) = (sandbox.clone(), plan.clone(), root.clone(), Arc::clone(&expect));
         move || {
             let start = Instant::now();
-            let child = if way == Way::Prepared { plan.spawn() } else { sandbox.spawn() };
-            finish(child?, start, shape, &hostname)
+            let child = match &plan {
+                Some(plan) => plan.spawn()?,
+                None if shape.root => sandbox.spawn_with(Fds::new().bind("root", detached(&root)?))?,
+                None => sandbox.spawn()?,
+            };
+            finish(child, start, &expect)
         }
     }))
 }
 
-fn finish(mut child: Child, start: Instant, shape: Shape, hostname: &str) -> Result<Sample> {
-    let returned = start.elapsed();
+fn finish(mut child: Child, start: Instant, expect: &Expect) -> Result<Sample> {
     let mut buffer = [0; 128];
     // One read: the program writes all at once.
     let len = child.stdout.take().ok_or("no pipe")?.read(&mut buffer)?;
+    let returned = start.elapsed();
     let status = child.wait()?;
-    let pid = if shape == Shape::Plain { child.id() } else { 1 };
+    let pid = child.id();
     drop(child);
     let whole = start.elapsed();
     if !status.success() {
         return Err(status.to_string().into());
     }
-    check(&buffer[..len], pid, hostname)?;
+    expect.check(&buffer[..len], pid)?;
     Ok(Sample { whole, returned })
 }
 
@@ -62,39 +73,35 @@ fn finish(mut child: Child, start: Instant, shape: Shape, hostname: &str) -> Res
 /// # Errors
 /// If there is no `/proc`.
 pub fn floor(shape: Shape, program: &Program) -> Result<Contender> {
-    let path = CString::new(program.path().into_os_string().into_vec())?;
-    let kind = match shape {
-        Shape::Plain => Kind::Plain,
-        Shape::Namespaces => Kind::Namespaces(HOSTNAME),
+    let path = program.path_text(shape)?;
+    let kind = Kind {
+        namespaces: i32::try_from(shape.namespaces.bits())?,
+        hostname: shape.has(Namespaces::UTS).then_some(HOSTNAME),
     };
     let ignored = ignored_signals()?;
-    let hostname: Arc<str> = hostname(shape)?.into();
+    let root = program.root()?;
+    let expect = Arc::new(Expect::of(shape)?);
     Ok(Contender::new("floor", Role::Floor, move || {
         let mut floor = Floor::new(path.clone(), kind, ignored);
-        let hostname = Arc::clone(&hostname);
+        let (root, expect) = (root.clone(), Arc::clone(&expect));
         move || {
             let start = Instant::now();
-            let running = floor.spawn()?;
-            let returned = start.elapsed();
+            let root = if shape.root { Some(detached(&root)?) } else { None };
+            let running = floor.spawn(root.as_ref().map(AsFd::as_fd))?;
+            drop(root);
             let mut buffer = [0; 128];
-            let pid = if shape == Shape::Plain { running.pid.cast_unsigned() } else { 1 };
+            let pid = running.pid.cast_unsigned();
             let len = running.read(&mut buffer)?.len();
+            let returned = start.elapsed();
             let success = running.wait()?;
             let whole = start.elapsed();
             if !success {
                 return Err("its child failed".into());
             }
-            check(&buffer[..len], pid, &hostname)?;
+            expect.check(&buffer[..len], pid)?;
             Ok(Sample { whole, returned })
         }
     }))
-}
-
-fn hostname(shape: Shape) -> Result<String> {
-    match shape {
-        Shape::Plain => own_hostname(),
-        Shape::Namespaces => Ok(HOSTNAME.to_string_lossy().into_owned()),
-    }
 }
 
 fn ignored_signals() -> Result<u64> {

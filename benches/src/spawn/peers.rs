@@ -1,16 +1,15 @@
 //! What people use today: std, and programs where they are found (`install-peers` installs them).
 //!
-//! Each is given the options that make it do the least that has the effect; where it cannot do less than it does
-//! (a container engine needs a root file system and changes into it), it does more than ours.
+//! Each is given the options that make it do the least that has the effect; `BENCHMARKS.md` says where it does more than is asked.
 
-use super::bundle::{Bundle, container_id};
-use super::{HOSTNAME, Program, Shape, Variant, Way, check, own_hostname};
+use super::bundle::Bundle;
+use super::program::{Expect, own_hostname};
+use super::{Program, Shape, Variant, tools};
 use crate::Result;
 use crate::area::{Contender, Role, Sample};
 use crate::floor::fork;
-use nix::unistd::{getegid, geteuid};
+use cofferdam_namespaces::Namespaces;
 use std::io::Read;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,35 +17,26 @@ use std::time::Instant;
 
 /// The peers of a variant, and what they need meanwhile.
 pub(super) fn of(variant: Variant, program: &Arc<Program>) -> Result<(Vec<Contender>, Option<Bundle>)> {
-    if variant.way == Way::OneShot && variant.shape == Shape::Namespaces {
+    if variant.shape == Shape::PLAIN {
+        return Ok((std_command(program, variant.threads == 1)?, None));
+    }
+    // A container engine takes so long that eight of them at once, round after round, would take hours. And nobody has a tool for one namespace.
+    if !variant.is_usual() || !(variant.shape.root || variant.shape == Shape::SIX) {
         return Ok((Vec::new(), None));
     }
-    match variant.shape {
-        Shape::Plain => Ok((std_command(program, variant.threads == 1)?, None)),
-        // A container engine takes so long that eight of them at once, round after round, would take hours.
-        Shape::Namespaces if variant.threads > 1 => Ok((Vec::new(), None)),
-        Shape::Namespaces => {
-            let bundle = Bundle::make(program)?;
-            Ok((programs(program, &bundle)?, Some(bundle)))
-        }
-    }
+    let bundle = Bundle::make(variant.shape, program)?;
+    Ok((programs(variant.shape, program, &bundle)?, Some(bundle)))
 }
 
 /// std shares memory while it can (`posix_spawn`), and forks when it is given a closure to run.
 fn std_command(program: &Program, fork_too: bool) -> Result<Vec<Contender>> {
-    let path = program.path();
-    let hostname = own_hostname()?;
-    let mut contenders = Vec::new();
-    for (name, fork) in [("std Command", false), ("std Command + pre_exec (fork)", true)] {
-        if fork && !fork_too {
-            continue;
-        }
-        let expect = Expect { pid: None, hostname: hostname.clone() };
-        contenders.push(contender(name, expect, path.clone(), move |path, _| {
-            let mut command = Command::new(path);
-            if fork {
-                fork::with_pre_exec(&mut command);
-            }
+    let path = program.path(Shape::PLAIN);
+    let (with_closure, expect) = (path.clone(), Expect::of(Shape::PLAIN)?);
+    let mut contenders = vec![contender("std Command", expect.clone(), move |_| Command::new(&path))];
+    if fork_too {
+        contenders.push(contender("std Command + pre_exec (fork)", expect, move |_| {
+            let mut command = Command::new(&with_closure);
+            fork::with_pre_exec(&mut command);
             command
         }));
     }
@@ -54,79 +44,41 @@ fn std_command(program: &Program, fork_too: bool) -> Result<Vec<Contender>> {
 }
 
 /// Programs for sandboxes and containers.
-fn programs(program: &Program, bundle: &Bundle) -> Result<Vec<Contender>> {
-    let inside = || Expect { pid: Some(1), hostname: HOSTNAME.to_string_lossy().into_owned() };
+fn programs(shape: Shape, program: &Arc<Program>, bundle: &Bundle) -> Result<Vec<Contender>> {
+    let expect = Expect::of(shape)?;
     let mut contenders = Vec::new();
-    if found("unshare") {
-        // It cannot set a host name.
-        let expect = Expect { pid: Some(1), hostname: own_hostname()? };
-        contenders.push(contender("unshare(1)", expect, program.path(), |path, _| {
-            let mut command = Command::new("unshare");
-            command.args(["--map-root-user", "--pid", "--fork", "--mount-proc", "--uts", "--ipc", "--net"]).arg(path);
-            command
-        }));
+    let mut tool = |name: &str, title: &str, expect: &Expect, make: fn(Shape, &Program) -> Command| {
+        if found(name) {
+            let program = Arc::clone(program);
+            contenders.push(contender(title, expect.clone(), move |_| make(shape, &program)));
+        }
+    };
+    if shape.root {
+        tool("unshare", "unshare(1) and a script", &expect, tools::unshare);
+    } else {
+        let without = Expect { hostname: own_hostname()?, ..expect.clone() };
+        tool("unshare", "unshare(1)", &without, tools::unshare);
     }
-    if found("bwrap") {
-        contenders.push(contender("bwrap", inside(), program.path(), |path, _| {
-            let mut command = Command::new("bwrap");
-            command.args(["--unshare-user", "--uid", "0", "--gid", "0", "--unshare-pid", "--as-pid-1"]);
-            command.args(["--unshare-ipc", "--unshare-net", "--unshare-uts", "--hostname"]);
-            command.arg(&*HOSTNAME.to_string_lossy()).args(["--dev-bind", "/", "/", "--proc", "/proc", "--"]).arg(path);
-            command
-        }));
+    tool("bwrap", "bwrap", &expect, tools::bwrap);
+    if shape.has(Namespaces::USER) {
+        tool("hakoniwa", "hakoniwa", &expect, tools::hakoniwa);
     }
-    if found("hakoniwa") {
-        contenders.push(contender("hakoniwa", inside(), program.path(), |path, _| {
-            let mut command = Command::new("hakoniwa");
-            command.args(["run", "--unshare-ipc", "--unshare-network", "--unshare-uts", "--hostname"]);
-            command.arg(&*HOSTNAME.to_string_lossy());
-            command.args(["--uidmap", &format!("0:{}:1", geteuid()), "--gidmap", &format!("0:{}:1", getegid())]);
-            // Its root has only some folders of the host's.
-            let folder = path.parent().unwrap_or(path).display();
-            command.args([
-                "--seccomp",
-                "unconfined",
-                "--bindmount-ro",
-                &format!("{folder}:/bench"),
-                "--",
-                "/bench/probe",
-            ]);
-            command
-        }));
-    }
-    for (engine, options) in [("runc", &[][..]), ("crun", &["--cgroup-manager=disabled"][..])] {
-        if found(engine) {
-            let state = bundle.state();
-            contenders.push(contender(engine, inside(), bundle.path(), move |bundle, nth| {
-                let mut command = Command::new(engine);
-                command.arg("--root").arg(&state).args(options);
-                command.args(["run", "--bundle"]).arg(bundle).arg(container_id(nth));
-                command
-            }));
+    for (name, make) in [("runc", tools::runc as fn(&_, &_, _) -> _), ("crun", tools::crun)] {
+        if found(name) {
+            let (path, state) = (bundle.path(), bundle.state());
+            contenders.push(contender(name, expect.clone(), move |nth| make(&path, &state, nth)));
         }
     }
     Ok(contenders)
 }
 
-/// What the probe should say; of a process in our pid namespace the id that we know.
-#[derive(Debug, Clone)]
-struct Expect {
-    pid: Option<u32>,
-    hostname: String,
-}
-
-/// A contender that is a command; `make` gets `path` and the number of the run.
-fn contender(
-    name: &str,
-    expect: Expect,
-    path: PathBuf,
-    make: impl Fn(&Path, u64) -> Command + Send + Sync + 'static,
-) -> Contender {
+/// A contender that is a command, made anew for each run from the number of the run.
+fn contender(name: &str, expect: Expect, make: impl Fn(u64) -> Command + Send + Sync + 'static) -> Contender {
     let make = Arc::new(make);
     let count = Arc::new(AtomicU64::new(0));
     Contender::new(name, Role::Peer, move || {
-        let (make, count, expect, path) = (Arc::clone(&make), Arc::clone(&count), expect.clone(), path.clone());
-        move || run(make(&path, count.fetch_add(1, Ordering::Relaxed)), &expect)
+        let (make, count, expect) = (Arc::clone(&make), Arc::clone(&count), expect.clone());
+        move || run(make(count.fetch_add(1, Ordering::Relaxed)), &expect)
     })
 }
 
@@ -134,15 +86,15 @@ fn run(mut command: Command, expect: &Expect) -> Result<Sample> {
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let start = Instant::now();
     let mut child = command.spawn()?;
-    let returned = start.elapsed();
     let mut buffer = [0; 128];
     let len = child.stdout.take().ok_or("no pipe")?.read(&mut buffer)?;
+    let returned = start.elapsed();
     let status = child.wait()?;
     let whole = start.elapsed();
     if !status.success() {
         return Err(status.to_string().into());
     }
-    check(&buffer[..len], expect.pid.unwrap_or(child.id()), &expect.hostname)?;
+    expect.check(&buffer[..len], child.id())?;
     Ok(Sample { whole, returned })
 }
 

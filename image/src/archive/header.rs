@@ -1,5 +1,6 @@
 //! A header block of 512 bytes, `tar(5)`.
 
+use super::sparse::{self, Segment};
 use super::{Entry, malformed};
 use crate::Error;
 use std::ops::Range;
@@ -19,6 +20,10 @@ const MAGIC: Range<usize> = 257..265;
 const MAJOR: Range<usize> = 329..337;
 const MINOR: Range<usize> = 337..345;
 const PREFIX: Range<usize> = 345..500;
+// GNU's, in place of the prefix.
+const SPARSE: Range<usize> = 386..482;
+const SPARSE_MORE: usize = 482;
+const SPARSE_LENGTH: Range<usize> = 483..495;
 
 /// What an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +76,7 @@ impl Header {
 
     pub(super) fn into_entry(self) -> Result<Entry, Error> {
         let kind = match self.flag {
-            b'0' | b'7' => Kind::File { old: false },
+            b'0' | b'7' | b'S' => Kind::File { old: false },
             0 => Kind::File { old: true },
             b'1' => Kind::HardLink,
             b'2' => Kind::Symlink,
@@ -97,6 +102,8 @@ impl Header {
             mtime: Time { secs: self.number(MTIME)?, nanos: 0 },
             atime: None,
             xattrs: Vec::new(),
+            unreadable: Vec::new(),
+            sparse: None,
             device,
         })
     }
@@ -125,11 +132,22 @@ impl Header {
     }
 
     fn number(&self, field: Range<usize>) -> Result<i64, Error> {
-        let field = self.bytes(field);
-        match field.first() {
-            Some(0x80..) => base_256(field),
-            _ => octal(until_zero(field)),
-        }
+        number(self.bytes(field))
+    }
+
+    /// GNU's map of a sparse file: the length of the file, its first pairs, and whether there are more.
+    pub(super) fn sparse(&self) -> Result<(u64, Vec<Segment>, bool), Error> {
+        let mut segments = Vec::new();
+        let more = sparse::of_block(self.bytes(SPARSE), self.block.get(SPARSE_MORE), &mut segments)?;
+        Ok((self.unsigned(SPARSE_LENGTH)?, segments, more))
+    }
+}
+
+/// A number as headers have it.
+pub(super) fn number(field: &[u8]) -> Result<i64, Error> {
+    match field.first() {
+        Some(0x80..) => base_256(field),
+        _ => octal(until_zero(field)),
     }
 }
 

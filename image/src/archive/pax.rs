@@ -1,40 +1,63 @@
 //! PAX extended headers: records of `LENGTH KEY=VALUE\n`, `pax(1)`.
 
-use super::{Entry, Time, malformed, sparse};
+use super::sparse::{self, Map, Segment, wrong_map};
+use super::{Entry, Time, acl, malformed};
 use crate::{Error, Limits, Operation};
 use std::collections::BTreeMap;
 
 const SCHILY: &[u8] = b"SCHILY.xattr.";
 const LIBARCHIVE: &[u8] = b"LIBARCHIVE.xattr.";
 
+const SPARSE: &[u8] = b"GNU.sparse.";
+
 /// Records by their keys. Of several with one key the last counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Records(BTreeMap<Vec<u8>, Vec<u8>>);
+pub(super) struct Records {
+    records: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// The one exception: a map of a sparse file in encoding 0.0, as alternating offsets and lengths.
+    pairs: Vec<(bool, u64)>,
+}
+
+/// What records say about a sparse file.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct SparseHints {
+    pub(super) length: u64,
+    pub(super) map: Map,
+}
 
 impl Records {
     pub(super) fn parse(mut bytes: &[u8]) -> Result<Self, Error> {
-        let mut records = BTreeMap::new();
+        let mut all = Records::default();
         while !bytes.is_empty() {
             let (key, value, rest) = record(bytes).ok_or_else(|| malformed("has a damaged PAX record"))?;
-            records.insert(key.to_vec(), value.to_vec());
+            match key {
+                b"GNU.sparse.offset" => all.pairs.push((true, decimal(value).ok_or_else(wrong_map)?)),
+                b"GNU.sparse.numbytes" => all.pairs.push((false, decimal(value).ok_or_else(wrong_map)?)),
+                key => drop(all.records.insert(key.to_vec(), value.to_vec())),
+            }
             bytes = rest;
         }
-        Ok(Records(records))
+        Ok(all)
     }
 
     /// Lets later records of a global header replace these.
     pub(super) fn update(&mut self, later: Records) {
-        self.0.extend(later.0);
+        self.records.extend(later.records);
+        if !later.pairs.is_empty() {
+            self.pairs = later.pairs;
+        }
     }
 
     /// Whether they say what or where an entry is. As global records, some readers heed them, some in part, some not at all.
     pub(super) fn place_entries(&self) -> bool {
-        [&b"path"[..], b"linkpath", b"size"].into_iter().any(|key| self.0.contains_key(key))
+        let placing =
+            |key: &Vec<u8>| matches!(key.as_slice(), b"path" | b"linkpath" | b"size") || key.starts_with(SPARSE);
+        !self.pairs.is_empty() || self.records.keys().any(placing)
     }
 
     /// What all records take, roughly as in the archive.
     pub(super) fn length(&self) -> u64 {
-        self.0.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum()
+        self.records.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum()
     }
 
     /// These global records with an entry's own above them.
@@ -46,17 +69,50 @@ impl Records {
         all
     }
 
+    /// Which of the three encodings of a sparse file these are, if one, and where its map is.
+    pub(super) fn sparse(&self) -> Result<Option<SparseHints>, Error> {
+        let get = |key: &str| self.records.get([SPARSE, key.as_bytes()].concat().as_slice());
+        let number = |text: &Vec<u8>| decimal(text).ok_or_else(wrong_map);
+        if self.pairs.is_empty() && !self.records.keys().any(|key| key.starts_with(SPARSE)) {
+            return Ok(None);
+        }
+        let version = (get("major").map(Vec::as_slice), get("minor").map(Vec::as_slice));
+        let (length, map) = match (version, get("map")) {
+            ((Some(b"1"), Some(b"0")), None) => (get("realsize"), Map::InData),
+            ((None, None), Some(map)) => (get("size"), Map::Known(sparse::of_record(map)?)),
+            ((None, None), None) => (get("size"), Map::Known(self.pairs()?)),
+            _ => return Err(malformed("has a sparse file in an encoding that is not known")),
+        };
+        Ok(Some(SparseHints { length: number(length.ok_or_else(wrong_map)?)?, map }))
+    }
+
+    fn pairs(&self) -> Result<Vec<Segment>, Error> {
+        let pair = |pair: &[(bool, u64)]| match pair {
+            [(true, offset), (false, count)] => Ok((*offset, *count)),
+            _ => Err(wrong_map()),
+        };
+        self.pairs.chunks(2).map(pair).collect()
+    }
+
     /// Puts what the records say in place of what the entry's header says.
-    pub(super) fn apply(self, entry: &mut Entry, limits: &Limits) -> Result<(), Error> {
+    pub(super) fn apply(mut self, entry: &mut Entry, limits: &Limits) -> Result<(), Error> {
+        // The name of a sparse file; its path is for readers that do not know such files.
+        if let Some(name) = self.records.remove(&b"GNU.sparse.name"[..]) {
+            self.records.insert(b"path".to_vec(), name);
+        }
         let mut xattrs = BTreeMap::new();
         let mut encoded = BTreeMap::new();
-        for (key, value) in self.0 {
+        let mut lists = BTreeMap::new();
+        for (key, value) in self.records {
             if let Some(name) = key.strip_prefix(SCHILY) {
                 xattrs.insert(name.to_vec(), value);
             } else if let Some(name) = key.strip_prefix(LIBARCHIVE) {
                 encoded.insert(name.to_vec(), value);
-            } else if key.starts_with(b"GNU.sparse.") {
-                return Err(sparse());
+            } else if let (true, Some(name)) = (!value.is_empty(), acl_attribute(&key)) {
+                match acl::of_text(&value) {
+                    Some(list) => drop(lists.insert(name.to_vec(), list)),
+                    None => entry.unreadable.push(name.to_vec()),
+                }
             } else if !value.is_empty() {
                 // An empty value takes back what a global header said.
                 apply_one(&key, value, entry)?;
@@ -67,6 +123,9 @@ impl Records {
             let (name, value) = decoded.ok_or_else(|| malformed("has a damaged LIBARCHIVE.xattr record"))?;
             // bsdtar writes both; the other one is not encoded.
             xattrs.entry(name).or_insert(value);
+        }
+        for (name, list) in lists {
+            xattrs.entry(name).or_insert(list);
         }
         let bytes: usize = xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
         if bytes > limits.xattr_bytes {
@@ -94,6 +153,15 @@ fn apply_one(key: &[u8], value: Vec<u8>, entry: &mut Entry) -> Result<(), Error>
     Ok(())
 }
 
+/// The attribute that a list in text becomes.
+fn acl_attribute(key: &[u8]) -> Option<&'static [u8]> {
+    match key {
+        b"SCHILY.acl.access" => Some(b"system.posix_acl_access"),
+        b"SCHILY.acl.default" => Some(b"system.posix_acl_default"),
+        _ => None,
+    }
+}
+
 /// Takes one record off: its key, its value and what follows.
 fn record(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let digits = bytes.iter().position(|b| *b == b' ')?;
@@ -105,7 +173,7 @@ fn record(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     (!key.is_empty()).then_some((key, value.get(1..)?, rest))
 }
 
-fn decimal(digits: &[u8]) -> Option<u64> {
+pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
     }
@@ -180,7 +248,7 @@ mod tests {
     fn records_are_taken_off_one_by_one() {
         let records = Records::parse(b"6 a=b\n12 long==\n\0\n5 c=\n").unwrap();
         let expected = [(&b"a"[..], &b"b"[..]), (b"c", b""), (b"long", b"=\n\0")];
-        assert!(records.0.iter().map(|(k, v)| (&k[..], &v[..])).eq(expected));
+        assert!(records.records.iter().map(|(k, v)| (&k[..], &v[..])).eq(expected));
         for damaged in [
             &b"6 a=b"[..],
             b"7 a=b\n",
@@ -252,7 +320,7 @@ mod tests {
             }
             let bytes = [length.to_string().as_bytes(), &content].concat();
             let records = Records::parse(&bytes).unwrap();
-            prop_assert_eq!(records.0.get(key.as_bytes()), Some(&value));
+            prop_assert_eq!(records.records.get(key.as_bytes()), Some(&value));
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::Unpacker;
 use super::leaf::write_error;
 use super::lowers::Found;
-use super::meta::Meta;
+use super::meta::{LeftOut, Meta};
 use super::name::{TreePath, join, split};
 use super::resolve::{Node, resolve};
 use super::tree::fail;
@@ -22,8 +22,12 @@ impl Unpacker {
         self.settle_marks()?;
         self.make_links()?;
         self.check_followed()?;
+        if let Some(target) = self.target.take() {
+            return self.merge(target);
+        }
         self.mark_opaque()?;
         self.make_whiteouts()?;
+        self.describe_directories()?;
         self.finish_directories()
     }
 
@@ -70,41 +74,61 @@ impl Unpacker {
         if path == target {
             return Err(Error::refused("is a hard link to itself"));
         }
-        if self.tree.look(target)? == Node::Absent {
-            self.copy_up(target)?;
+        if self.tree.look(target)? != Node::Absent {
+            return self.link(path, target);
         }
-        self.link(path, target)
+        let found = self.link_target(target)?;
+        if self.target.is_some() {
+            return self.link_below(path, &found);
+        }
+        self.copy_up(target, &found)?;
+        self.link(path, target)?;
+        // What is linked below stays linked.
+        for other in self.below()?.other_names(&found)? {
+            let replaced = self.is_cut(&other) || self.links.contains_key(&other);
+            if !replaced && self.tree.look(&other)? == Node::Absent {
+                self.link(&other, target)?;
+            }
+        }
+        Ok(())
     }
 
-    /// Copies a lower layer's file into this one, so that a second name can be given to it.
-    fn copy_up(&mut self, path: &[u8]) -> Result<(), Error> {
-        let found = if self.is_cut(path) { None } else { self.lowers.look(path)? };
+    /// A file of a lower layer, to which a second name is to be given.
+    fn link_target(&mut self, path: &[u8]) -> Result<Found, Error> {
+        let found = if self.is_cut(path) { None } else { self.below()?.look(path)? };
         let Some(found) = found else {
-            let words = if self.lowers.complete() {
+            let words = if self.below()?.complete() {
                 "is a hard link to what neither this layer nor a lower one has"
             } else {
                 "is a hard link to what this layer does not have, and nothing is known about lower ones"
             };
             return Err(Error::new(ErrorKind::NotFound, Operation::Unpack, words).about(OsStr::from_bytes(path)));
         };
-        if found.is_directory() {
-            return Err(Error::refused("is a hard link to a directory"));
-        }
-        let meta = Meta::of_lower(&found, self.options.ownership)?;
         match FileType::from_raw_mode(found.stat.st_mode) {
-            FileType::RegularFile => self.copy_file(path, &found, &meta),
-            FileType::Symlink => self.symlink(path, &found.target()?, &meta),
+            FileType::Directory => Err(Error::refused("is a hard link to a directory")),
             FileType::Socket | FileType::Unknown => Err(Error::refused("is a hard link to a socket")),
-            kind => self.node(path, kind, found.stat.st_rdev, &meta),
+            _ => Ok(found),
         }
     }
 
-    fn copy_file(&mut self, path: &[u8], found: &Found, meta: &Meta) -> Result<(), Error> {
+    /// Copies a lower layer's file into this one, so that a second name can be given to it.
+    fn copy_up(&mut self, path: &[u8], found: &Found) -> Result<(), Error> {
+        let meta = Meta::of_lower(found, &self.options.ownership)?;
+        let left_out = match FileType::from_raw_mode(found.stat.st_mode) {
+            FileType::RegularFile => self.copy_file(path, found, &meta),
+            FileType::Symlink => self.symlink(path, &found.target()?, &meta),
+            kind => self.node(path, kind, found.stat.st_rdev, &meta),
+        }?;
+        self.skip_xattrs(path, left_out);
+        Ok(())
+    }
+
+    fn copy_file(&mut self, path: &[u8], found: &Found, meta: &Meta) -> Result<LeftOut, Error> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
         let from = open_beneath(&found.dir, found.leaf.as_slice(), flags).map_err(fail("openat2", path))?;
         let mut to = self.create(path)?;
         self.bytes += std::io::copy(&mut File::from(from), &mut to).map_err(|e| write_error(&e, path))?;
-        meta.apply(to.as_fd(), path, self.options.ownership)
+        meta.apply(to.as_fd(), path, &self.options)
     }
 
     /// An entry that went through a lower layer's symlink is where that led. If this layer then takes the symlink away,
@@ -137,7 +161,10 @@ impl Unpacker {
             }
             let wanted = match self.tree.look(&path)? {
                 Node::Directory => true,
-                Node::Absent => !self.lowers.complete() || self.lowers.look(&path)?.is_some_and(|f| f.is_directory()),
+                Node::Absent => {
+                    let below = self.below()?;
+                    !below.complete() || below.look(&path)?.is_some_and(|f| f.is_directory())
+                }
                 // It hides more than that by itself.
                 Node::Symlink(_) | Node::Other => false,
             };
@@ -164,7 +191,8 @@ impl Unpacker {
             Node::Absent => {}
         }
         // Where nothing is merged, overlayfs would list the whiteout as a name that cannot be opened: leave out what hides nothing.
-        let hides = !self.lowers.complete() || self.lowers.look(path)?.is_some();
+        let below = self.below()?;
+        let hides = !below.complete() || below.look(path)?.is_some();
         if self.is_within_cut(path) || !hides {
             return Ok(());
         }
@@ -176,6 +204,25 @@ impl Unpacker {
     fn set_opaque(&mut self, path: &[u8]) -> Result<(), Error> {
         let dir = self.tree.open(path)?;
         make_opaque(&*dir, self.options.form).map_err(|e| Error::from_unionfs(&e))
+    }
+
+    /// What directories without an entry of their own are like: as the lower layers have them.
+    pub(super) fn describe_directories(&mut self) -> Result<(), Error> {
+        for path in self.tree.paths() {
+            if self.tree.get(&path).is_some_and(|directory| directory.meta.is_none()) {
+                let meta = self.passed_through(&path).map_err(at(&path))?;
+                self.tree.get_mut(&path).into_iter().for_each(|d| d.meta = Some(meta.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    fn passed_through(&mut self, path: &[u8]) -> Result<Meta, Error> {
+        let found = if self.is_cut(path) { None } else { self.below()?.look(path)? };
+        match found.filter(Found::is_directory) {
+            Some(found) => Meta::of_lower(&found, &self.options.ownership),
+            None => Meta::of_nothing(&self.options.ownership),
+        }
     }
 
     /// Children before their parents: a directory whose mode keeps the caller out is not needed any more then.
@@ -192,26 +239,16 @@ impl Unpacker {
         if opaque {
             self.set_opaque(path)?;
         }
-        let meta = match meta {
-            Some(meta) => meta,
-            None => self.passed_through(path)?,
-        };
+        let Some(meta) = meta else { return Ok(()) };
         let dir = self.tree.open(path)?;
-        meta.apply(dir.as_fd(), path, self.options.ownership)
-    }
-
-    /// What a directory without an entry of its own is like: as the lower layers have it.
-    fn passed_through(&self, path: &[u8]) -> Result<Meta, Error> {
-        let found = if self.is_cut(path) { None } else { self.lowers.look(path)? };
-        match found.filter(Found::is_directory) {
-            Some(found) => Meta::of_lower(&found, self.options.ownership),
-            None => Ok(Meta::of_nothing()),
-        }
+        let left_out = meta.apply(dir.as_fd(), path, &self.options)?;
+        self.skip_xattrs(path, left_out);
+        Ok(())
     }
 }
 
 /// Names the path that an error is about, as an entry of that name would.
-fn at(path: &[u8]) -> impl Fn(Error) -> Error {
+pub(super) fn at(path: &[u8]) -> impl Fn(Error) -> Error {
     let path = OsStr::from_bytes(path).to_owned();
     move |error| error.at_entry(&path)
 }

@@ -1,24 +1,28 @@
 //! Makes single files: by their name in a directory that is open, never following it, never opening what is there.
 
 use super::Unpacker;
-use super::meta::{Meta, is_of};
+use super::meta::{LeftOut, Meta, is_of};
 use super::name::{join, split};
 use super::resolve::Node;
 use super::tree::{Directory, fail, interfered};
-use crate::archive::Archive;
+use crate::archive::{Archive, Sparse};
 use crate::layout::RETRIES;
-use crate::{Error, ErrorKind, Operation};
-use rustix::fs::{AtFlags, Dev, FileType, Mode, OFlags, fstat, linkat, mknodat, openat, symlinkat};
+use crate::{Error, ErrorKind, Operation, Policy};
+use rustix::fs::{AtFlags, Dev, FileType, Mode, OFlags, fstat, ftruncate, linkat, mknodat, openat, symlinkat};
 use rustix::io::Errno;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::BufRead;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
 
 impl Unpacker {
     /// A directory. What it is beside its name is done at the end, when nothing is made in it any more.
     pub(super) fn directory(&mut self, path: &[u8], meta: Meta) -> Result<(), Error> {
         // Something else that stood here hides what lower layers have, as it would if layers were unpacked one onto the other.
-        let mut opaque = self.links.remove(path).is_some();
+        let mut opaque = self.links.contains_key(path);
+        if opaque {
+            self.clear(path)?;
+        }
         match self.tree.look(path)? {
             Node::Directory => {
                 if let Some(directory) = self.tree.get_mut(path) {
@@ -28,7 +32,7 @@ impl Unpacker {
                 return Ok(());
             }
             Node::Symlink(_) | Node::Other => {
-                self.tree.remove(path)?;
+                self.clear(path)?;
                 opaque = true;
             }
             Node::Absent => {}
@@ -38,18 +42,49 @@ impl Unpacker {
         self.tree.make(path, Directory { meta: Some(meta), opaque })?.map_err(|()| interfered(path))
     }
 
-    pub(super) fn file<R: Read>(&mut self, path: &[u8], meta: &Meta, archive: &mut Archive<R>) -> Result<(), Error> {
-        let mut file = self.create(path)?;
-        loop {
-            let count = archive.read_data(&mut self.buffer)?;
-            if count == 0 {
+    pub(super) fn file<R: BufRead>(
+        &mut self,
+        path: &[u8],
+        meta: &Meta,
+        sparse: Option<&Sparse>,
+        archive: &mut Archive<R>,
+    ) -> Result<LeftOut, Error> {
+        let file = self.create(path)?;
+        match sparse {
+            None => self.write_at(&file, path, 0, u64::MAX, archive)?,
+            Some(sparse) => {
+                for (offset, count) in &sparse.segments {
+                    self.write_at(&file, path, *offset, *count, archive)?;
+                }
+                ftruncate(&file, sparse.length).map_err(fail("ftruncate", path))?;
+            }
+        }
+        meta.apply(file.as_fd(), path, &self.options)
+    }
+
+    /// Writes data of the entry, `count` bytes at most, to where they belong.
+    fn write_at<R: BufRead>(
+        &mut self,
+        file: &File,
+        path: &[u8],
+        mut offset: u64,
+        mut count: u64,
+        archive: &mut Archive<R>,
+    ) -> Result<(), Error> {
+        while count > 0 {
+            let data = archive.data()?;
+            let length = usize::try_from(count).unwrap_or(usize::MAX).min(data.len());
+            let data = data.get(..length).unwrap_or_default();
+            if data.is_empty() {
                 break;
             }
-            let data = self.buffer.get(..count).unwrap_or_default();
-            file.write_all(data).map_err(|e| write_error(&e, path))?;
-            self.bytes += count as u64;
+            file.write_all_at(data, offset).map_err(|e| write_error(&e, path))?;
+            archive.advance(length);
+            offset += length as u64;
+            count -= length as u64;
+            self.bytes += length as u64;
         }
-        meta.apply(file.as_fd(), path, self.options.ownership)
+        Ok(())
     }
 
     /// A new file, in place of what was there. Never an old one: that could have other names.
@@ -59,7 +94,7 @@ impl Unpacker {
         Ok(File::from(fd))
     }
 
-    pub(super) fn symlink(&mut self, path: &[u8], target: &[u8], meta: &Meta) -> Result<(), Error> {
+    pub(super) fn symlink(&mut self, path: &[u8], target: &[u8], meta: &Meta) -> Result<LeftOut, Error> {
         if target.is_empty() {
             return Err(Error::refused("is a symbolic link without a target"));
         }
@@ -67,13 +102,13 @@ impl Unpacker {
         self.finish_node(path, FileType::Symlink, 0, meta)
     }
 
-    pub(super) fn node(&mut self, path: &[u8], kind: FileType, device: Dev, meta: &Meta) -> Result<(), Error> {
+    pub(super) fn node(&mut self, path: &[u8], kind: FileType, device: Dev, meta: &Meta) -> Result<LeftOut, Error> {
         self.replacing(path, "mknodat", |dir, leaf| mknodat(dir, leaf, kind, Mode::RUSR | Mode::WUSR, device))?;
         self.finish_node(path, kind, device, meta)
     }
 
     /// Gives its attributes to what has just been made, if it still is what was made.
-    fn finish_node(&mut self, path: &[u8], kind: FileType, device: Dev, meta: &Meta) -> Result<(), Error> {
+    fn finish_node(&mut self, path: &[u8], kind: FileType, device: Dev, meta: &Meta) -> Result<LeftOut, Error> {
         let (parent, leaf) = split(path);
         let dir = self.tree.open(parent)?;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -83,7 +118,7 @@ impl Unpacker {
         if !is_of(fd.as_fd(), kind, path)? || (is_device && stat.st_rdev != device) {
             return Err(interfered(path));
         }
-        meta.apply_to_node(fd.as_fd(), kind, path, self.options.ownership)
+        meta.apply_to_node(fd.as_fd(), kind, path, &self.options)
     }
 
     /// Another name for a file of this layer. A symlink is linked itself, not its target.
@@ -97,14 +132,16 @@ impl Unpacker {
     }
 
     /// Makes something new under a name, for which what was there must go: the last entry of a name counts.
-    fn replacing<T>(
+    pub(super) fn replacing<T>(
         &mut self,
         path: &[u8],
         call: &'static str,
         mut make: impl FnMut(BorrowedFd<'_>, &[u8]) -> Result<T, Errno>,
     ) -> Result<T, Error> {
         let (parent, leaf) = split(path);
-        self.links.remove(path);
+        if self.links.contains_key(path) {
+            self.clear(path)?;
+        }
         for _ in 0..RETRIES {
             let dir = self.tree.ensure(parent)?;
             match make(dir.as_fd(), leaf) {
@@ -118,10 +155,14 @@ impl Unpacker {
     }
 
     fn clear(&mut self, path: &[u8]) -> Result<(), Error> {
+        if self.options.policy == Policy::Strict {
+            return Err(Error::refused("comes twice"));
+        }
         // Had this entry come first, those others would not have been possible.
         if self.tree.get(path).is_some_and(|directory| directory.meta.is_none()) {
             return Err(Error::refused("would replace a directory that other entries are in"));
         }
+        self.links.remove(path);
         // Links that wait in a directory go with it.
         let start = join(path, b"");
         let waiting = self.links.range(start.clone()..).map(|(link, _)| link);

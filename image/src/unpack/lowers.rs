@@ -1,6 +1,7 @@
 //! The layers below, in overlay form: what is seen of them at a path.
 
-use super::name::{components, split};
+use super::dirs::{self, is_directory, stat_in};
+use super::name::{TreePath, components, join, split};
 use super::resolve::Node;
 use super::tree::fail;
 use crate::layout::open_beneath;
@@ -18,12 +19,15 @@ pub(super) struct Lowers {
     layers: Vec<OwnedFd>,
     /// These are all lowers: what is not in them is not there.
     complete: bool,
-    form: Form,
+    /// How they say what they hide. `None`: this is a tree, that hides nothing.
+    form: Option<Form>,
 }
 
 /// Something that one of the layers has.
 #[derive(Debug)]
 pub(super) struct Found {
+    /// Which one, the topmost being 0.
+    layer: usize,
     pub(super) dir: OwnedFd,
     pub(super) leaf: Vec<u8>,
     pub(super) stat: Stat,
@@ -31,7 +35,7 @@ pub(super) struct Found {
 
 impl Found {
     pub(super) fn is_directory(&self) -> bool {
-        FileType::from_raw_mode(self.stat.st_mode) == FileType::Directory
+        is_directory(&self.stat)
     }
 
     pub(super) fn target(&self) -> Result<Vec<u8>, Error> {
@@ -61,15 +65,22 @@ enum Answer {
 
 impl Lowers {
     /// Nothing is known about layers below.
-    pub(super) fn unknown(form: Form) -> Self {
-        Lowers { layers: Vec::new(), complete: false, form }
+    pub(super) fn unknown() -> Self {
+        Lowers { layers: Vec::new(), complete: false, form: None }
+    }
+
+    /// A tree of files, as one lower.
+    pub(super) fn tree(root: BorrowedFd<'_>) -> Result<Self, Error> {
+        let mut tree = Self::new(&[root], Form::default())?;
+        tree.form = None;
+        Ok(tree)
     }
 
     /// All layers below, lowest first.
     pub(super) fn new(lowest_first: &[BorrowedFd<'_>], form: Form) -> Result<Self, Error> {
         let open = |fd: &BorrowedFd<'_>| open_beneath(fd, ".", OFlags::RDONLY | OFlags::DIRECTORY);
         let layers: Result<Vec<OwnedFd>, Errno> = lowest_first.iter().rev().map(open).collect();
-        Ok(Lowers { layers: layers.map_err(fail("openat2", b"."))?, complete: true, form })
+        Ok(Lowers { layers: layers.map_err(fail("openat2", b"."))?, complete: true, form: Some(form) })
     }
 
     pub(super) fn complete(&self) -> bool {
@@ -78,8 +89,8 @@ impl Lowers {
 
     /// What is seen at a path without symlinks, in the union of these layers.
     pub(super) fn look(&self, path: &[u8]) -> Result<Option<Found>, Error> {
-        for layer in &self.layers {
-            match self.ask(layer, path)? {
+        for (number, layer) in self.layers.iter().enumerate() {
+            match self.ask(number, layer, path)? {
                 Answer::Found(found) => return Ok(Some(found)),
                 Answer::Missing { opaque: false } => {}
                 Answer::Missing { opaque: true } | Answer::Hidden => return Ok(None),
@@ -88,43 +99,69 @@ impl Lowers {
         Ok(None)
     }
 
-    fn ask(&self, layer: &OwnedFd, path: &[u8]) -> Result<Answer, Error> {
+    /// The other names of a file, that are seen in the union.
+    pub(super) fn other_names(&self, found: &Found) -> Result<Vec<TreePath>, Error> {
+        let file = |stat: &Stat| (stat.st_dev, stat.st_ino);
+        let mut names = Vec::new();
+        let Some(layer) = self.layers.get(found.layer).filter(|_| found.stat.st_nlink > 1) else { return Ok(names) };
+        let mut waiting = vec![TreePath::new()];
+        while let Some(path) = waiting.pop() {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+            let dir = match path.as_slice() {
+                b"" => layer.try_clone().map_err(|e| Error::from_io(Operation::Unpack, e))?,
+                path => open_beneath(layer, path, flags).map_err(fail("openat2", path))?,
+            };
+            for name in dirs::names(dir.as_fd(), &path)? {
+                let child = join(&path, &name);
+                match stat_in(dir.as_fd(), &name)? {
+                    Some(stat) if is_directory(&stat) => waiting.push(child),
+                    Some(stat) if file(&stat) == file(&found.stat) => names.push(child),
+                    _ => {}
+                }
+            }
+        }
+        let mut seen = Vec::new();
+        for name in names {
+            if self.look(&name)?.is_some_and(|other| file(&other.stat) == file(&found.stat)) {
+                seen.push(name);
+            }
+        }
+        // In whatever order a file system lists them.
+        seen.sort_unstable();
+        Ok(seen)
+    }
+
+    fn ask(&self, number: usize, layer: &OwnedFd, path: &[u8]) -> Result<Answer, Error> {
         let mut dir = layer.try_clone().map_err(|e| Error::from_io(Operation::Unpack, e))?;
         if path.is_empty() {
             let stat = statat(&dir, ".", AtFlags::SYMLINK_NOFOLLOW).map_err(fail("newfstatat", path))?;
-            return Ok(Answer::Found(Found { dir, leaf: b".".to_vec(), stat }));
+            return Ok(Answer::Found(Found { layer: number, dir, leaf: b".".to_vec(), stat }));
         }
         let (parent, leaf) = split(path);
         let mut opaque = self.is_opaque(&dir)?;
         for component in components(parent).filter(|c| !c.is_empty()) {
-            let Some(stat) = stat_in(&dir, component)? else { return Ok(Answer::Missing { opaque }) };
-            if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+            let Some(stat) = stat_in(dir.as_fd(), component)? else { return Ok(Answer::Missing { opaque }) };
+            if !is_directory(&stat) {
                 return Ok(Answer::Hidden);
             }
             let flags = OFlags::RDONLY | OFlags::DIRECTORY;
             dir = open_beneath(&dir, component, flags).map_err(fail("openat2", component))?;
             opaque |= self.is_opaque(&dir)?;
         }
-        Ok(match stat_in(&dir, leaf)? {
+        Ok(match stat_in(dir.as_fd(), leaf)? {
             None => Answer::Missing { opaque },
             Some(_) if self.is_whiteout(&dir, leaf)? => Answer::Hidden,
-            Some(stat) => Answer::Found(Found { dir, leaf: leaf.to_vec(), stat }),
+            Some(stat) => Answer::Found(Found { layer: number, dir, leaf: leaf.to_vec(), stat }),
         })
     }
 
     fn is_whiteout(&self, dir: &OwnedFd, name: &[u8]) -> Result<bool, Error> {
-        is_whiteout(dir, OsStr::from_bytes(name), self.form).map_err(|e| Error::from_unionfs(&e))
+        let Some(form) = self.form else { return Ok(false) };
+        is_whiteout(dir, OsStr::from_bytes(name), form).map_err(|e| Error::from_unionfs(&e))
     }
 
     fn is_opaque(&self, dir: &OwnedFd) -> Result<bool, Error> {
-        is_opaque(dir.as_fd(), self.form).map_err(|e| Error::from_unionfs(&e))
-    }
-}
-
-fn stat_in(dir: &OwnedFd, name: &[u8]) -> Result<Option<Stat>, Error> {
-    match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) => Ok(Some(stat)),
-        Err(Errno::NOENT) => Ok(None),
-        Err(errno) => Err(fail("newfstatat", name)(errno)),
+        let Some(form) = self.form else { return Ok(false) };
+        is_opaque(dir.as_fd(), form).map_err(|e| Error::from_unionfs(&e))
     }
 }

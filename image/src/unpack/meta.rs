@@ -3,24 +3,30 @@
 
 use super::lowers::Found;
 use super::tree::fail;
-use crate::archive::{Entry, Time};
+use crate::archive::{Entry, Time, map_ids};
 use crate::layout::open_beneath;
-use crate::{Error, ErrorKind, Operation, Ownership};
+use crate::{Error, ErrorKind, Operation, Options, Ownership, Policy};
 use cofferdam_unionfs::is_overlay_xattr;
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat,
-    fgetxattr, flistxattr, fstat, setxattr, utimensat,
+    fgetxattr, flistxattr, fremovexattr, fstat, setxattr, utimensat,
 };
 use rustix::fs::{fchmod, fchown, fsetxattr, futimens};
+use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 
 /// No file can have more, `xattr(7)`.
 const XATTR_BYTES: usize = 64 << 10;
+const CAPABILITY: &[u8] = b"security.capability";
+const ACL: &[u8] = b"system.posix_acl_";
 
 /// Name and value.
 type Xattr = (Vec<u8>, Vec<u8>);
+
+/// Names of attributes that the policy leaves out.
+pub(super) type LeftOut = Vec<Vec<u8>>;
 
 /// What a file has beside its content.
 #[derive(Debug, Clone, Default)]
@@ -34,33 +40,38 @@ pub(super) struct Meta {
 }
 
 impl Meta {
-    /// Checks what an entry says. The second result: names of attributes that are left out.
-    pub(super) fn of_entry(entry: &Entry, ownership: Ownership) -> Result<(Self, Vec<Vec<u8>>), Error> {
-        let mut left_out = Vec::new();
+    /// Checks what an entry says.
+    pub(super) fn of_entry(entry: &Entry, options: &Options) -> Result<(Self, LeftOut), Error> {
+        let (lenient, ownership) = (options.policy == Policy::Lenient, &options.ownership);
+        let mut left_out = LeftOut::new();
+        for name in &entry.unreadable {
+            if !lenient && !ownership.is_callers() {
+                let words = "has an access control list of names without numbers";
+                return Err(Error::new(ErrorKind::Unsupported, Operation::Unpack, words));
+            }
+            left_out.push(name.clone());
+        }
         let mut xattrs = Vec::new();
         for (name, value) in &entry.xattrs {
             if name.is_empty() || name.contains(&0) {
-                return Err(Error::new(
-                    ErrorKind::Malformed,
-                    Operation::Unpack,
-                    "has an extended attribute without a name",
-                ));
+                let words = "has an extended attribute without a name";
+                return Err(Error::new(ErrorKind::Malformed, Operation::Unpack, words));
             }
-            if is_overlay_xattr(OsStr::from_bytes(name)) {
+            let steers = is_overlay_xattr(OsStr::from_bytes(name));
+            if steers && !lenient {
                 let error = Error::refused("is an extended attribute by which a layer would steer overlayfs");
                 return Err(error.about(OsStr::from_bytes(name)));
             }
-            let roots_own = name.starts_with(b"trusted.") || name.starts_with(b"security.");
-            if roots_own && ownership == Ownership::Caller {
+            if steers || (ownership.is_callers() && is_roots_own(name)) {
                 left_out.push(name.clone());
             } else {
-                xattrs.push((name.clone(), value.clone()));
+                xattrs.push((name.clone(), mapped(name, value, ownership)?));
             }
         }
         let meta = Meta {
             mode: entry.mode,
-            uid: id(entry.uid)?,
-            gid: id(entry.gid)?,
+            uid: ownership.user(entry.uid).ok_or_else(|| ownership.nobody())?,
+            gid: ownership.group(entry.gid).ok_or_else(|| ownership.nobody())?,
             mtime: entry.mtime,
             atime: entry.atime.unwrap_or(entry.mtime),
             xattrs,
@@ -68,14 +79,16 @@ impl Meta {
         Ok((meta, left_out))
     }
 
-    /// For a directory that neither this layer nor a lower one describes.
-    pub(super) fn of_nothing() -> Self {
+    /// For a directory that neither this layer nor a lower one describes: root's.
+    pub(super) fn of_nothing(ownership: &Ownership) -> Result<Self, Error> {
+        let user = ownership.user(0).ok_or_else(|| ownership.nobody())?;
+        let group = ownership.group(0).ok_or_else(|| ownership.nobody())?;
         // Not the present time: the same archive gives the same tree.
-        Meta { mode: 0o755, ..Meta::default() }
+        Ok(Meta { mode: 0o755, uid: user, gid: group, ..Meta::default() })
     }
 
     /// What a file or directory of a lower layer has. What overlayfs keeps there is not part of it.
-    pub(super) fn of_lower(found: &Found, ownership: Ownership) -> Result<Self, Error> {
+    pub(super) fn of_lower(found: &Found, ownership: &Ownership) -> Result<Self, Error> {
         let flags = match FileType::from_raw_mode(found.stat.st_mode) {
             FileType::RegularFile | FileType::Directory => OFlags::RDONLY | OFlags::NONBLOCK,
             _ => return Ok(Self::of_stat(&found.stat)),
@@ -97,15 +110,28 @@ impl Meta {
     }
 
     /// Gives all this to an open file or directory.
-    pub(super) fn apply(&self, fd: BorrowedFd<'_>, path: &[u8], ownership: Ownership) -> Result<(), Error> {
-        if ownership == Ownership::Archive {
+    pub(super) fn apply(&self, fd: BorrowedFd<'_>, path: &[u8], options: &Options) -> Result<LeftOut, Error> {
+        if !options.ownership.is_callers() {
             fchown(fd, Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid))).map_err(fail("fchown", path))?;
         }
+        let mut left_out = LeftOut::new();
         for (name, value) in &self.xattrs {
-            fsetxattr(fd, name.as_slice(), value, XattrFlags::empty()).map_err(fail("fsetxattr", name))?;
+            let set = fsetxattr(fd, name.as_slice(), value, XattrFlags::empty());
+            set.or_else(|e| leave_out(e, name, options, &mut left_out)).map_err(fail("fsetxattr", name))?;
         }
         fchmod(fd, Mode::from_raw_mode(self.mode)).map_err(fail("fchmod", path))?;
-        futimens(fd, &self.times()).map_err(fail("utimensat", path))
+        futimens(fd, &self.times()).map_err(fail("utimensat", path))?;
+        Ok(left_out)
+    }
+
+    /// The same for a directory that has been there: what it has and this has not is taken away.
+    pub(super) fn replace(&self, fd: BorrowedFd<'_>, path: &[u8], options: &Options) -> Result<LeftOut, Error> {
+        for name in xattr_names(fd)? {
+            if is_content(&name, &options.ownership) && !self.xattrs.iter().any(|(new, _)| *new == name) {
+                fremovexattr(fd, name.as_slice()).map_err(fail("fremovexattr", &name))?;
+            }
+        }
+        self.apply(fd, path, options)
     }
 
     /// The same for what cannot be opened: a symlink, a device, a fifo. `fd` is `O_PATH`, and of that very file.
@@ -114,22 +140,25 @@ impl Meta {
         fd: BorrowedFd<'_>,
         kind: FileType,
         path: &[u8],
-        ownership: Ownership,
-    ) -> Result<(), Error> {
-        if ownership == Ownership::Archive {
+        options: &Options,
+    ) -> Result<LeftOut, Error> {
+        if !options.ownership.is_callers() {
             let (uid, gid) = (Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)));
             chownat(fd, "", uid, gid, AtFlags::EMPTY_PATH).map_err(fail("fchownat", path))?;
         }
+        let mut left_out = LeftOut::new();
         // The way to the file behind an O_PATH descriptor for the calls that do not take one. It follows nothing further.
         let proc = format!("/proc/self/fd/{}", fd.as_raw_fd());
         for (name, value) in &self.xattrs {
-            setxattr(proc.as_str(), name.as_slice(), value, XattrFlags::empty()).map_err(fail("setxattr", name))?;
+            let set = setxattr(proc.as_str(), name.as_slice(), value, XattrFlags::empty());
+            set.or_else(|e| leave_out(e, name, options, &mut left_out)).map_err(fail("setxattr", name))?;
         }
         if kind != FileType::Symlink {
             let mode = Mode::from_raw_mode(self.mode);
             chmodat(CWD, proc.as_str(), mode, AtFlags::empty()).map_err(fail("fchmodat", path))?;
         }
-        utimensat(fd, "", &self.times(), AtFlags::EMPTY_PATH).map_err(fail("utimensat", path))
+        utimensat(fd, "", &self.times(), AtFlags::EMPTY_PATH).map_err(fail("utimensat", path))?;
+        Ok(left_out)
     }
 
     fn times(&self) -> Timestamps {
@@ -138,31 +167,76 @@ impl Meta {
     }
 }
 
-/// The highest id means "leave it as it is" to chown(2), so it must not get there.
-fn id(number: u64) -> Result<u32, Error> {
-    let id = u32::try_from(number).ok().filter(|id| *id != u32::MAX);
-    id.ok_or_else(|| Error::new(ErrorKind::Malformed, Operation::Unpack, "has an owner that no file can have"))
+/// Only root may set it, or it names users.
+fn is_roots_own(name: &[u8]) -> bool {
+    [&b"trusted."[..], b"security.", ACL].iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// The attributes of a file of a lower layer that make part of its content.
-fn xattrs_of(fd: BorrowedFd<'_>, ownership: Ownership) -> Result<Vec<Xattr>, Error> {
+/// Whether an attribute of a file that is there is part of its content: not the machine's labels, not overlayfs' own.
+fn is_content(name: &[u8], ownership: &Ownership) -> bool {
+    let labels = name.starts_with(b"security.") && name != CAPABILITY;
+    let beyond = ownership.is_callers() && is_roots_own(name);
+    !is_overlay_xattr(OsStr::from_bytes(name)) && !labels && !beyond
+}
+
+/// The value of an attribute for other owners than the archive's.
+fn mapped(name: &[u8], value: &[u8], ownership: &Ownership) -> Result<Vec<u8>, Error> {
+    let Ownership::Mapped(_) = ownership else { return Ok(value.to_vec()) };
+    let found = if name.starts_with(ACL) {
+        map_ids(value, |id| ownership.user(id.into()), |id| ownership.group(id.into()))
+    } else if name == CAPABILITY {
+        map_capability(value, |id| ownership.user(id.into()))
+    } else {
+        Some(value.to_vec())
+    };
+    found.ok_or_else(|| ownership.nobody())
+}
+
+/// File capabilities count in the namespace of one root, `capabilities(7)`: version 2 means the machine's, version 3 says whose.
+fn map_capability(value: &[u8], user: impl Fn(u32) -> Option<u32>) -> Option<Vec<u8>> {
+    const REVISION: u32 = 0xff00_0000;
+    let (magic, rest) = value.split_first_chunk::<4>()?;
+    let magic = u32::from_le_bytes(*magic);
+    let (sets, root) = rest.split_at_checked(16)?;
+    let root = match (magic >> 24, root.try_into()) {
+        (3, Ok(root)) => u32::from_le_bytes(root),
+        (2, Err(_)) if root.is_empty() => 0,
+        _ => return None,
+    };
+    let magic = (magic & !REVISION) | 3 << 24;
+    Some([&magic.to_le_bytes()[..], sets, &user(root)?.to_le_bytes()].concat())
+}
+
+/// What cannot be had is left out, if the caller said so.
+fn leave_out(errno: Errno, name: &[u8], options: &Options, left_out: &mut LeftOut) -> Result<(), Errno> {
+    let cannot_be_had =
+        matches!(errno, Errno::OPNOTSUPP | Errno::PERM | Errno::ACCESS | Errno::INVAL | Errno::TOOBIG | Errno::RANGE);
+    if !cannot_be_had || options.policy != Policy::Lenient {
+        return Err(errno);
+    }
+    left_out.push(name.to_vec());
+    Ok(())
+}
+
+fn xattr_names(fd: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Error> {
     let mut names = vec![0; XATTR_BYTES];
     let count = match flistxattr(fd, &mut names) {
         Ok(count) => count,
-        Err(rustix::io::Errno::OPNOTSUPP) => 0,
+        Err(Errno::OPNOTSUPP) => 0,
         Err(errno) => return Err(fail("flistxattr", b"")(errno)),
     };
+    let names = names.get(..count).unwrap_or_default().split(|b| *b == 0);
+    Ok(names.filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect())
+}
+
+/// The attributes of a file of a lower layer that make part of its content.
+fn xattrs_of(fd: BorrowedFd<'_>, ownership: &Ownership) -> Result<Vec<Xattr>, Error> {
     let mut xattrs = Vec::new();
-    for name in names.get(..count).unwrap_or_default().split(|b| *b == 0).filter(|name| !name.is_empty()) {
-        let roots_own = name.starts_with(b"trusted.") || name.starts_with(b"security.");
-        let labels = name.starts_with(b"security.") && name != b"security.capability";
-        if is_overlay_xattr(OsStr::from_bytes(name)) || labels || (roots_own && ownership == Ownership::Caller) {
-            continue;
-        }
+    for name in xattr_names(fd)?.into_iter().filter(|name| is_content(name, ownership)) {
         let mut value = vec![0; XATTR_BYTES];
-        let length = fgetxattr(fd, name, &mut value).map_err(fail("fgetxattr", name))?;
+        let length = fgetxattr(fd, name.as_slice(), &mut value).map_err(fail("fgetxattr", &name))?;
         value.truncate(length);
-        xattrs.push((name.to_vec(), value));
+        xattrs.push((name, value));
     }
     Ok(xattrs)
 }

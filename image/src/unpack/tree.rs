@@ -1,23 +1,17 @@
-//! The layer's directories: which there are, and descriptors of those that were used last.
-//!
-//! Every path here has been resolved and has no symlinks. Each is opened from the root with `RESOLVE_BENEATH` and `RESOLVE_NO_SYMLINKS`: if
-//! somebody puts a symlink in the place of one of our directories meanwhile, opening fails instead of leading elsewhere.
+//! The layer's directories: which there are. Every path here has been resolved and has no symlinks.
 
+use super::dirs::{self, Dirs};
 use super::meta::Meta;
 use super::name::{TreePath, ancestors, join, split};
 use super::resolve::Node;
-use crate::layout::open_beneath;
 use crate::{Error, ErrorKind, Operation};
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, mkdirat, readlinkat, statat, unlinkat};
+use rustix::fs::{AtFlags, FileType, Mode, Stat, mkdirat, readlinkat, unlinkat};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-
-/// As many directories are kept open.
-const CACHED: usize = 32;
 
 /// One directory of the layer. All of them are 0700 and the caller's until the end.
 #[derive(Debug, Default)]
@@ -30,10 +24,8 @@ pub(super) struct Directory {
 
 #[derive(Debug)]
 pub(super) struct Tree {
-    root: Arc<OwnedFd>,
+    dirs: Dirs,
     directories: BTreeMap<TreePath, Directory>,
-    /// Used last comes last.
-    cache: Vec<(TreePath, Arc<OwnedFd>)>,
 }
 
 pub(super) fn fail(call: &'static str, path: &[u8]) -> impl Fn(Errno) -> Error {
@@ -43,17 +35,13 @@ pub(super) fn fail(call: &'static str, path: &[u8]) -> impl Fn(Errno) -> Error {
 impl Tree {
     /// Takes an empty directory.
     pub(super) fn new(stage: BorrowedFd<'_>) -> Result<Self, Error> {
-        let root = open_beneath(stage, ".", OFlags::RDONLY | OFlags::DIRECTORY).map_err(fail("openat2", b"."))?;
-        for entry in Dir::read_from(&root).map_err(fail("openat", b"."))? {
-            let entry = entry.map_err(fail("getdents64", b"."))?;
-            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-                let words = "is not empty, as the directory to unpack a layer into must be";
-                let name = OsStr::from_bytes(entry.file_name().to_bytes());
-                return Err(Error::new(ErrorKind::InvalidInput, Operation::Unpack, words).about(name));
-            }
+        let mut dirs = Dirs::new(stage)?;
+        if let Some(name) = dirs::names(dirs.open(b"")?.as_fd(), b".")?.first() {
+            let words = "is not empty, as the directory to unpack a layer into must be";
+            return Err(Error::new(ErrorKind::InvalidInput, Operation::Unpack, words).about(OsStr::from_bytes(name)));
         }
         let directories = BTreeMap::from([(TreePath::new(), Directory::default())]);
-        Ok(Tree { root: Arc::new(root), directories, cache: Vec::new() })
+        Ok(Tree { dirs, directories })
     }
 
     pub(super) fn has(&self, path: &[u8]) -> bool {
@@ -98,36 +86,12 @@ impl Tree {
             return Ok(None);
         }
         let dir = self.open(parent)?;
-        match statat(&*dir, leaf, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(Some(stat)),
-            Err(Errno::NOENT) => Ok(None),
-            Err(errno) => Err(fail("newfstatat", path)(errno)),
-        }
+        dirs::stat_in(dir.as_fd(), leaf)
     }
 
     /// Opens a directory of this layer.
     pub(super) fn open(&mut self, path: &[u8]) -> Result<Arc<OwnedFd>, Error> {
-        if path.is_empty() {
-            return Ok(Arc::clone(&self.root));
-        }
-        if let Some(index) = self.cache.iter().rposition(|(cached, _)| cached == path) {
-            let used = self.cache.remove(index);
-            let fd = Arc::clone(&used.1);
-            self.cache.push(used);
-            return Ok(fd);
-        }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let opened = open_beneath(&*self.root, path, flags);
-        let fd = Arc::new(opened.map_err(|errno| match errno {
-            // It was there: we have made it.
-            Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV => interfered(path),
-            errno => fail("openat2", path)(errno),
-        })?);
-        if self.cache.len() >= CACHED {
-            self.cache.remove(0);
-        }
-        self.cache.push((path.to_vec(), Arc::clone(&fd)));
-        Ok(fd)
+        self.dirs.open(path)
     }
 
     /// Opens a directory of this layer, and makes it and those above it if need be.
@@ -159,7 +123,7 @@ impl Tree {
     pub(super) fn remove(&mut self, path: &[u8]) -> Result<(), Error> {
         for directory in self.below(path).into_iter().rev() {
             self.empty(&directory)?;
-            self.cache.retain(|(cached, _)| *cached != directory);
+            self.dirs.forget(&directory);
             self.directories.remove(&directory);
             self.unlink(&directory, AtFlags::REMOVEDIR)?;
         }
@@ -167,6 +131,11 @@ impl Tree {
             Some(_) => self.unlink(path, AtFlags::empty()),
             None => Ok(()),
         }
+    }
+
+    /// Removes everything that is left in the stage.
+    pub(super) fn clear(&mut self) -> Result<(), Error> {
+        self.dirs.clear(b"")
     }
 
     /// The directories at and below `path`, parents before their children.
@@ -180,13 +149,8 @@ impl Tree {
     /// Removes all from a directory that has no directories in it any more.
     fn empty(&mut self, path: &[u8]) -> Result<(), Error> {
         let dir = self.open(path)?;
-        let mut names = Vec::new();
-        for entry in Dir::read_from(&*dir).map_err(fail("openat", path))? {
-            let entry = entry.map_err(fail("getdents64", path))?;
-            names.push(entry.file_name().to_bytes().to_vec());
-        }
-        for name in names.iter().filter(|name| !matches!(name.as_slice(), b"." | b"..")) {
-            self.unlink(&join(path, name), AtFlags::empty())?;
+        for name in dirs::names(dir.as_fd(), path)? {
+            self.unlink(&join(path, &name), AtFlags::empty())?;
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! Tests against the real kernel: see the test kit for how they are run and what they may not leave behind.
 
+mod entries;
 mod faults;
 mod hostile;
 mod layout;
@@ -21,6 +22,15 @@ fn main() -> ExitCode {
     run(&[
         overlay("layers_mean_what_they_should_in_any_order", semantics::layers_mean_what_they_should_in_any_order),
         overlay("of_several_with_one_name_the_last_counts", semantics::of_several_with_one_name_the_last_counts),
+        test("flattened_layers_mean_the_same", semantics::flattened_layers_mean_the_same),
+        test("sparse_files_in_four_encodings", entries::sparse_files_in_four_encodings),
+        test("sparse_files_that_lie", entries::sparse_files_that_lie),
+        Test::new("sparse_files_of_gnu_tar", entries::sparse_files_of_gnu_tar).needs(&[Need::Program("/bin/tar")]),
+        root("access_control_lists", entries::access_control_lists),
+        root("owners_by_a_map", entries::owners_by_a_map),
+        test("what_cannot_be_had", entries::what_cannot_be_had),
+        test("a_merged_directory_has_only_the_new_attributes", entries::a_merged_directory_has_only_the_new_attributes),
+        test("the_whole_group_of_links_is_copied", entries::the_whole_group_of_links_is_copied),
         test("contradictions_are_refused", semantics::contradictions_are_refused),
         test("a_link_to_a_lower_file", semantics::a_link_to_a_lower_file_is_of_one_file_with_all_its_attributes),
         test(

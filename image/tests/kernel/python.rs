@@ -1,6 +1,6 @@
 //! The entries that we see are those that Python's `tarfile` sees: nothing is smuggled past one of the two.
 
-use crate::support::{Scratch, Tar, options, unpack};
+use crate::support::{Scratch, Tar, lenient, unpack};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -10,9 +10,14 @@ pub(crate) const PYTHON: &str = "/usr/bin/python3";
 
 /// `kind name size`, the name in hexadecimal, of each entry of each archive, archives separated by a line `--`.
 const LIST: &str = r#"
-import sys, tarfile
+import signal, sys, tarfile
+def stop(*_):
+    raise TimeoutError
+signal.signal(signal.SIGALRM, stop)
 for path in sys.argv[1:]:
     try:
+        # A negative size makes it read the same header for ever (CVE-2025-8194).
+        signal.setitimer(signal.ITIMER_REAL, 2)
         seen = {}
         for m in tarfile.open(path, 'r:', errorlevel=2):
             name = '/'.join(p for p in m.name.split('/') if p not in ('', '.'))
@@ -132,7 +137,7 @@ pub(crate) fn entries_are_those_of_tarfile() {
     let lists = python(&archives, &scratch);
     for ((what, archive), theirs) in names.iter().zip(&archives).zip(&lists) {
         let stage = scratch.stage();
-        unpack(archive, &stage, None, options()).unwrap_or_else(|e| panic!("{what}: {e}"));
+        unpack(archive, &stage, None, lenient()).unwrap_or_else(|e| panic!("{what}: {e}"));
         let passed_through = |line: &String| line.starts_with("d long");
         let ours: BTreeSet<_> = ours(&stage).into_iter().filter(|l| !passed_through(l) && l != "d prefix 0").collect();
         assert_eq!(ours, *theirs, "{what}");
@@ -189,7 +194,7 @@ pub(crate) fn entries_are_those_of_tarfile_at_random() {
         bytes.extend([0; 1024]);
         bytes
     });
-    let mut runner = proptest::test_runner::TestRunner::default();
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
     let archives: Vec<Vec<u8>> = (0..1200).map(|_| archive.new_tree(&mut runner).unwrap().current()).collect();
     let lists = python(&archives, &scratch);
     let mut taken = 0;
@@ -197,7 +202,9 @@ pub(crate) fn entries_are_those_of_tarfile_at_random() {
         let stage = scratch.stage();
         // What Python refuses cannot mean something else to it (a global header at the end, for example).
         let refused = theirs.iter().any(|line| line.starts_with("error"));
-        if unpack(archive, &stage, None, options()).is_ok() && !refused {
+        // What is left out for its unknown type is in their list.
+        let whole = unpack(archive, &stage, None, lenient()).is_ok_and(|report| report.skipped.is_empty());
+        if whole && !refused {
             taken += 1;
             let ours = ours(&stage);
             // Directories that entries only pass through are in no list.

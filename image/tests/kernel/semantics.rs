@@ -1,12 +1,13 @@
 //! What a layer means: the traps of whiteouts, order, links and attributes, seen through real overlay mounts.
 
-use crate::support::{Scratch, Tar, is_root, listing, options, tree, unpack, xattrs};
+use crate::support::{Scratch, Tar, is_root, lenient, listing, options, tree, unpack, unpack_onto, xattrs};
 use cofferdam_image::{Devices, Error, ErrorKind, Options, SkippedPart};
 use cofferdam_unionfs::Overlay;
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Layers, lowest first, and what is to be seen of their union. The entries of the last layer may come in any order.
 type Case = (&'static [&'static [&'static str]], &'static [&'static str]);
@@ -62,12 +63,21 @@ const ONE_ORDER: &[Case] = &[
     (&[&["f=1", "h=>g", "h=2", "g=3"]], &["f=1", "g=3", "h=2"]),
 ];
 
-fn union(layers: &[PathBuf]) -> Vec<String> {
+/// Looks at the mounted union of some layers.
+pub(crate) fn union<T>(layers: &[PathBuf], look: impl Fn(&Path) -> T) -> T {
     // A lower alone would not be an overlay.
     let ground = layers[0].with_file_name("ground");
     fs::create_dir_all(&ground).unwrap();
     let mount = Overlay::new().lowers(layers.iter().rev()).lower(&ground).mount().unwrap();
-    listing(&PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd())))
+    look(Path::new(&format!("/proc/self/fd/{}", mount.as_raw_fd())))
+}
+
+/// All that there is to see of the union. (Of a single layer that hides the others, the mount shows its own mark too.)
+pub(crate) fn seen(layers: &[PathBuf]) -> BTreeMap<String, String> {
+    let mut tree = union(layers, tree);
+    let root = tree.get_mut("").unwrap();
+    *root = root.replace("trusted.overlay.opaque=[79] ", "");
+    tree
 }
 
 fn orders(entries: &[&'static str]) -> Vec<Vec<&'static str>> {
@@ -85,7 +95,9 @@ pub(crate) fn layers_mean_what_they_should_in_any_order() {
             let scratch = Scratch::new();
             let stack: Vec<Tar> = below.iter().map(|l| Tar::of(l)).chain([Tar::of(&order)]).collect();
             let done = scratch.layers(&stack);
-            assert_eq!(union(&done), *expected, "{layers:?} as {order:?}");
+            assert_eq!(union(&done, listing), *expected, "{layers:?} as {order:?}");
+            let flat = scratch.flat(&stack);
+            assert_eq!(tree(&flat), seen(&done), "{layers:?} as {order:?}, flattened");
             let top = tree(done.last().unwrap());
             let first = first_tree.get_or_insert_with(|| top.clone());
             assert_eq!(*first, top, "{layers:?} as {order:?}");
@@ -97,7 +109,18 @@ pub(crate) fn of_several_with_one_name_the_last_counts() {
     for (layers, expected) in ONE_ORDER {
         let scratch = Scratch::new();
         let stack: Vec<Tar> = layers.iter().map(|l| Tar::of(l)).collect();
-        assert_eq!(union(&scratch.layers(&stack)), *expected, "{layers:?}");
+        let done = scratch.layers(&stack);
+        assert_eq!(union(&done, listing), *expected, "{layers:?}");
+        assert_eq!(tree(&scratch.flat(&stack)), seen(&done), "{layers:?}, flattened");
+    }
+}
+
+/// Without a mount: what every user can see.
+pub(crate) fn flattened_layers_mean_the_same() {
+    for (layers, expected) in ANY_ORDER.iter().chain(ONE_ORDER) {
+        let scratch = Scratch::new();
+        let stack: Vec<Tar> = layers.iter().map(|l| Tar::of(l)).collect();
+        assert_eq!(listing(&scratch.flat(&stack)), *expected, "{layers:?}");
     }
 }
 
@@ -124,9 +147,12 @@ pub(crate) fn contradictions_are_refused() {
     ] {
         let scratch = Scratch::new();
         let lowers = scratch.layers(std::slice::from_ref(&below));
-        let error = unpack(&Tar::of(entries).end(), &scratch.stage(), Some(&lowers), options()).unwrap_err();
+        let error = unpack(&Tar::of(entries).end(), &scratch.stage(), Some(&lowers), lenient()).unwrap_err();
         assert_eq!(error.kind(), kind, "{entries:?}: {error}");
         assert!(error.entry().is_some(), "{error}");
+        let target = scratch.flat(std::slice::from_ref(&below));
+        let error = unpack_onto(&Tar::of(entries).end(), &scratch.stage(), &target, lenient()).unwrap_err();
+        assert_eq!(error.kind(), kind, "{entries:?}, flattened: {error}");
     }
 }
 
@@ -298,7 +324,8 @@ pub(crate) fn whiteouts_of_every_type() {
         let stage = scratch.stage();
         let data: &[u8] = if matches!(flag, b'0' | b'Z') { b"some data" } else { b"" };
         let tar = Tar::default().raw(flag, ".wh.f", "g", data);
-        unpack(&tar.end(), &stage, Some(&lowers), options()).unwrap();
+        unpack(&tar.clone().end(), &stage, Some(&lowers), options()).unwrap();
         assert_eq!(listing(&stage), ["f char 0"]);
+        assert_eq!(listing(&scratch.flat(&[Tar::of(&["f=1", "g=1"]), tar])), ["g=1"]);
     }
 }

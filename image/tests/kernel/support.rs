@@ -1,11 +1,11 @@
 //! Archives, good and hostile, and trees to compare.
 
-use cofferdam_image::{Error, LayerReader, Options, Report, Unpacker};
+use cofferdam_image::{Error, LayerReader, Layers, Options, Policy, Report, Unpacker};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{Cursor, Write as _};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -106,6 +106,11 @@ pub(crate) fn options() -> Options {
     if is_root() { Options::new() } else { Options::rootless() }
 }
 
+/// Where it is not about what is refused.
+pub(crate) fn lenient() -> Options {
+    options().policy(Policy::Lenient)
+}
+
 /// A directory for a test's layers, and one outside them that must not change.
 pub(crate) struct Scratch {
     dir: tempfile::TempDir,
@@ -144,11 +149,28 @@ impl Scratch {
         let mut done: Vec<PathBuf> = Vec::new();
         for layer in layers {
             let stage = self.stage();
-            unpack(&layer.clone().end(), &stage, Some(&done), options()).unwrap();
+            unpack(&layer.clone().end(), &stage, Some(&done), lenient()).unwrap();
             done.push(stage);
         }
         done
     }
+
+    /// Merges layers, lowest first, into one tree.
+    pub(crate) fn flat(&self, layers: &[Tar]) -> PathBuf {
+        let (target, stage) = (self.stage(), self.stage());
+        let blobs =
+            layers.iter().fold(Layers::new(lenient()), |all, layer| all.layer(Cursor::new(layer.clone().end())));
+        blobs.flatten(File::open(&stage).unwrap(), File::open(&target).unwrap()).unwrap();
+        assert_eq!(listing(&stage), [""; 0], "the stage is empty again");
+        fs::remove_dir(stage).unwrap();
+        target
+    }
+}
+
+/// Merges a layer onto a tree.
+pub(crate) fn unpack_onto(blob: &[u8], stage: &Path, target: &Path, options: Options) -> Result<Report, Error> {
+    let unpacker = Unpacker::new(File::open(stage).unwrap(), options)?.onto(File::open(target).unwrap())?;
+    unpacker.unpack(LayerReader::new(blob)?)
 }
 
 pub(crate) fn unpack(blob: &[u8], stage: &Path, lowers: Option<&[PathBuf]>, options: Options) -> Result<Report, Error> {

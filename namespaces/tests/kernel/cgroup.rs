@@ -1,6 +1,6 @@
 //! Being born in a cgroup, by descriptors alone.
 
-use crate::support::{output_with, sh};
+use crate::support::{output_with, program, sh};
 use cofferdam_namespaces::{ErrorKind, Fds, Namespaces, Sandbox, Step};
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::OwnedFd;
@@ -134,7 +134,7 @@ pub(crate) fn what_is_no_cgroup_is_refused() {
         (vec![group.directory(), group.directory()], "is a second version 2 cgroup; a process is in one"),
     ];
     for (entry, words) in cases {
-        let error = Sandbox::new("/bin/true").spawn_with(Fds::new().cgroup(entry)).unwrap_err();
+        let error = program("/bin/true").spawn_with(Fds::new().cgroup(entry)).unwrap_err();
         assert_eq!((error.kind(), error.step()), (ErrorKind::InvalidConfig, Step::Configure));
         assert!(error.to_string().ends_with(words), "{error}");
     }
@@ -145,7 +145,7 @@ pub(crate) fn a_cgroup_that_is_gone() {
     let group = Group::v2();
     let (directory, procs, path) = (group.directory(), group.procs(), group.0.clone());
     drop(group);
-    let spawn = |fd| Sandbox::new("/bin/true").spawn_with(Fds::new().cgroup([fd])).unwrap_err();
+    let spawn = |fd| program("/bin/true").spawn_with(Fds::new().cgroup([fd])).unwrap_err();
     for (error, step) in [(spawn(directory), Step::Clone), (spawn(procs), Step::Cgroup)] {
         assert_eq!((error.step(), error.kind()), (step, ErrorKind::NotFound), "{error}");
         let object = error.object().unwrap().to_str().unwrap();
@@ -157,7 +157,7 @@ pub(crate) fn a_cgroup_that_is_gone() {
 pub(crate) fn no_room_for_another_process() {
     let group = Group::v2();
     fs::write(group.file("pids.max"), "0").unwrap();
-    let error = Sandbox::new("/bin/true").spawn_with(Fds::new().cgroup([group.directory()])).unwrap_err();
+    let error = program("/bin/true").spawn_with(Fds::new().cgroup([group.directory()])).unwrap_err();
     assert_eq!(
         (error.kind(), error.step(), error.raw_os_error()),
         (ErrorKind::LimitReached, Step::Clone, Some(libc::EAGAIN))

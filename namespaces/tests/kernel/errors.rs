@@ -1,13 +1,13 @@
 //! A spawn that cannot succeed says why, and leaves nothing.
 
-use crate::support::{output, refused};
-use cofferdam_namespaces::{ErrorKind, Fds, IdMap, Mount, Namespaces, Root, Sandbox, Stdio, Step};
+use crate::support::{output, program, refused};
+use cofferdam_namespaces::{ErrorKind, Fds, IdMap, Mount, Namespaces, Root, Scope, Stdio, Step};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 pub(crate) fn missing_program() {
-    let error = refused(&Sandbox::new("/nowhere/program"));
+    let error = refused(&program("/nowhere/program"));
     assert_eq!(
         (error.kind(), error.step(), error.raw_os_error()),
         (ErrorKind::NotFound, Step::Exec, Some(libc::ENOENT))
@@ -20,34 +20,57 @@ pub(crate) fn program_not_executable() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("script");
     fs::write(&file, "#!/bin/sh\n").unwrap();
-    let error = refused(&Sandbox::new(&file));
+    let error = refused(&program(&file));
     assert_eq!((error.kind(), error.step()), (ErrorKind::PermissionDenied, Step::Exec));
     // A program whose interpreter is missing is missing too, says execve.
     fs::write(&file, "#!/nowhere/interpreter\n").unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
-    assert_eq!(refused(&Sandbox::new(&file)).kind(), ErrorKind::NotFound);
+    assert_eq!(refused(&program(&file)).kind(), ErrorKind::NotFound);
 }
 
 pub(crate) fn missing_working_directory() {
-    let error = refused(&Sandbox::new("/bin/true").working_directory("/nowhere"));
+    let error = refused(&program("/bin/true").working_directory("/nowhere"));
     assert_eq!((error.kind(), error.step()), (ErrorKind::NotFound, Step::WorkingDirectory));
     assert_eq!(error.object().map(Path::new), Some(Path::new("/nowhere")));
 }
 
 /// Without privileges and without a user namespace.
 pub(crate) fn clone_refused() {
-    let error = refused(&Sandbox::new("/bin/true").namespaces(Namespaces::NET));
+    let error = refused(&program("/bin/true").namespaces(Namespaces::NET));
     assert_eq!(
         (error.kind(), error.step(), error.raw_os_error()),
         (ErrorKind::PermissionDenied, Step::Clone, Some(libc::EPERM))
     );
     assert_eq!(error.system_call(), Some("clone3"));
     assert_eq!(error.object().unwrap(), "NET");
+    assert!(error.hint().unwrap().contains("CAP_SYS_ADMIN"), "{error}");
+}
+
+/// The errno says that there is no space left on a device; the hint says which switch it is.
+pub(crate) fn user_namespaces_switched_off() {
+    let scope = Scope::new(IdMap::root(), Namespaces::empty()).unwrap();
+    #[expect(unsafe_code, reason = "a user namespace whose limits the test may change")]
+    // SAFETY: writes a file, and is refused a process.
+    let error = unsafe {
+        scope.run(|| {
+            let sandbox = program("/bin/true").user(IdMap::root());
+            fs::write("/proc/sys/user/max_user_namespaces", "0").unwrap();
+            refused(&sandbox)
+        })
+    };
+    let error = error.unwrap();
+    assert_eq!((error.step(), error.raw_os_error()), (Step::Clone, Some(libc::ENOSPC)), "{error}");
+    assert_eq!(error.kind(), ErrorKind::LimitReached);
+    assert_eq!(error.hint(), Some("user.max_user_namespaces is 0, which switches user namespaces off"));
+    assert!(
+        error.to_string().ends_with("(user.max_user_namespaces is 0, which switches user namespaces off)"),
+        "{error}"
+    );
 }
 
 /// A mount point that is no directory, or is not there: named, with its errno.
 pub(crate) fn mount_point_missing() {
-    let base = Sandbox::new("/bin/true").user(IdMap::root()).namespaces(Namespaces::MOUNT | Namespaces::PID);
+    let base = program("/bin/true").user(IdMap::root()).namespaces(Namespaces::MOUNT | Namespaces::PID);
     let error = refused(&base.clone().mount(Mount::proc("/nowhere")));
     assert_eq!(
         (error.step(), error.system_call(), error.raw_os_error()),
@@ -60,11 +83,11 @@ pub(crate) fn mount_point_missing() {
 
 /// What makes no sense is found before the clone, and named.
 pub(crate) fn invalid_configuration() {
-    let base = Sandbox::new("/bin/true");
+    let base = program("/bin/true");
     let mounts = base.clone().namespaces(Namespaces::MOUNT | Namespaces::PID);
     let cases = [
-        (Sandbox::new(""), "program"),
-        (Sandbox::new("/bin/tr\0ue"), "program"),
+        (program(""), "program"),
+        (program("/bin/tr\0ue"), "program"),
         (base.clone().arg("a\0b"), "argument"),
         (base.clone().env("", "x"), "environment variable"),
         (base.clone().env("A=B", "x"), "environment variable"),
@@ -95,12 +118,12 @@ pub(crate) fn invalid_configuration() {
 /// Descriptors that are bound twice, or to nothing.
 pub(crate) fn invalid_descriptors() {
     let null = || fs::File::open("/dev/null").unwrap();
-    let unused = Sandbox::new("/bin/true").prepare(Fds::new().bind("log", null())).unwrap_err();
+    let unused = program("/bin/true").prepare(Fds::new().bind("log", null())).unwrap_err();
     assert_eq!(
         unused.to_string(),
         "check the configuration: descriptor \"log\": is bound, but the sandbox does not use it"
     );
-    let twice = Sandbox::new("/bin/true").stdin(Stdio::fd("log"));
+    let twice = program("/bin/true").stdin(Stdio::fd("log"));
     let twice = twice.prepare(Fds::new().bind("log", null()).bind("log", null())).unwrap_err();
     assert_eq!(twice.to_string(), "check the configuration: descriptor \"log\": is bound twice");
 }
@@ -115,7 +138,7 @@ pub(crate) fn path_is_searched_as_execvp_does() {
         fs::set_permissions(dir.join("tool"), fs::Permissions::from_mode(mode)).unwrap();
     }
     let path = |dirs: &[&Path]| std::env::join_paths(dirs).unwrap();
-    let tool = |dirs: &[&Path]| Sandbox::new("tool").env("PATH", path(dirs));
+    let tool = |dirs: &[&Path]| program("tool").env("PATH", path(dirs));
     let nowhere = Path::new("/nowhere");
     assert_eq!(output(tool(&[nowhere, &closed, &open])), "found\n");
     let error = refused(&tool(&[&closed, nowhere]));
@@ -126,7 +149,7 @@ pub(crate) fn path_is_searched_as_execvp_does() {
     let error = refused(&tool(&[nowhere]));
     assert_eq!((error.kind(), error.object().unwrap().to_str()), (ErrorKind::NotFound, Some("tool")));
     // An empty part is the working directory, the sandbox's.
-    assert_eq!(output(Sandbox::new("tool").env("PATH", "/nowhere:").working_directory(&open)), "found\n");
+    assert_eq!(output(program("tool").env("PATH", "/nowhere:").working_directory(&open)), "found\n");
     // Without PATH, where execvp looks.
-    assert_eq!(output(Sandbox::new("sh").args(["-c", "echo default"])), "default\n");
+    assert_eq!(output(program("sh").args(["-c", "echo default"])), "default\n");
 }

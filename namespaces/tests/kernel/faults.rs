@@ -5,32 +5,75 @@
 
 use crate::cgroup::Group;
 use crate::roots::Busybox;
-use cofferdam_namespaces::{Child, Error, ErrorKind, Fds, IdMap, Mount, Namespaces, Plan, Root, Sandbox, Stdio, Step};
-use cofferdam_testkit::fault::{self, Action, Fault, Who, inject, record};
+use crate::support::program;
+use cofferdam_namespaces::{
+    Child, Error, ErrorKind, Fds, IdMap, IoPriority, Mount, Namespaces, Personality, Plan, Resource, Root, Sandbox,
+    Scheduler, Stdio, Step,
+};
+use cofferdam_testkit::fault::{self, Action, Fault, Watch, Who, record};
 use nix::errno::Errno;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
 
-/// Takes every step that this user can take: only root has a detached mount for a root.
-fn everything(group: &Group, root: &Busybox) -> Plan {
-    let fds = Fds::new().bind("log", std::fs::File::open("/dev/null").unwrap()).cgroup([group.procs()]);
+/// Takes every step, in a new root each time: what is missing there is made.
+fn everything(group: &Group) -> (Plan, Busybox) {
+    let root = Busybox::new();
+    std::fs::create_dir(root.path().join("etc")).unwrap();
+    std::fs::write(root.path().join("etc/secret"), "x").unwrap();
+    (everything_in(&root, group), root)
+}
+
+fn everything_in(root: &Busybox, group: &Group) -> Plan {
+    let fds = fds().cgroup([group.procs()]).bind("bin", std::fs::File::open("/bin/busybox").unwrap());
+    let mut sandbox = sandbox()
+        .root(Root::directory(root.path()))
+        .read_only_root()
+        .allow_chroot()
+        .mount(Mount::tmpfs("/tmp").size(1 << 20).inodes(10))
+        .mount(Mount::bind("/etc", "/tmp/deep/etc").read_only().noexec())
+        .mount(Mount::bind_fd("bin", "/tmp/bin/busybox").non_recursive())
+        .mount(Mount::mqueue("/mq/of/this"))
+        .mount(Mount::cgroup("/sys/fs/cgroup"))
+        .mount(Mount::mask("/etc/secret"))
+        .mount(Mount::mask("/tmp/deep"))
+        .mount(Mount::mask("/missing"))
+        .mount(Mount::read_only_path("/etc"));
+    let mut fds = fds;
+    // Only root can make a detached mount outside of a user namespace.
     if nix::unistd::geteuid().is_root() {
-        let fds = fds.bind("root", root.mount());
-        sandbox().root(Root::mount("root")).prepare(fds).unwrap()
-    } else {
-        sandbox().prepare(fds).unwrap()
+        sandbox = sandbox.mount(Mount::attach("tree", "/opt"));
+        fds = fds.bind("tree", root.mount());
     }
+    sandbox.prepare(fds).unwrap()
+}
+
+fn fds() -> Fds {
+    Fds::new().bind("log", std::fs::File::open("/dev/null").unwrap())
 }
 
 fn sandbox() -> Sandbox {
-    Sandbox::new("true")
+    program("true")
         .env("PATH", "/nowhere:/usr/bin:/bin")
         .user(IdMap::root())
         .namespaces(Namespaces::all())
         .mount(Mount::proc("/proc"))
         .mount(Mount::dev("/dev"))
         .hostname("walked")
+        .domainname("walked")
+        .umask(0o027)
+        .new_session()
+        .rlimit(Resource::Core, 0)
+        .rlimit(Resource::Nofile, 100)
+        .oom_score_adj(1000)
+        .cpu_affinity(0..64)
+        .scheduler(Scheduler::Other)
+        .nice(5)
+        .io_priority(IoPriority::Idle)
+        .personality(Personality::empty())
+        // Not one of those, ip_forward for one, for which the kernel restarts the write while somebody holds the network's lock: a call
+        // more or less would confuse the walk.
+        .sysctl("net.ipv4.ip_unprivileged_port_start", "1")
         .working_directory("/dev")
         .stdin(Stdio::Null)
         .stdout(Stdio::Pipe)
@@ -39,7 +82,7 @@ fn sandbox() -> Sandbox {
 }
 
 /// Also when it has not been started at all.
-fn no_child_is_left() {
+pub(crate) fn no_child_is_left() {
     let left = waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::__WALL);
     assert_eq!(left, Err(Errno::ECHILD));
 }
@@ -48,46 +91,89 @@ fn finish(result: Result<Child, Error>) -> Result<std::process::ExitStatus, Erro
     result?.wait()
 }
 
-/// The child does exactly what the plan says.
-pub(crate) fn explained_is_what_happens() {
-    let (group, root) = (Group::any(), Busybox::new());
-    let plan = everything(&group, &root);
+/// Where in the plan's list each call stands that was made. What is not made must be told to be conditional, or be another place to look
+/// for the program.
+fn places(plan: &Plan, made: &[fault::Call]) -> Vec<usize> {
+    let told: Vec<_> = plan.explain().collect();
+    let same = |i: usize, j: usize| made[i].number == told[j].number();
+    // Whether the calls from i on can be those that are told from j on.
+    let mut fits = vec![vec![false; told.len() + 1]; made.len() + 1];
+    for i in (0..=made.len()).rev() {
+        for j in (0..=told.len()).rev() {
+            let rest = i == made.len() && told[j..].iter().all(|call| call.step() == Step::Exec);
+            let skipped = j < told.len() && told[j].is_conditional() && fits[i][j + 1];
+            fits[i][j] = rest || skipped || i < made.len() && j < told.len() && same(i, j) && fits[i + 1][j + 1];
+        }
+    }
+    assert!(fits[0][0], "not what is told: {:?}", made.iter().map(fault::Call::name).collect::<Vec<_>>());
+    let mut next = 0;
+    let place = |i| {
+        while !(same(i, next) && fits[i + 1][next + 1]) {
+            next += 1;
+        }
+        next += 1;
+        next - 1
+    };
+    (0..made.len()).map(place).collect()
+}
+
+/// A spawn, and the system calls of its child.
+fn recorded(plan: &Plan) -> Vec<fault::Call> {
     let (calls, result) = record(|| finish(plan.spawn()));
     assert!(result.unwrap().success());
-    let done: Vec<i64> = calls.iter().filter(|call| call.who == Who::Child).map(|call| call.number).collect();
-    let mut told: Vec<i64> = plan.explain().map(|call| call.number()).collect();
-    // Of the places where the program may be, those after the one where it is are not tried.
-    told.truncate(done.len());
-    assert_eq!(done, told);
+    calls.into_iter().filter(|call| call.who == Who::Child).collect()
+}
+
+/// The child does exactly what the plan says.
+pub(crate) fn explained_is_what_happens() {
+    let group = Group::any();
+    let (plan, root) = everything(&group);
+    // Once with missing mount points, once with those.
+    let again = everything_in(&root, &group);
+    let (first, second) = (recorded(&plan), recorded(&again));
     let steps: BTreeSet<Step> = plan.explain().map(|call| call.step()).collect();
+    assert!(places(&again, &second).len() < places(&plan, &first).len());
     let mut all: BTreeSet<Step> = Step::ALL.iter().copied().filter(|step| step.in_child()).collect();
     // Of a child that is held: see there.
     all.remove(&Step::Hold);
-    if !nix::unistd::geteuid().is_root() {
-        all.retain(|step| ![Step::Root, Step::Pivot].contains(step));
-    }
+    // Of one that changes its ids: see `identity`.
+    all.remove(&Step::Credentials);
     assert_eq!(steps, all, "every step has its fault case");
     assert!(plan.explain().any(|call| call.may_fail()));
 }
 
-/// How many calls of the plan the child makes: of the places where the program may be, those after the one where it is are not tried.
-fn reached(group: &Group, root: &Busybox) -> usize {
+/// As `inject` at the `at`-th of these calls, but nothing else is looked at than calls of the same sort, which makes a walk fast.
+pub(crate) fn inject_at<T: Send>(
+    calls: &[fault::Call],
+    at: usize,
+    action: Action,
+    run: impl FnOnce() -> T + Send,
+) -> (Vec<fault::Call>, T) {
+    let fault::Call { who, number, .. } = calls[at];
+    // Behind execve(2) it is another program.
+    let looked_at = [number, libc::SYS_execve];
+    let nth = calls[..at].iter().filter(|call| call.who == who && looked_at.contains(&call.number)).count();
+    Watch::only(&looked_at).inject(Fault { who, nth, action }, run)
+}
+
+/// What the child does, and where in the plan's list that stands.
+fn reached(group: &Group) -> (Vec<fault::Call>, Vec<usize>) {
     // With the first thread glibc takes two signals for itself, which may have been ignored.
     std::thread::spawn(|| ()).join().unwrap();
-    let plan = everything(group, root);
-    let (calls, result) = record(|| finish(plan.spawn()));
-    assert!(result.unwrap().success());
-    calls.iter().filter(|call| call.who == Who::Child).count()
+    let (plan, _root) = everything(group);
+    let made = recorded(&plan);
+    let places = places(&plan, &made);
+    (made, places)
 }
 
 pub(crate) fn every_call_of_the_child_can_fail() {
-    let (group, root) = (Group::any(), Busybox::new());
-    for nth in 0..reached(&group, &root) {
-        let plan = everything(&group, &root);
+    let group = Group::any();
+    let (calls, places) = reached(&group);
+    for (nth, at) in places.into_iter().enumerate() {
+        let (plan, _root) = everything(&group);
         // An errno that no step overcomes.
-        let fault = Fault { who: Who::Child, nth, action: Action::Errno(libc::EXFULL) };
-        let (_, result) = inject(fault, || finish(plan.spawn()));
-        let (call, error) = (plan.explain().nth(nth).unwrap(), result.expect_err("fails"));
+        let (_, result) = inject_at(&calls, nth, Action::Errno(libc::EXFULL), || finish(plan.spawn()));
+        let (call, error) = (plan.explain().nth(at).unwrap(), result.expect_err("fails"));
         assert_eq!((error.step(), error.raw_os_error()), (call.step(), Some(libc::EXFULL)), "{call}: {error}");
         assert_eq!(error.system_call(), Some(call.name()), "{call}: {error}");
         if call.step() != Step::Exec && !call.object().is_empty() {
@@ -98,12 +184,12 @@ pub(crate) fn every_call_of_the_child_can_fail() {
 }
 
 pub(crate) fn the_child_can_be_killed_at_every_call() {
-    let (group, root) = (Group::any(), Busybox::new());
-    for nth in 0..reached(&group, &root) {
-        let plan = everything(&group, &root);
-        let fault = Fault { who: Who::Child, nth, action: Action::Kill };
-        let (_, result) = inject(fault, || finish(plan.spawn()));
-        let call = plan.explain().nth(nth).unwrap();
+    let group = Group::any();
+    let (calls, places) = reached(&group);
+    for (nth, at) in places.into_iter().enumerate() {
+        let (plan, _root) = everything(&group);
+        let (_, result) = inject_at(&calls, nth, Action::Kill, || finish(plan.spawn()));
+        let call = plan.explain().nth(at).unwrap();
         match result {
             // Whether it dies in execve or right after it is the same to everybody.
             Ok(status) => assert_eq!((call.step(), status.signal()), (Step::Exec, Some(libc::SIGKILL))),
@@ -131,10 +217,9 @@ pub(crate) fn every_call_of_the_caller_can_fail() {
     let (calls, result) = record(spawn);
     assert!(result.unwrap().success());
     let mut steps = BTreeSet::new();
-    let callers = calls.iter().filter(|call| call.who == Who::Parent).enumerate();
-    for (nth, call) in callers {
+    for (at, call) in calls.iter().enumerate().filter(|(_, call)| call.who == Who::Parent) {
         let Some(step) = step_of_caller(call) else { continue };
-        let (after, result) = inject(Fault { who: Who::Parent, nth, action: Action::Errno(libc::EXFULL) }, spawn);
+        let (after, result) = inject_at(&calls, at, Action::Errno(libc::EXFULL), spawn);
         let faulted = after.iter().find(|call| call.fault.is_some()).expect("the call comes again");
         assert_eq!(faulted.number, call.number);
         let error = result.expect_err(&call.to_string());
@@ -143,18 +228,16 @@ pub(crate) fn every_call_of_the_caller_can_fail() {
         steps.insert(step);
         no_child_is_left();
     }
-    let all = [Step::Prepare, Step::Pipe, Step::Stack, Step::BlockSignals, Step::Clone];
+    let all = [Step::Prepare, Step::Pipe, Step::BlockSignals, Step::Clone];
     assert!(all.iter().all(|step| steps.contains(step)), "{steps:?}");
 }
 
 /// The step that a call of the caller belongs to; none for what is not the spawn's (the allocator, the test), or only cleans up.
 fn step_of_caller(call: &fault::Call) -> Option<Step> {
-    const STACK: u64 = 64 << 10;
-    let [_, length, protection, flags, ..] = call.args;
-    let read_write = (libc::PROT_READ | libc::PROT_WRITE) as u64;
+    let flags = call.args[3];
     match call.number {
-        libc::SYS_mmap if flags & libc::MAP_STACK as u64 != 0 => Some(Step::Stack),
-        libc::SYS_mprotect if (length, protection) == (STACK, read_write) => Some(Step::Stack),
+        // Only of a copy.
+        libc::SYS_mmap if flags & libc::MAP_SHARED as u64 != 0 => Some(Step::Memory),
         libc::SYS_pipe2 => Some(Step::Pipe),
         libc::SYS_rt_sigprocmask if call.args[3] == 8 => Some(Step::BlockSignals),
         libc::SYS_clone3 => Some(Step::Clone),
@@ -166,7 +249,7 @@ fn step_of_caller(call: &fault::Call) -> Option<Step> {
 /// The parent has died between the child's birth and its asking for a signal: here long before, because the plan is used in a fork
 /// of the process that made it.
 pub(crate) fn a_parent_that_is_dead_already() {
-    let sandbox = Sandbox::new("/bin/sleep").arg("1000").die_with_parent();
+    let sandbox = program("/bin/sleep").arg("1000").die_with_parent();
     let (told, tell) = nix::unistd::pipe().unwrap();
     let maker = fork(|| {
         let plan = sandbox.prepare(Fds::new()).unwrap();

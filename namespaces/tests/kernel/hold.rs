@@ -1,8 +1,9 @@
 //! A child that waits for its release.
 
-use crate::support::{read, sh};
+use crate::faults::inject_at;
+use crate::support::{program, read, sh};
 use cofferdam_namespaces::{ErrorKind, Fds, Held, IdMap, Namespaces, Plan, Sandbox, Stdio, Step};
-use cofferdam_testkit::fault::{Action, Fault, Who, inject, record};
+use cofferdam_testkit::fault::{Action, Who, record};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
@@ -26,8 +27,9 @@ fn descriptors(held: &Held) -> usize {
 pub(crate) fn namespaces_before_the_program() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("started");
-    let script =
-        format!("touch {file:?}; cd /proc/self/ns; for n in user pid mnt uts ipc net cgroup; do readlink $n; done");
+    let script = format!(
+        "touch {file:?}; cd /proc/self/ns; for n in user pid mnt uts ipc net cgroup time; do readlink $n; done"
+    );
     let held = plan(&sh(&script).user(IdMap::root()).namespaces(Namespaces::all()).stdout(Stdio::Pipe)).hold().unwrap();
     let mut ours = Vec::new();
     for which in Namespaces::all() {
@@ -84,9 +86,9 @@ fn threads_end() {
 
 /// It has let go of everything of ours: pipes of others end while it waits.
 pub(crate) fn keeps_no_pipe_of_others_open() {
-    let mut other = Sandbox::new("/bin/cat").stdin(Stdio::Pipe).stdout(Stdio::Pipe).spawn().unwrap();
-    let held = plan(&Sandbox::new("/bin/true").stdin(Stdio::Null)).hold().unwrap();
-    let more = plan(&Sandbox::new("/bin/true").stdin(Stdio::Pipe)).hold().unwrap();
+    let mut other = program("/bin/cat").stdin(Stdio::Pipe).stdout(Stdio::Pipe).spawn().unwrap();
+    let held = plan(&program("/bin/true").stdin(Stdio::Null)).hold().unwrap();
+    let more = plan(&program("/bin/true").stdin(Stdio::Pipe)).hold().unwrap();
     assert_eq!((descriptors(&held), descriptors(&more)), (4, 4), "streams and gate");
     drop(other.stdin.take());
     assert_eq!(read(&mut other), "");
@@ -97,12 +99,12 @@ pub(crate) fn keeps_no_pipe_of_others_open() {
 
 /// A program that cannot be started is told at the release; everything before it, at once.
 pub(crate) fn errors_come_when_they_happen() {
-    let error = plan(&Sandbox::new("/nowhere").working_directory("/nowhere")).hold().unwrap_err();
+    let error = plan(&program("/nowhere").working_directory("/nowhere")).hold().unwrap_err();
     assert_eq!((error.step(), error.kind()), (Step::WorkingDirectory, ErrorKind::NotFound));
-    let error = plan(&Sandbox::new("/nowhere")).hold().unwrap().release().unwrap_err();
+    let error = plan(&program("/nowhere")).hold().unwrap().release().unwrap_err();
     assert_eq!((error.step(), error.kind()), (Step::Exec, ErrorKind::NotFound));
     assert_eq!(waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::__WALL), Err(Errno::ECHILD));
-    let killed = plan(&Sandbox::new("/bin/true")).hold().unwrap();
+    let killed = plan(&program("/bin/true")).hold().unwrap();
     let pid = nix::unistd::Pid::from_raw(i32::try_from(killed.id()).unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
     let error = killed.release().unwrap_err();
@@ -112,15 +114,15 @@ pub(crate) fn errors_come_when_they_happen() {
 
 /// Every call of a held child, failed and killed in turn.
 pub(crate) fn every_call_of_a_held_child_can_fail() {
-    let sandbox = Sandbox::new("/bin/true").user(IdMap::root()).namespaces(Namespaces::PID).die_with_parent();
+    let sandbox = program("/bin/true").user(IdMap::root()).namespaces(Namespaces::PID).die_with_parent();
     let run = || plan(&sandbox).hold()?.release()?.wait();
     thread::spawn(|| ()).join().unwrap();
     let (calls, result) = record(run);
     assert!(result.unwrap().success());
     let calls: Vec<_> = calls.into_iter().filter(|call| call.who == Who::Child).collect();
     let mut steps = BTreeSet::new();
-    for (nth, call) in calls.iter().enumerate() {
-        let (_, result) = inject(Fault { who: Who::Child, nth, action: Action::Errno(libc::EXFULL) }, run);
+    for (at, call) in calls.iter().enumerate() {
+        let (_, result) = inject_at(&calls, at, Action::Errno(libc::EXFULL), run);
         let error = result.expect_err("fails");
         assert_eq!(
             (error.system_call(), error.raw_os_error()),
@@ -129,7 +131,7 @@ pub(crate) fn every_call_of_a_held_child_can_fail() {
         );
         let step = error.step();
         steps.insert(step);
-        let (_, result) = inject(Fault { who: Who::Child, nth, action: Action::Kill }, run);
+        let (_, result) = inject_at(&calls, at, Action::Kill, run);
         if step != Step::Exec {
             let error = result.expect_err("is killed");
             assert_eq!((error.step(), error.signal()), (step, Some(libc::SIGKILL)), "{call}: {error}");
@@ -143,7 +145,7 @@ pub(crate) fn every_call_of_a_held_child_can_fail() {
 /// Bound to the process, not to the thread that held and released it.
 pub(crate) fn outlives_the_holding_thread_and_not_the_process() {
     let child = thread::spawn(|| {
-        let sandbox = Sandbox::new("/bin/sleep").arg("1000").die_with_parent();
+        let sandbox = program("/bin/sleep").arg("1000").die_with_parent();
         plan(&sandbox).hold().unwrap().release().unwrap()
     });
     let child = child.join().unwrap();
@@ -155,7 +157,7 @@ pub(crate) fn outlives_the_holding_thread_and_not_the_process() {
 
 /// Killed at any moment before its release, it says so, and nothing is left.
 pub(crate) fn killed_and_released_at_once() {
-    let plan = plan(&Sandbox::new("/bin/true"));
+    let plan = plan(&program("/bin/true"));
     for _ in 0..300 {
         let held = plan.hold().unwrap();
         let pid = nix::unistd::Pid::from_raw(i32::try_from(held.id()).unwrap());
@@ -167,10 +169,23 @@ pub(crate) fn killed_and_released_at_once() {
     threads_end();
 }
 
+/// Without those that are on their way out and will run nothing of this program any more.
+fn running_threads() -> usize {
+    const PF_EXITING: u32 = 4;
+    let threads = fs::read_dir("/proc/self/task").unwrap();
+    let running = threads.filter(|thread| {
+        let stat = fs::read_to_string(thread.as_ref().unwrap().path().join("stat")).unwrap_or_default();
+        // Behind the name: state, parent, group, session, terminal, its group, flags.
+        let flags = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(6)?.parse::<u32>().ok());
+        flags.is_some_and(|flags| flags & PF_EXITING == 0)
+    });
+    running.count()
+}
+
 /// A pipe of its output ends with it, and a dropped plan lets go of its descriptors, as soon as the caller can look.
 pub(crate) fn nothing_lingers_after_release() {
     for die_with_parent in [false, true] {
-        let mut sandbox = Sandbox::new("/bin/true").stdin(Stdio::fd("kept")).stdout(Stdio::Pipe);
+        let mut sandbox = program("/bin/true").stdin(Stdio::fd("kept")).stdout(Stdio::Pipe);
         if die_with_parent {
             sandbox = sandbox.die_with_parent();
         }
@@ -179,6 +194,7 @@ pub(crate) fn nothing_lingers_after_release() {
             let held = sandbox.prepare(Fds::new().bind("kept", tell)).unwrap().hold().unwrap();
             let mut child = held.release().unwrap();
             assert!(child.wait().unwrap().success());
+            assert_eq!(running_threads(), 1, "the thread is still there");
             nix::fcntl::fcntl(&told, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).unwrap();
             assert_eq!(nix::unistd::read(&told, &mut [0]), Ok(0), "the plan's descriptor is still open");
             let output = child.stdout.take().unwrap();
@@ -194,7 +210,7 @@ pub(crate) fn ends_with_the_caller() {
     for release in [false, true] {
         let (told, tell) = nix::unistd::pipe().unwrap();
         let caller = crate::faults::fork(|| {
-            let mut sandbox = Sandbox::new("/bin/sleep").arg("1000").stdout(Stdio::fd("pipe"));
+            let mut sandbox = program("/bin/sleep").arg("1000").stdout(Stdio::fd("pipe"));
             if release {
                 sandbox = sandbox.die_with_parent();
             }
@@ -217,7 +233,7 @@ pub(crate) fn ends_with_the_caller_whatever_it_forked() {
     let (told, tell) = nix::unistd::pipe().unwrap();
     let (stays, end) = nix::unistd::pipe().unwrap();
     let caller = crate::faults::fork(|| {
-        let sandbox = Sandbox::new("/bin/true").stdout(Stdio::fd("pipe"));
+        let sandbox = program("/bin/true").stdout(Stdio::fd("pipe"));
         let held = sandbox.prepare(Fds::new().bind("pipe", tell.try_clone().unwrap())).unwrap().hold().unwrap();
         crate::faults::fork(|| {
             // Everything but the gate and what it waits for.

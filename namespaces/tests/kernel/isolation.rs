@@ -1,6 +1,6 @@
 //! What is inside is really apart from what is outside.
 
-use crate::support::{output, sh};
+use crate::support::{output, program, sh};
 use cofferdam_namespaces::{IdMap, Mount, Namespaces, Sandbox};
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use std::collections::BTreeMap;
@@ -123,7 +123,7 @@ pub(crate) fn network_is_empty() {
 
 pub(crate) fn environment_is_what_was_asked_for() {
     let env = |sandbox: Sandbox| output(sandbox).lines().map(str::to_owned).collect::<Vec<_>>();
-    let bare = Sandbox::new("/usr/bin/env");
+    let bare = program("/usr/bin/env");
     assert_eq!(env(bare.clone()), [""; 0], "empty by default");
     assert_eq!(env(bare.clone().env("B", "1").env("A", "").env("B", "2=3")), ["A=", "B=2=3"]);
     let ours: Vec<String> = env(bare.clone().inherit_env());

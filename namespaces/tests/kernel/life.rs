@@ -1,6 +1,6 @@
 //! A child's life: waiting, killing, its end and its parent's.
 
-use crate::support::sh;
+use crate::support::{program, sh};
 use cofferdam_namespaces::{Child, ErrorKind, Namespaces, Sandbox, Stdio, Step};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigHandler, Signal, signal};
@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 fn forever() -> Sandbox {
-    Sandbox::new("/bin/sleep").arg("1000")
+    program("/bin/sleep").arg("1000")
 }
 
 fn ended(child: &Child) {
@@ -85,7 +85,7 @@ pub(crate) fn status_lost_to_ignored_sigchld() {
     let child = sh("exit 3").spawn().unwrap();
     let error = child.wait().unwrap_err();
     // A child that fails before its program has no exit signal: it cannot be lost.
-    let missing = Sandbox::new("/nowhere").spawn().unwrap_err();
+    let missing = program("/nowhere").spawn().unwrap_err();
     set(before);
     assert_eq!(error.kind(), ErrorKind::StatusLost);
     assert_eq!(missing.kind(), ErrorKind::NotFound);
@@ -140,7 +140,7 @@ if os.fork() == 0:
 libc.prctl(0x59616d61, -1, 0, 0, 0)  # PR_SET_PTRACER_ANY, where Yama is
 os.read(ready[0], 1)
 os._exit(9)";
-    let child = Sandbox::new("/usr/bin/python3").args(["-c", script]).spawn().unwrap();
+    let child = program("/usr/bin/python3").args(["-c", script]).spawn().unwrap();
     let (calls, status) =
         cofferdam_testkit::fault::Watch::only(&[libc::SYS_poll, libc::SYS_waitid]).record(|| child.wait());
     assert_eq!(status.unwrap().code(), Some(9));

@@ -1,24 +1,57 @@
 //! Tests against the real kernel: see the test kit for how they are run and what they may not leave behind.
 
+mod attacks;
+mod attributes;
 mod cgroup;
+mod closures;
 mod crowd;
+mod engines;
 mod errors;
 mod faults;
 mod hold;
+mod identity;
 mod isolation;
 mod life;
+mod listing;
+mod mounts;
 mod roots;
 mod scopes;
+mod specs;
 mod streams;
 mod support;
 
 use cofferdam_testkit::{Need, Test, run};
 use std::process::ExitCode;
+use std::time::Duration;
 
 const BUSYBOX: &str = "/bin/busybox";
+/// For a race that is run often.
+const LONG: Duration = Duration::from_secs(900);
 
 fn main() -> ExitCode {
-    run(&[errors(), isolation(), roots(), streams(), life(), hold(), scopes(), cgroups(), faults()].concat())
+    let tests = [
+        errors(),
+        isolation(),
+        identity(),
+        attributes(),
+        specs(),
+        roots(),
+        mounts(),
+        attacks(),
+        streams(),
+        life(),
+        engines(),
+        closures(),
+        hold(),
+        scopes(),
+        cgroups(),
+        listing(),
+        faults(),
+    ]
+    .concat();
+    // Every test on both engines: a name alone is what is used by default, `_copy` asks for a copy.
+    let copies: Vec<Test> = tests.iter().map(|test| test.variant("_copy", support::make_copies)).collect();
+    run(&[tests, copies].concat())
 }
 
 /// Needs nothing.
@@ -56,6 +89,7 @@ fn errors() -> Vec<Test> {
         test("path_is_searched_as_execvp_does", errors::path_is_searched_as_execvp_does),
         test("clone_refused", errors::clone_refused).needs(&[Need::OrdinaryUser]),
         user("mount_point_missing", errors::mount_point_missing),
+        user("user_namespaces_switched_off", errors::user_namespaces_switched_off),
     ]
 }
 
@@ -75,6 +109,52 @@ fn isolation() -> Vec<Test> {
     ]
 }
 
+fn identity() -> Vec<Test> {
+    let helped = &[Need::OrdinaryUser, Need::Userns, Need::Program("/usr/bin/newuidmap")];
+    vec![
+        root("several_ranges", identity::several_ranges),
+        root("ranges_with_all_namespaces", identity::ranges_with_all_namespaces),
+        root("credentials_are_the_programs", identity::credentials_are_the_programs),
+        root("other_credentials_die_with_the_parent", identity::other_credentials_die_with_the_parent),
+        test("umask_is_the_programs", identity::umask_is_the_programs),
+        user("credentials_that_cannot_be", identity::credentials_that_cannot_be),
+        test("credentials_of_others_are_refused", identity::credentials_of_others_are_refused)
+            .needs(&[Need::OrdinaryUser]),
+        root("a_file_that_denies_a_group_is_denied", identity::a_file_that_denies_a_group_is_denied),
+        test("subordinate_ids", identity::subordinate_ids).needs(helped).needs(&[Need::SubordinateIds]),
+        test("ranges_that_are_not_ours", identity::ranges_that_are_not_ours).needs(helped),
+        root("every_call_for_the_maps_can_fail", identity::every_call_for_the_maps_can_fail),
+    ]
+}
+
+fn attributes() -> Vec<Test> {
+    vec![
+        user("names_are_the_sandboxs", attributes::names_are_the_sandboxs),
+        test("a_session_of_its_own", attributes::a_session_of_its_own),
+        test("limits_are_the_programs", attributes::limits_are_the_programs),
+        test("few_descriptors_are_enough", attributes::few_descriptors_are_enough),
+        test("limits_that_cannot_be", attributes::limits_that_cannot_be),
+        root("limits_are_raised_by_root", attributes::limits_are_raised_by_root).needs(&[Need::RaiseLimits]),
+        user("oom_score_is_the_programs", attributes::oom_score_is_the_programs),
+        test("scheduling_is_the_programs", attributes::scheduling_is_the_programs),
+        root("real_time_is_for_root", attributes::real_time_is_for_root),
+        test("priority_is_not_for_everybody", attributes::priority_is_not_for_everybody).needs(&[Need::OrdinaryUser]),
+        test("personality_is_the_programs", attributes::personality_is_the_programs),
+        user("sysctls_are_the_namespaces", attributes::sysctls_are_the_namespaces),
+        root("sysctls_of_root", attributes::sysctls_of_root),
+        user("sysctls_that_cannot_be", attributes::sysctls_that_cannot_be),
+        root("sysctls_go_to_a_proc_of_their_own", attributes::sysctls_go_to_a_proc_of_their_own),
+    ]
+}
+
+fn specs() -> Vec<Test> {
+    vec![
+        test("every_spec_comes_back", specs::every_spec_comes_back),
+        user("a_spec_is_written_by_hand", specs::a_spec_is_written_by_hand),
+        user("random_sandboxes_are_as_asked", specs::random_sandboxes_are_as_asked),
+    ]
+}
+
 fn roots() -> Vec<Test> {
     vec![
         rooted("the_root_is_all_there_is", roots::the_root_is_all_there_is),
@@ -87,6 +167,41 @@ fn roots() -> Vec<Test> {
         rooted("links_out_of_the_root_stay_inside", roots::links_out_of_the_root_stay_inside),
         rooted("no_working_directory_outside", roots::no_working_directory_outside),
         rooted("roots_that_cannot_be", roots::roots_that_cannot_be),
+    ]
+}
+
+fn mounts() -> Vec<Test> {
+    let busy = |name, run| user(name, run).needs(&[Need::Userns, Need::Program(BUSYBOX)]);
+    vec![
+        busy("a_directory_as_root", mounts::a_directory_as_root),
+        busy("an_empty_root", mounts::an_empty_root),
+        busy("a_tmpfs_is_as_asked", mounts::a_tmpfs_is_as_asked),
+        busy("file_systems_of_its_own", mounts::file_systems_of_its_own),
+        busy("control_groups_are_in_sight", mounts::control_groups_are_in_sight),
+        busy("binds_are_as_asked", mounts::binds_are_as_asked),
+        rooted("binds_take_along_what_is_mounted_below", mounts::binds_take_along_what_is_mounted_below),
+        rooted("binds_with_other_owners", mounts::binds_with_other_owners),
+        rooted("detached_mounts_are_attached", mounts::detached_mounts_are_attached),
+        busy("masks_hide", mounts::masks_hide),
+        busy("mount_points_are_made", mounts::mount_points_are_made),
+        busy("many_mounts", mounts::many_mounts),
+        busy("a_read_only_root", mounts::a_read_only_root),
+        rooted("later_mounts_of_the_host", mounts::later_mounts_of_the_host),
+        rooted("mounts_for_the_host", mounts::mounts_for_the_host),
+        busy("where_the_root_cannot_be_pivoted", mounts::where_the_root_cannot_be_pivoted),
+        busy("the_kernel_says_what_is_wrong", mounts::the_kernel_says_what_is_wrong),
+        user("mounts_that_make_no_sense", mounts::mounts_that_make_no_sense),
+    ]
+}
+
+fn attacks() -> Vec<Test> {
+    let busy = |name, run| user(name, run).needs(&[Need::Userns, Need::Program(BUSYBOX)]);
+    vec![
+        busy("a_mount_point_swapped_for_a_link", attacks::a_mount_point_swapped_for_a_link).time(LONG),
+        busy("nothing_is_made_outside", attacks::nothing_is_made_outside),
+        busy("a_mask_is_the_hosts_null_device", attacks::a_mask_is_the_hosts_null_device),
+        rooted("a_null_device_that_is_none", attacks::a_null_device_that_is_none),
+        busy("a_proc_in_the_root_is_not_written", attacks::a_proc_in_the_root_is_not_written),
     ]
 }
 
@@ -119,6 +234,27 @@ fn life() -> Vec<Test> {
             Need::Userns,
             Need::CgroupV2Tree,
         ]),
+    ]
+}
+
+fn engines() -> Vec<Test> {
+    vec![
+        test("the_engine_is_reported", engines::the_engine_is_reported),
+        user("the_host_program_is_unchanged", engines::the_host_program_is_unchanged),
+        root("ids_change_in_a_copy_alone", engines::ids_change_in_a_copy_alone),
+    ]
+}
+
+/// Always in a copy.
+fn closures() -> Vec<Test> {
+    vec![
+        user("a_closure_runs_inside", closures::a_closure_runs_inside),
+        test("a_closure_has_three_descriptors", closures::a_closure_has_three_descriptors),
+        test("a_closure_changes_nothing_here", closures::a_closure_changes_nothing_here),
+        test("a_panic_is_an_exit_code", closures::a_panic_is_an_exit_code),
+        test("the_caller_goes_on_beside_a_closure", closures::the_caller_goes_on_beside_a_closure),
+        user("every_call_before_a_closure_can_fail", closures::every_call_before_a_closure_can_fail),
+        root("a_closure_with_ranges_of_ids", closures::a_closure_with_ranges_of_ids),
     ]
 }
 
@@ -169,6 +305,17 @@ fn cgroups() -> Vec<Test> {
             .needs(&[Need::Root, Need::CgroupV1("memory")]),
         test("an_oom_kill_spares_the_caller_v2", cgroup::an_oom_kill_spares_the_caller_v2)
             .needs(&[Need::CgroupV2("memory")]),
+    ]
+}
+
+fn listing() -> Vec<Test> {
+    let python = Need::Program("/usr/bin/python3");
+    vec![
+        user("listed_as_lsns_does", listing::listed_as_lsns_does).needs(&[Need::Program("/usr/bin/lsns")]),
+        user("who_owns_a_namespace", listing::who_owns_a_namespace),
+        user("clocks_are_shifted_inside", listing::clocks_are_shifted_inside).needs(&[python]),
+        user("the_wall_clock_cannot_be_set", listing::the_wall_clock_cannot_be_set).needs(&[python]),
+        user("clocks_that_cannot_be", listing::clocks_that_cannot_be),
     ]
 }
 

@@ -1,6 +1,6 @@
 //! A root of its own: what is inside is all there is.
 
-use crate::support::{output_with, refused};
+use crate::support::{output_with, program, refused};
 use cofferdam_namespaces::{ErrorKind, Fds, IdMap, Mount, Namespaces, Root, Sandbox, Stdio, Step};
 use rustix::fs::CWD;
 use rustix::mount::{OpenTreeFlags, open_tree};
@@ -28,7 +28,7 @@ impl Busybox {
         Busybox(root)
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
 
@@ -43,7 +43,7 @@ impl Busybox {
 }
 
 fn sh(script: &str) -> Sandbox {
-    Sandbox::new("/bin/sh")
+    program("/bin/sh")
         .args(["-c", script])
         .env("PATH", "/bin")
         .namespaces(Namespaces::MOUNT | Namespaces::PID)
@@ -159,7 +159,7 @@ pub(crate) fn renames_elsewhere_do_not_matter() {
             }
         });
         for _ in 0..200 {
-            let sandbox = Sandbox::new("/bin/true").namespaces(Namespaces::MOUNT | Namespaces::PID);
+            let sandbox = program("/bin/true").namespaces(Namespaces::MOUNT | Namespaces::PID);
             let sandbox = sandbox.root(Root::mount("root")).mount(Mount::proc("/var/run/p"));
             let result = sandbox.spawn_with(Fds::new().bind("root", root.mount())).and_then(|child| child.wait());
             if result.is_err() {
@@ -194,7 +194,7 @@ pub(crate) fn roots_that_cannot_be() {
     assert!(plan.spawn().unwrap().wait().unwrap().success());
     let again = plan.spawn().unwrap_err();
     assert_eq!((again.step(), again.raw_os_error()), (Step::Root, Some(libc::EINVAL)));
-    let error = refused(&Sandbox::new("/bin/true").root(Root::mount("root")));
+    let error = refused(&program("/bin/true").root(Root::mount("root")));
     assert_eq!(error.kind(), ErrorKind::InvalidConfig);
     let no_mount = fs::File::open("/").unwrap();
     let error = sh("true").spawn_with(Fds::new().bind("root", no_mount)).unwrap_err();

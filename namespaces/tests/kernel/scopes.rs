@@ -1,8 +1,8 @@
 //! Code of ours that runs as root in a user namespace.
 
 use crate::roots::Busybox;
-use crate::support::{output, read, sh};
-use cofferdam_namespaces::{Error, ErrorKind, Fds, IdMap, Mount, Namespaces, Root, Sandbox, Scope, Stdio, Step};
+use crate::support::{output, program, read, sh};
+use cofferdam_namespaces::{Error, ErrorKind, Fds, IdMap, Mount, Namespaces, Root, Scope, Stdio, Step};
 use nix::unistd::{getegid, geteuid, getpid};
 use rustix::fs::CWD;
 use rustix::mount::{
@@ -86,7 +86,7 @@ pub(crate) fn mounts_stay_in_the_scope() {
 pub(crate) fn a_root_for_an_ordinary_user() {
     let busybox = Busybox::new();
     let scope = scope();
-    let sandbox = Sandbox::new("/bin/sh")
+    let sandbox = program("/bin/sh")
         .args(["-c", "touch /new && echo /* && ps -o pid,comm; true"])
         .env("PATH", "/bin")
         .user(IdMap::root())
@@ -123,6 +123,9 @@ pub(crate) fn a_panic_goes_on_outside() {
     let scope = scope();
     let panic = catch_unwind(AssertUnwindSafe(|| run(&scope, || panic!("on purpose")))).unwrap_err();
     assert_eq!(panic.downcast_ref::<&str>(), Some(&"on purpose"));
+    // As the panic's message does when RUST_BACKTRACE is set: the stack has an end.
+    let trace = run(&scope, || std::backtrace::Backtrace::force_capture().to_string()).unwrap();
+    assert!(trace.contains("a_panic_goes_on_outside"), "{trace}");
     assert_eq!(run(&scope, || 7).unwrap(), 7, "it can be used again");
 }
 
@@ -142,7 +145,7 @@ for pid in (os.getppid(), {}):
     print(n, buffer.value)",
         std::process::id(),
     );
-    let python = Sandbox::new("/usr/bin/python3").args(["-c", &read]);
+    let python = program("/usr/bin/python3").args(["-c", &read]);
     let scope = scope();
     let seen = run(&scope, || output(python.clone().user(IdMap::root()))).unwrap();
     assert_eq!(seen, "-1 b''\n-1 b''\n");

@@ -1,7 +1,7 @@
 //! Standard streams, and no other descriptor.
 
-use crate::support::{output_with, read, sh};
-use cofferdam_namespaces::{ErrorKind, Fds, Sandbox, Stdio};
+use crate::support::{output_with, program, read, sh};
+use cofferdam_namespaces::{ErrorKind, Fds, Stdio};
 use nix::unistd::{close, dup, dup2_stderr, dup2_stdin, dup2_stdout};
 use std::fs::{self, File};
 use std::io::{Read, Write, stderr, stdin, stdout};
@@ -83,7 +83,7 @@ pub(crate) fn no_other_descriptor_gets_in() {
     let leaky = File::open("/etc/passwd").unwrap();
     nix::fcntl::fcntl(&leaky, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
     let far = nix::fcntl::fcntl(&leaky, nix::fcntl::FcntlArg::F_DUPFD(900)).unwrap();
-    let text = output_with(Sandbox::new("/bin/ls").arg("/proc/self/fd"), Fds::new());
+    let text = output_with(program("/bin/ls").arg("/proc/self/fd"), Fds::new());
     close(far).unwrap();
     // 3 is ls's own look at the folder.
     assert_eq!(text, "0\n1\n2\n3\n");
@@ -95,11 +95,11 @@ pub(crate) fn inherited_streams_are_there() {
     fs::write(folder.path().join("in"), "text").unwrap();
     let saved = dup(stdin()).unwrap();
     close(0).unwrap();
-    let closed = Sandbox::new("/bin/true").spawn();
+    let closed = program("/bin/true").spawn();
     // Rust opens with O_CLOEXEC; the number is 0.
     let input = File::open(folder.path().join("in")).unwrap();
     let number = input.as_raw_fd();
-    let text = Sandbox::new("/bin/cat").stdout(Stdio::Pipe).spawn().map(|mut child| (read(&mut child), child.wait()));
+    let text = program("/bin/cat").stdout(Stdio::Pipe).spawn().map(|mut child| (read(&mut child), child.wait()));
     std::mem::forget(input);
     dup2_stdin(&saved).unwrap();
     assert_eq!(number, 0, "the test's own premise");

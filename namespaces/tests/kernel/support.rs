@@ -1,11 +1,31 @@
 //! What several of these tests share.
 
-use cofferdam_namespaces::{Child, Error, Fds, Sandbox, Stdio};
+use cofferdam_namespaces::{Child, Engine, Error, Fds, Sandbox, Stdio};
+use std::ffi::OsString;
 use std::io::Read;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+
+static COPIES: AtomicBool = AtomicBool::new(false);
+
+/// From here on [`program`] asks for copies.
+pub(crate) fn make_copies() {
+    COPIES.store(true, Relaxed);
+}
+
+/// The engine that this test is about.
+pub(crate) fn engine() -> Engine {
+    if COPIES.load(Relaxed) { Engine::Copy } else { Engine::Shared }
+}
+
+/// As [`Sandbox::new`], by the engine that this test is about. Every test runs once with each.
+pub(crate) fn program(program: impl Into<OsString>) -> Sandbox {
+    if engine() == Engine::Copy { Sandbox::new(program).engine(Engine::Copy) } else { Sandbox::new(program) }
+}
 
 /// A shell script, with the usual programs.
 pub(crate) fn sh(script: &str) -> Sandbox {
-    Sandbox::new("/bin/sh").args(["-c", script]).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+    program("/bin/sh").args(["-c", script]).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
 }
 
 /// What it prints, when it succeeds.

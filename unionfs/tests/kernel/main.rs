@@ -2,11 +2,14 @@
 //!
 //! Most run twice: as root with `trusted.*` attributes, and as root of a user namespace with `user.*` attributes.
 
+mod crash;
 mod errors;
 mod faults;
 mod many;
 mod merged;
 mod mounts;
+mod root;
+mod store;
 mod support;
 mod writable;
 
@@ -65,6 +68,26 @@ in_both_forms! {
     faults::every_call_of_a_bind,
     faults::every_call_of_a_writable_layer,
     faults::layers_as_links,
+    store::a_stack_is_published_and_mounted,
+    store::nothing_is_seen_before_it_is_published,
+    store::one_name_is_published_once,
+    store::layers_stay_while_they_are_needed,
+    store::what_had_not_reached_the_disk_is_not_believed,
+    store::a_folder_that_is_no_store_of_ours,
+    store::a_damaged_store_is_found_out_and_repaired,
+    store::usage_is_what_du_says,
+    crash::killed_anywhere_in_publishing_without_a_sync,
+    crash::killed_anywhere_in_publishing_with_syncfs,
+    crash::killed_anywhere_in_publishing_with_fsync,
+    crash::killed_anywhere_in_collecting,
+    crash::killed_anywhere_in_the_very_first_opening,
+    crash::killed_at_random_moments,
+    crash::two_processes_and_eight_threads,
+    root::links_lead_back_inside,
+    root::links_of_proc_are_refused,
+    root::only_files_are_opened,
+    root::what_is_made_is_made_inside,
+    root::a_race_is_not_lost,
 }
 
 /// Tests without an overlay of several layers, for which older kernels are good enough.
@@ -73,8 +96,31 @@ const ON_ANY_KERNEL: &[&str] = &[
     "a_layer_that_is_not_there",
     "nothing_is_left_of_a_failure",
     "removal_is_not_led_astray",
+    "nothing_is_seen_before_it_is_published",
+    "one_name_is_published_once",
+    "layers_stay_while_they_are_needed",
+    "what_had_not_reached_the_disk_is_not_believed",
+    "a_folder_that_is_no_store_of_ours",
+    "a_damaged_store_is_found_out_and_repaired",
+    "usage_is_what_du_says",
+    "two_processes_and_eight_threads",
+    "links_lead_back_inside",
+    "links_of_proc_are_refused",
+    "only_files_are_opened",
+    "what_is_made_is_made_inside",
+    "a_race_is_not_lost",
     "every_call_of_a_bind",
     "every_call_of_a_writable_layer",
+];
+
+/// Tests of many processes, which the virtual machine takes minutes for.
+#[expect(dead_code, reason = "the list of places is made from it")]
+const ON_THE_HOST: &[&str] = &[
+    "killed_anywhere_in_publishing_without_a_sync",
+    "killed_anywhere_in_publishing_with_syncfs",
+    "killed_anywhere_in_publishing_with_fsync",
+    "killed_anywhere_in_collecting",
+    "killed_at_random_moments",
 ];
 
 /// What else a test needs. The test kit has no need of a kernel version; a program that is not there comes close, and says it.

@@ -1,0 +1,303 @@
+//! Entries of every sort, in every encoding: sparse files, access control lists, owners by a map.
+
+use crate::support::{Scratch, Tar, lenient, listing, options, tree, unpack, unpack_new, xattrs};
+use cofferdam_image::{ErrorKind, Limits, Options, OwnerMap, Ownership, SkippedPart};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Command;
+
+/// A file of 1 MiB and 3 bytes with data at 0, at 64 KiB and at the end; and what is stored of it.
+const LENGTH: u64 = (1 << 20) + 3;
+const SEGMENTS: [(u64, &[u8]); 3] = [(0, b"begin"), (65536, &[7; 700]), (1 << 20, b"end")];
+
+fn stored() -> Vec<u8> {
+    SEGMENTS.iter().flat_map(|(_, data)| data.to_vec()).collect()
+}
+
+fn expected() -> Vec<u8> {
+    let mut content = vec![0; usize::try_from(LENGTH).unwrap()];
+    for (offset, data) in SEGMENTS {
+        let offset = usize::try_from(offset).unwrap();
+        content[offset..offset + data.len()].copy_from_slice(data);
+    }
+    content
+}
+
+fn octal(field: &mut [u8], number: u64) {
+    let digits = format!("{number:011o}\0");
+    field.copy_from_slice(digits.as_bytes());
+}
+
+/// In the header, the second and third pair in a block of its own.
+fn gnu() -> Tar {
+    let mut block = vec![0; 512];
+    for (pair, (offset, data)) in block.chunks_exact_mut(24).zip(&SEGMENTS[1..]) {
+        octal(&mut pair[..12], *offset);
+        octal(&mut pair[12..24], data.len() as u64);
+    }
+    let header = Tar::default().header(b'S', "sparse", "", b"", |h| {
+        let bytes = h.as_mut_bytes();
+        bytes[257..265].copy_from_slice(b"ustar  \0");
+        octal(&mut bytes[386..398], SEGMENTS[0].0);
+        octal(&mut bytes[398..410], SEGMENTS[0].1.len() as u64);
+        bytes[482] = 1;
+        octal(&mut bytes[483..495], LENGTH);
+        h.set_size(stored().len() as u64);
+    });
+    let mut bytes = [header.0, block, stored()].concat();
+    bytes.resize(bytes.len().next_multiple_of(512), 0);
+    Tar(bytes)
+}
+
+fn pax(records: &[(&str, String)], data: &[u8]) -> Tar {
+    let records: Vec<(&str, &[u8])> = records.iter().map(|(key, value)| (*key, value.as_bytes())).collect();
+    Tar::default().pax(b'x', &records).raw(b'0', "GNUSparseFile.0/sparse", "", data)
+}
+
+fn encodings() -> [(&'static str, Tar); 4] {
+    let name = ("GNU.sparse.name", "sparse".to_owned());
+    let size = ("GNU.sparse.size", LENGTH.to_string());
+    let pairs: Vec<(u64, usize)> = SEGMENTS.iter().map(|(offset, data)| (*offset, data.len())).collect();
+    let listed = pairs.iter().flat_map(|(offset, count)| {
+        [("GNU.sparse.offset", offset.to_string()), ("GNU.sparse.numbytes", count.to_string())]
+    });
+    let map: Vec<String> = pairs.iter().map(|(offset, count)| format!("{offset},{count}")).collect();
+    let numbers = pairs.iter().flat_map(|(offset, count)| [*offset, *count as u64]);
+    let lines: Vec<String> = [pairs.len() as u64].into_iter().chain(numbers).map(|n| format!("{n}\n")).collect();
+    let mut in_data = lines.concat().into_bytes();
+    in_data.resize(512, 0);
+    in_data.extend(stored());
+    let version = [
+        ("GNU.sparse.major", "1".to_owned()),
+        ("GNU.sparse.minor", "0".to_owned()),
+        ("GNU.sparse.realsize", LENGTH.to_string()),
+    ];
+    [
+        ("GNU", gnu()),
+        ("0.0", pax(&[vec![name.clone(), size.clone()], listed.collect()].concat(), &stored())),
+        ("0.1", pax(&[name.clone(), size, ("GNU.sparse.map", map.join(","))], &stored())),
+        ("1.0", pax(&[vec![name], version.to_vec()].concat(), &in_data)),
+    ]
+}
+
+pub(crate) fn sparse_files_in_four_encodings() {
+    for (what, tar) in encodings() {
+        let scratch = Scratch::new();
+        let stage = scratch.stage();
+        let report =
+            unpack(&tar.entry("after=1").end(), &stage, None, options()).unwrap_or_else(|e| panic!("{what}: {e}"));
+        assert_eq!(report.bytes, stored().len() as u64 + 1, "{what}");
+        assert_eq!(fs::read(stage.join("sparse")).unwrap(), expected(), "{what}");
+        assert!(fs::metadata(stage.join("sparse")).unwrap().blocks() * 512 < LENGTH / 2, "{what}: has holes");
+        assert_eq!(fs::read(stage.join("after")).unwrap(), b"1");
+    }
+}
+
+pub(crate) fn sparse_files_that_lie() {
+    let map = |map: &str, size: &str, data: &[u8]| {
+        pax(&[("GNU.sparse.map", map.to_owned()), ("GNU.sparse.size", size.to_owned())], data)
+    };
+    let version_1 = |data: &[u8]| {
+        let records = ["major", "minor", "realsize"].map(|k| ["GNU.sparse.", k].concat());
+        let records: Vec<(&str, String)> =
+            records.iter().zip(["1", "0", "10"]).map(|(k, v)| (k.as_str(), v.to_owned())).collect();
+        pax(&records, data)
+    };
+    let mut limits = Limits::default();
+    limits.bytes = 1 << 20;
+    limits.sparse_bytes = 1024;
+    for (what, tar, kind) in [
+        ("overlap", map("0,2,1,2", "10", b"1234"), ErrorKind::Malformed),
+        ("beyond the end", map("9,2", "10", b"12"), ErrorKind::Malformed),
+        ("more data than the map has", map("0,1", "10", b"12"), ErrorKind::Malformed),
+        ("less data than the map has", map("0,3", "10", b"12"), ErrorKind::Malformed),
+        ("half a pair", map("0,1,2", "10", b"1"), ErrorKind::Malformed),
+        ("a huge file", map("0,1", "9223372036854775807", b"1"), ErrorKind::LimitExceeded),
+        ("a map without an end", version_1(&b"9\n1\n1\n".repeat(400)), ErrorKind::Malformed),
+        (
+            "a map that is too long",
+            version_1(&[b"900000\n".to_vec(), b"1\n".repeat(2000)].concat()),
+            ErrorKind::LimitExceeded,
+        ),
+        ("a map longer than the data", version_1(b"900000\n1"), ErrorKind::Malformed),
+        (
+            "a symlink",
+            {
+                let records = [("GNU.sparse.map", &b"0,0"[..]), ("GNU.sparse.size", b"0")];
+                Tar::default().pax(b'x', &records).raw(b'2', "s", "t", b"")
+            },
+            ErrorKind::Malformed,
+        ),
+    ] {
+        let scratch = Scratch::new();
+        let error = unpack(&tar.end(), &scratch.stage(), None, options().limits(limits.clone())).expect_err(what);
+        assert_eq!(error.kind(), kind, "{what}: {error}");
+    }
+}
+
+/// What GNU tar itself writes, in every format that it has.
+pub(crate) fn sparse_files_of_gnu_tar() {
+    let scratch = Scratch::new();
+    let source = scratch.stage();
+    fs::write(source.join("sparse"), b"").unwrap();
+    let file = fs::OpenOptions::new().write(true).open(source.join("sparse")).unwrap();
+    for (offset, data) in SEGMENTS {
+        std::os::unix::fs::FileExt::write_all_at(&file, data, offset * 8).unwrap();
+    }
+    let whole = fs::read(source.join("sparse")).unwrap();
+    for format in
+        [&["--format=gnu"][..], &["--sparse-version=0.0"], &["--sparse-version=0.1"], &["--sparse-version=1.0"]]
+    {
+        let mut tar = Command::new("/bin/tar");
+        tar.args(["--create", "--sparse", "--hole-detection=raw"]);
+        if format[0] != "--format=gnu" {
+            tar.arg("--format=pax");
+        }
+        let output = tar.args(format).arg("--directory").arg(&source).arg("sparse").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(output.stdout.len() < whole.len() / 2, "{format:?} is sparse");
+        let stage = scratch.stage();
+        unpack(&output.stdout, &stage, None, options()).unwrap_or_else(|e| panic!("{format:?}: {e}"));
+        assert!(fs::read(stage.join("sparse")).unwrap() == whole, "{format:?}");
+    }
+}
+
+const LIST: &[u8] = b"user::rw-,user:17:r--,group::r--,mask::r--,other::---";
+
+fn with_lists() -> Tar {
+    Tar::default()
+        .pax(b'x', &[("SCHILY.acl.access", LIST), ("uid", b"3"), ("gid", b"4")])
+        .header(b'0', "f", "", b"1", |h| h.set_mode(0o640))
+        .pax(b'x', &[("SCHILY.acl.access", b"user::rwx,group::r-x,other::---"), ("SCHILY.acl.default", LIST)])
+        .header(b'5', "d", "", b"", |h| h.set_mode(0o750))
+}
+
+fn list_of(path: &Path, name: &str) -> Vec<(u16, u16, u32)> {
+    let list = xattrs(path)[name].clone();
+    let entries = list[4..].chunks_exact(8).map(|e| {
+        let half = |at: usize| u16::from_le_bytes([e[at], e[at + 1]]);
+        (half(0), half(2), u32::from_le_bytes([e[4], e[5], e[6], e[7]]))
+    });
+    entries.collect()
+}
+
+pub(crate) fn access_control_lists() {
+    let scratch = Scratch::new();
+    let (stage, result) = unpack_new(&scratch, &with_lists());
+    assert_eq!(result.unwrap().skipped, []);
+    let none = u32::MAX;
+    let list = |user| vec![(1, 6, none), (2, 4, user), (4, 4, none), (16, 4, none), (32, 0, none)];
+    assert_eq!(list_of(&stage.join("f"), "system.posix_acl_access"), list(17));
+    assert_eq!(list_of(&stage.join("d"), "system.posix_acl_default"), list(17));
+    assert_eq!(fs::metadata(stage.join("f")).unwrap().mode() & 0o7777, 0o640);
+    // Users of the list are mapped as owners are.
+    let map = OwnerMap::new().users(0, 1000, 100).groups(0, 2000, 100);
+    let stage = scratch.stage();
+    let mapped = Options::new().ownership(Ownership::Mapped(map.clone()));
+    unpack(&with_lists().end(), &stage, None, mapped.clone()).unwrap();
+    assert_eq!(list_of(&stage.join("f"), "system.posix_acl_access"), list(1017));
+    let meta = fs::metadata(stage.join("f")).unwrap();
+    assert_eq!((meta.uid(), meta.gid()), (1003, 2004));
+    // A list of names is nobody's here.
+    let names = Tar::default().pax(b'x', &[("SCHILY.acl.access", b"user::rw-,user:lisa:r--,group::r--,other::---")]);
+    let names = names.entry("f=1").end();
+    assert_eq!(unpack(&names, &scratch.stage(), None, Options::new()).unwrap_err().kind(), ErrorKind::Unsupported);
+    let report = unpack(&names, &scratch.stage(), None, lenient()).unwrap();
+    assert_eq!(report.skipped[0].what, SkippedPart::Xattr("system.posix_acl_access".into()));
+}
+
+/// `cap_net_raw=ep`.
+const CAPABILITY: &[u8] = &[1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+pub(crate) fn owners_by_a_map() {
+    let scratch = Scratch::new();
+    let tar = Tar::default()
+        .pax(b'x', &[("SCHILY.xattr.security.capability", CAPABILITY)])
+        .entry("ping=1")
+        .header(b'2', "s", "ping", b"", |h| h.set_uid(5))
+        .entry("new/f=1");
+    let map = OwnerMap::new().users(0, 100_000, 10).groups(0, 200_000, 10);
+    let stage = scratch.stage();
+    unpack(&tar.clone().end(), &stage, None, Options::new().ownership(Ownership::Mapped(map.clone()))).unwrap();
+    for (path, user) in [("ping", 100_000), ("s", 100_005), ("new", 100_000), ("", 100_000)] {
+        let meta = fs::symlink_metadata(stage.join(path)).unwrap();
+        assert_eq!((meta.uid(), meta.gid()), (user, 200_000), "{path}");
+    }
+    // The capability counts where user 100000 is root.
+    let mut expected = CAPABILITY.to_vec();
+    expected[3] = 3;
+    expected.extend(100_000_u32.to_le_bytes());
+    assert_eq!(xattrs(&stage.join("ping"))["security.capability"], expected);
+    let tar = tar.header(b'0', "far", "", b"", |h| h.set_uid(10));
+    let error = unpack(&tar.end(), &scratch.stage(), None, Options::new().ownership(Ownership::Mapped(map)));
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::Refused);
+}
+
+/// What the policy leaves out, and lists, or else refuses.
+pub(crate) fn what_cannot_be_had() {
+    let xattr = |key: &str| Tar::default().pax(b'x', &[(key, b"y")]);
+    let cases: Vec<(Tar, SkippedPart, &[&str])> = vec![
+        (
+            xattr("SCHILY.xattr.trusted.overlay.opaque").entry("d/"),
+            SkippedPart::Xattr("trusted.overlay.opaque".into()),
+            &["d/"],
+        ),
+        (
+            xattr("SCHILY.xattr.user.overlay.redirect").entry("d/"),
+            SkippedPart::Xattr("user.overlay.redirect".into()),
+            &["d/"],
+        ),
+        // Only files and directories can have attributes of users.
+        (xattr("SCHILY.xattr.user.x").entry("s->t"), SkippedPart::Xattr("user.x".into()), &["s->t"]),
+        (xattr("SCHILY.xattr.nonsense").entry("f=1"), SkippedPart::Xattr("nonsense".into()), &["f=1"]),
+        (Tar::of(&["f=1"]).raw(b'Z', "x", "", b"data"), SkippedPart::UnknownType(b'Z'), &["f=1"]),
+    ];
+    for (tar, part, left) in cases {
+        let scratch = Scratch::new();
+        unpack(&tar.clone().end(), &scratch.stage(), None, options()).expect_err("strict");
+        let stage = scratch.stage();
+        let report = unpack(&tar.clone().end(), &stage, None, lenient()).unwrap();
+        assert_eq!(report.skipped.iter().map(|s| s.what.clone()).collect::<Vec<_>>(), [part]);
+        assert_eq!(listing(&stage), left);
+        assert_eq!(tree(&scratch.flat(&[tar]))[""], tree(&stage)[""]);
+    }
+}
+
+/// A directory that is there already gets what the layer says, and loses what it does not.
+pub(crate) fn a_merged_directory_has_only_the_new_attributes() {
+    let scratch = Scratch::new();
+    let below = Tar::default()
+        .pax(b'x', &[("SCHILY.xattr.user.old", b"1"), ("SCHILY.xattr.user.both", b"1")])
+        .header(b'5', "d", "", b"", |h| h.set_mode(0o500))
+        .entry("d/x=1")
+        .entry("kept/")
+        .entry("kept/y=1");
+    let above = Tar::default()
+        .pax(b'x', &[("SCHILY.xattr.user.new", b"2"), ("SCHILY.xattr.user.both", b"2"), ("mtime", b"7.5")])
+        .header(b'5', "d", "", b"", |h| h.set_mode(0o711))
+        .entry("d/z=1")
+        .entry("kept/.wh.y");
+    let target = scratch.flat(&[below, above]);
+    let names: Vec<_> = xattrs(&target.join("d")).into_iter().filter(|(name, _)| name.starts_with("user.")).collect();
+    assert_eq!(names, [("user.both".to_owned(), b"2".to_vec()), ("user.new".to_owned(), b"2".to_vec())]);
+    let meta = fs::metadata(target.join("d")).unwrap();
+    assert_eq!((meta.mode() & 0o7777, meta.mtime(), meta.mtime_nsec()), (0o711, 7, 500_000_000));
+    assert_eq!(fs::metadata(target.join("kept")).unwrap().mtime(), 1_000_000_000, "as before, but for what was hidden");
+    assert_eq!(listing(&target), ["d/", "d/x=1", "d/z=1", "kept/"]);
+}
+
+/// Links of a lower layer stay links when one of them gets another name.
+pub(crate) fn the_whole_group_of_links_is_copied() {
+    let scratch = Scratch::new();
+    let stack = [Tar::of(&["a/", "a/f=1", "b=>a/f", "c=>a/f", "gone=>a/f"]), Tar::of(&["h=>b", ".wh.gone", "c=new"])];
+    let done = scratch.layers(&stack);
+    let inode = |path: &Path| fs::metadata(path).unwrap().ino();
+    assert_eq!(listing(&done[1]), ["a/", "a/f=1", "b=1", "c=new", "gone char 0", "h=1"]);
+    assert_eq!(inode(&done[1].join("h")), inode(&done[1].join("a/f")));
+    assert_eq!(fs::metadata(done[1].join("h")).unwrap().nlink(), 3);
+    let flat = scratch.flat(&stack);
+    assert_eq!(listing(&flat), ["a/", "a/f=1", "b=1", "c=new", "h=1"]);
+    assert_eq!(inode(&flat.join("h")), inode(&flat.join("a/f")));
+    assert_eq!(fs::metadata(flat.join("h")).unwrap().nlink(), 3);
+}

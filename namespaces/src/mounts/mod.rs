@@ -1,0 +1,200 @@
+//! Mounts and the root, as system calls of the child.
+//!
+//! Everything is made as a detached mount and attached by descriptor to a mount point that was opened inside the root: what was
+//! checked is what is mounted upon, and a link in a hostile root leads nowhere else.
+
+mod bind;
+mod cgroup;
+mod check;
+mod cover;
+mod dev;
+mod fresh;
+mod point;
+mod root;
+mod source;
+
+use crate::mount::{MountFlags, MountKind};
+use crate::program::{Arg, Program, Slot, Sys, Then};
+use crate::{Error, Mount, Namespaces, Propagation, Root, Sandbox, Step};
+pub(crate) use check::check;
+use point::{Base, Kind};
+pub(crate) use source::Sources;
+use std::ffi::CString;
+use std::path::Path;
+
+const ZERO: Arg = Arg::Value(0);
+const FROM_FD: u64 = 0x04; // MOVE_MOUNT_F_EMPTY_PATH
+const TO_FD: u64 = 0x40; // MOVE_MOUNT_T_EMPTY_PATH
+const OPEN_TREE_CLONE: u64 = 1;
+const CLOEXEC: u64 = libc::O_CLOEXEC as u64;
+const RECURSIVE: u64 = libc::AT_RECURSIVE as u64;
+const EMPTY_PATH: u64 = libc::AT_EMPTY_PATH as u64;
+/// From here on descriptors are closed as soon as they have served, and not by the start of the program: a process may have 1024 of them.
+const MANY: usize = 64;
+
+/// Makes mounts private, attaches the root, mounts inside it, and lets the host's root go.
+pub(crate) fn compile(program: &mut Program, sources: &Sources, sandbox: &Sandbox) -> Result<(), Error> {
+    let mut child = Mounts::new(program, sandbox);
+    child.propagate(Step::Propagation);
+    // All of them before anything is mounted that hides one.
+    let trees = child.open_sources(sources, sandbox)?;
+    child.attach_root(sources, sandbox)?;
+    // Mount points get the modes that they are given.
+    let umask = child.program.slot();
+    if makes_files(sandbox) {
+        child.program.call_then(Step::Root, "umask", Sys::umask, [ZERO], Then::Keep(umask));
+    }
+    if sandbox.read_only_root {
+        child.make_points(sources, sandbox)?;
+        child.freeze_root();
+    }
+    for ((mount, tree), found) in sandbox.mounts.iter().zip(trees).zip(&sources.mounts) {
+        child.mount(mount, tree, Kind::of(found.as_ref()))?;
+    }
+    if makes_files(sandbox) {
+        child.program.call(Step::Root, "umask", Sys::umask, [umask.into()]);
+    }
+    // Last: in a user namespace proc can only be mounted while another one is in sight.
+    child.pivot(sandbox.allow_chroot);
+    Ok(())
+}
+
+/// Whether any of it makes files or directories.
+fn makes_files(sandbox: &Sandbox) -> bool {
+    let makes = |mount: &Mount| match &mount.kind {
+        MountKind::Dev | MountKind::Cgroup => true,
+        MountKind::New(name) => name == "tmpfs",
+        _ => false,
+    };
+    !sandbox.mounts.is_empty() && (sandbox.root != Root::Host || sandbox.mounts.iter().any(makes))
+}
+
+/// The slots that one mount after the other uses.
+struct Hands {
+    /// The context in which a file system is made.
+    context: Slot,
+    /// What is mounted.
+    mount: Slot,
+    /// What it is mounted upon.
+    target: Slot,
+    /// The directory in which a missing mount point is made, or a file that is made.
+    parent: Slot,
+    /// A mount upon a part of the one that is being made.
+    inner: Slot,
+}
+
+struct Mounts<'a> {
+    program: &'a mut Program,
+    hands: Hands,
+    /// The sandbox's own root.
+    root: Option<Arg>,
+    /// Where mount points may be made.
+    bases: Vec<Base>,
+    /// Without a user namespace of its own the child can make devices.
+    own_user: bool,
+    propagation: Propagation,
+    /// The empty path: the descriptor itself.
+    here: Arg,
+    /// The host's null device.
+    null: Slot,
+    many: bool,
+}
+
+impl<'a> Mounts<'a> {
+    fn new(program: &'a mut Program, sandbox: &Sandbox) -> Self {
+        let mut slot = || program.slot();
+        let hands = Hands { context: slot(), mount: slot(), target: slot(), parent: slot(), inner: slot() };
+        Mounts {
+            hands,
+            root: None,
+            bases: Vec::new(),
+            own_user: sandbox.namespaces.contains(Namespaces::USER),
+            propagation: sandbox.propagation,
+            here: program.string(CString::default()).into(),
+            null: program.slot(),
+            many: sandbox.mounts.len() > MANY,
+            program,
+        }
+    }
+
+    fn mount(&mut self, mount: &Mount, tree: Option<Slot>, point: Kind) -> Result<(), Error> {
+        let target = mount.target.as_path();
+        if !mount.covers() {
+            self.find_or_make(target, point)?;
+        }
+        let mut base = None;
+        match (&mount.kind, tree) {
+            (MountKind::New(name), _) => {
+                // Only in what is certainly empty.
+                let fresh = name == "tmpfs" && !mount.flags.contains(MountFlags::READ_ONLY);
+                let into = if fresh { *base.insert(self.program.slot()) } else { self.hands.mount };
+                self.new_file_system(mount, name, into)?;
+                self.attach(target, into, self.hands.target);
+                self.done_with(&[self.hands.context, self.hands.target]);
+                if !fresh {
+                    self.done_with(&[self.hands.mount]);
+                }
+            }
+            (MountKind::Bind(_), Some(tree)) => {
+                self.attach(target, tree, self.hands.target);
+                self.done_with(&[self.hands.target, tree]);
+            }
+            (MountKind::Bind(_), None) => {}
+            (MountKind::Dev, _) => self.dev(target, mount.flags),
+            (MountKind::Cgroup, _) => self.cgroup(target, mount.flags)?,
+            (MountKind::Mask, _) => self.mask(target)?,
+            (MountKind::Freeze, _) => self.freeze(target, mount.flags)?,
+        }
+        self.covered(target, base);
+        Ok(())
+    }
+
+    fn attach(&mut self, target: &Path, from: Slot, to: Slot) {
+        let attach = self.attach_args(from, to);
+        self.program.call(Step::Mount, target, Sys::move_mount, attach);
+    }
+
+    fn attach_args(&self, from: Slot, to: Slot) -> [Arg; 5] {
+        [from.into(), self.here, to.into(), self.here, (FROM_FD | TO_FD).into()]
+    }
+
+    /// Sets flags of a mount, and of those below it.
+    fn set(&mut self, step: Step, object: &Path, mount: Arg, how: Attributes) {
+        let Attributes { flags, recursive, ids } = how;
+        let atime = if flags.contains(MountFlags::NOATIME) { libc::MOUNT_ATTR__ATIME } else { 0 };
+        let id_map = if ids.is_some() { libc::MOUNT_ATTR_IDMAP } else { 0 };
+        let namespace = ids.map_or(0, |fd| u64::from(fd.cast_unsigned()));
+        // A struct mount_attr.
+        let attributes = self.program.words([flags.bits() | id_map, atime, 0, namespace]);
+        let at = EMPTY_PATH | if recursive { RECURSIVE } else { 0 };
+        let args = [mount, self.here, at.into(), attributes.into(), 32_u64.into()];
+        self.program.call(step, object, Sys::mount_setattr, args);
+    }
+
+    /// A copy of a mount, or of a part of one, that is attached nowhere.
+    fn clone_tree(&mut self, step: Step, object: &Path, (from, path): (Arg, Arg), recursive: bool, into: Slot) {
+        let flags = OPEN_TREE_CLONE | CLOEXEC | EMPTY_PATH | if recursive { RECURSIVE } else { 0 };
+        self.program.call_then(step, object, Sys::open_tree, [from, path, flags.into()], Then::Keep(into));
+    }
+
+    fn done_with(&mut self, slots: &[Slot]) {
+        if self.many {
+            for slot in slots {
+                self.program.call(Step::Mount, "", Sys::close, [(*slot).into()]);
+            }
+        }
+    }
+
+    /// Text of our own, without zero bytes.
+    fn text(&mut self, text: &str) -> Arg {
+        self.program.string(CString::new(text).unwrap_or_default()).into()
+    }
+}
+
+/// What `mount_setattr(2)` is to do.
+#[derive(Debug, Clone, Copy)]
+struct Attributes {
+    flags: MountFlags,
+    recursive: bool,
+    ids: Option<i32>,
+}

@@ -1,0 +1,124 @@
+//! Mount points: found inside the root, or made there.
+
+use super::Mounts;
+use super::source::{Found, Sources};
+use crate::compile::{OPEN_HOW_SIZE, c_string, open_how};
+use crate::program::{Arg, Slot, Sys, Then};
+use crate::{Error, Sandbox, Step};
+use std::path::{Path, PathBuf};
+
+/// Links lead nowhere out of the root, and those of `/proc` nowhere at all.
+const INSIDE: u64 = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
+
+/// What a mount point is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Directory,
+    File,
+}
+
+/// A mount of the sandbox's own, or the root.
+#[derive(Debug, Clone)]
+pub(super) struct Base {
+    path: PathBuf,
+    /// Where what is missing may be made: in the root, and in an empty file system.
+    dir: Option<Arg>,
+}
+
+impl Mounts<'_> {
+    pub(super) fn root_is(&mut self, root: Option<Arg>) {
+        self.root = root;
+        self.bases = vec![Base { path: "/".into(), dir: root }];
+    }
+
+    /// Something has been mounted here: what was known of it and below it is hidden.
+    pub(super) fn covered(&mut self, target: &Path, made: Option<Slot>) {
+        self.bases.retain(|base| !base.path.starts_with(target));
+        self.bases.push(Base { path: target.to_owned(), dir: made.map(Arg::from) });
+    }
+
+    /// The directory below which this mount point lies and may be made, and its path from there.
+    fn base_of<'t>(&self, target: &'t Path) -> Option<(Arg, &'t Path)> {
+        let above = self.bases.iter().filter(|base| base.path != target && target.starts_with(&base.path));
+        let base = above.max_by_key(|base| base.path.components().count())?;
+        Some((base.dir?, target.strip_prefix(&base.path).ok()?))
+    }
+
+    /// Opens a mount point. If it is missing, it is made where that is allowed.
+    pub(super) fn find_or_make(&mut self, target: &Path, kind: Kind) -> Result<(), Error> {
+        let into = self.hands.target;
+        let flags = if kind == Kind::Directory { libc::O_PATH | libc::O_DIRECTORY } else { libc::O_PATH };
+        let Some((dir, inner)) = self.base_of(target) else {
+            let open = self.open_inside(target, flags)?;
+            self.program.call_then(Step::Mount, target, Sys::openat2, open, Then::Keep(into));
+            return Ok(());
+        };
+        let open = self.open_at(dir, inner, flags, INSIDE)?;
+        let found = self.program.fork(Step::Mount, target, (Sys::openat2, open), libc::ENOENT, Some(into));
+        self.make(target, (dir, inner), kind)?;
+        self.program.call_then(Step::Mount, target, Sys::openat2, open, Then::Keep(into));
+        self.program.success_joins(found);
+        Ok(())
+    }
+
+    /// Makes the directories on the way, and the mount point. Each parent is opened anew, inside the root and on the very mount in which it is
+    /// to be made; its child's name has no slash. Who swaps one for a link meanwhile gets a directory in his own root, or an error.
+    fn make(&mut self, target: &Path, (dir, inner): (Arg, &Path), kind: Kind) -> Result<(), Error> {
+        let parent = self.hands.parent;
+        let mut above = PathBuf::new();
+        let mut names = inner.iter().peekable();
+        while let Some(name) = names.next() {
+            let at = if above.as_os_str().is_empty() {
+                dir
+            } else {
+                let flags = libc::O_PATH | libc::O_DIRECTORY;
+                let open = self.open_at(dir, &above, flags, INSIDE | libc::RESOLVE_NO_XDEV)?;
+                self.program.call_then(Step::Mount, target, Sys::openat2, open, Then::Keep(parent));
+                parent.into()
+            };
+            let text: Arg = self.program.string(c_string("mount point", name)?).into();
+            let exists = Then::Unless(libc::EEXIST);
+            if kind == Kind::File && names.peek().is_none() {
+                let args = [at, text, (libc::S_IFREG | 0o644).into(), 0_u64.into()];
+                self.program.call_then(Step::Mount, target, Sys::mknodat, args, exists);
+            } else {
+                self.program.call_then(Step::Mount, target, Sys::mkdirat, [at, text, 0o755_u32.into()], exists);
+            }
+            above.push(name);
+        }
+        Ok(())
+    }
+
+    /// Makes those of the root's own before it becomes read-only; from then on nothing is made there.
+    pub(super) fn make_points(&mut self, sources: &Sources, sandbox: &Sandbox) -> Result<(), Error> {
+        for (mount, found) in sandbox.mounts.iter().zip(&sources.mounts) {
+            if !mount.covers() && self.base_of(&mount.target).is_some() {
+                self.find_or_make(&mount.target, Kind::of(found.as_ref()))?;
+            }
+            self.covered(&mount.target, None);
+        }
+        self.bases = vec![Base { path: "/".into(), dir: None }];
+        Ok(())
+    }
+
+    /// The arguments of an `openat2(2)` of a path of the sandbox.
+    pub(super) fn open_inside(&mut self, target: &Path, flags: i32) -> Result<[Arg; 4], Error> {
+        match self.root {
+            Some(root) => self.open_at(root, target, flags, INSIDE),
+            None => self.open_at(libc::AT_FDCWD.into(), target, flags, libc::RESOLVE_NO_MAGICLINKS),
+        }
+    }
+
+    fn open_at(&mut self, dir: Arg, path: &Path, flags: i32, resolve: u64) -> Result<[Arg; 4], Error> {
+        let text = self.program.string(c_string("mount point", path.as_os_str())?);
+        let how = self.program.words(open_how(flags, resolve));
+        Ok([dir, text.into(), how.into(), OPEN_HOW_SIZE.into()])
+    }
+}
+
+impl Kind {
+    /// As what is bound there.
+    pub(super) fn of(source: Option<&Found>) -> Kind {
+        if source.is_some_and(|found| !found.directory()) { Kind::File } else { Kind::Directory }
+    }
+}

@@ -1,0 +1,47 @@
+//! `newuidmap(1)` and `newgidmap(1)`: they write what an ordinary user may not, if `/etc/subuid` and `/etc/subgid` allow it.
+
+use crate::identity::{IdRange, Ranges};
+use crate::{Error, ErrorKind, Sandbox, Stdio, Step};
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+/// Where only the administrator can have put them. The last one is NixOS'.
+const PLACES: [&str; 3] = ["/usr/bin", "/bin", "/run/wrappers/bin"];
+
+/// More than either has ever to say.
+const TEXT: u64 = 4096;
+
+/// Blocks as long as the helper takes: it may have to ask for the user's name.
+pub(crate) fn run(helper: &'static str, pid: u32, ranges: &Ranges) -> Result<(), Error> {
+    let path = find(helper)?;
+    let numbers = ranges.as_slice().iter().flat_map(|IdRange { inside, outside, count }| [inside, outside, count]);
+    let numbers = [&pid].into_iter().chain(numbers).map(u32::to_string);
+    // Nothing of the caller's environment, and no descriptor: it runs as root.
+    let sandbox = Sandbox::new(&path).args(numbers).working_directory("/").stdin(Stdio::Null).stdout(Stdio::Null);
+    let mut child = sandbox.stderr(Stdio::Pipe).spawn()?;
+    let mut text = Vec::new();
+    if let Some(stderr) = child.stderr.take() {
+        let failed = |e: std::io::Error| Error::os(Step::IdMap, "read", e.raw_os_error().unwrap_or(0)).about(&path);
+        stderr.take(TEXT).read_to_end(&mut text).map_err(failed)?;
+    }
+    let status = child.wait()?;
+    if status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&text);
+    let said = if text.trim().is_empty() { status.to_string() } else { text.trim().to_owned() };
+    Err(Error::words(ErrorKind::PermissionDenied, Step::IdMap, path, said))
+}
+
+fn find(helper: &'static str) -> Result<PathBuf, Error> {
+    let places = PLACES.iter().map(|place| PathBuf::from(place).join(helper));
+    let roots = |path: &PathBuf| {
+        fs::metadata(path).is_ok_and(|file| file.is_file() && file.uid() == 0 && file.mode() & 0o022 == 0)
+    };
+    places.into_iter().find(roots).ok_or_else(|| {
+        let words = "is missing, or others than root may change it; Debian has it in the package uidmap, Fedora in shadow-utils";
+        Error::words(ErrorKind::NotFound, Step::IdMap, helper, words)
+    })
+}

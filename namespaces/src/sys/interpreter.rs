@@ -1,0 +1,148 @@
+//! What the child does: it makes the system calls of its list, one after the other.
+
+use super::raw::{errno_of, syscall6};
+use super::telling::{SAID, Telling};
+use crate::program::{Arg, Finding, Op, Program, SCRATCH, SLOTS, Then};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicI64, AtomicU64};
+
+/// Everything that the child reads, and where it tells how it goes.
+#[derive(Debug)]
+pub(crate) struct Frame<'a> {
+    ops: &'a [Op],
+    slots: Box<[AtomicI64]>,
+    /// Whether the calls that hold the child are made too.
+    held: bool,
+    telling: &'a Telling,
+}
+
+impl<'a> Frame<'a> {
+    pub(crate) fn new(program: &'a Program, slots: [i64; SLOTS], held: bool, telling: &'a Telling) -> Self {
+        let values = slots.into_iter().chain(std::iter::repeat(-1)).take(program.slots());
+        Frame { ops: program.ops(), slots: values.map(AtomicI64::new).collect(), held, telling }
+    }
+
+    /// Only what comes before the start of a program.
+    pub(crate) fn until_program(mut self) -> Self {
+        let start = self.ops.iter().position(Op::starts_program).unwrap_or(self.ops.len());
+        self.ops = self.ops.get(..start).unwrap_or_default();
+        self
+    }
+
+    /// All calls have been made.
+    pub(super) fn arrived(&self) {
+        self.telling.at.store(usize::MAX, Relaxed);
+    }
+}
+
+/// The child. No panic, no allocation, no libc: see the top of this folder.
+pub(super) extern "C" fn child(frame: *mut libc::c_void) -> ! {
+    // SAFETY: `clone_and_run` passes a frame, and keeps it until the clone returns to it, which is after this function's last use.
+    let frame = unsafe { &*frame.cast::<Frame<'_>>() };
+    follow(frame);
+    exit(127)
+}
+
+/// Makes the calls of the list; returns whether none of them failed.
+pub(super) fn follow(frame: &Frame<'_>) -> bool {
+    let scratch = [const { AtomicU64::new(0) }; SCRATCH];
+    let told = scratch.as_ptr().expose_provenance() as u64;
+    let (mut next, mut denied) = (0_usize, false);
+    while let Some(op) = frame.ops.get(next) {
+        let at = next;
+        next += 1;
+        if op.held && !frame.held {
+            continue;
+        }
+        frame.telling.at.store(at, Relaxed);
+        let args = op.args.map(|arg| match arg {
+            Arg::Value(value) => value,
+            Arg::Slot(slot) => slot_of(frame, slot.0).map_or(u64::MAX, |slot| slot.load(Relaxed).cast_unsigned()),
+            Arg::Scratch => told,
+        });
+        let result = make(op.number, args);
+        let errno = if result < 0 { errno_of(result) } else { 0 };
+        let failure = match op.then {
+            Then::Keep(slot) if errno == 0 => keep(frame, slot.0, result),
+            Then::Unless(expected) if errno == expected => 0,
+            Then::Exactly(wanted, otherwise) if errno == 0 && result != wanted => otherwise,
+            Then::Finds(findings, otherwise) if errno == 0 && !finds(&scratch, findings) => otherwise,
+            Then::Branch { keep: kept, done, .. } if errno == 0 => {
+                next = next.saturating_add(done);
+                kept.map_or(0, |slot| keep(frame, slot.0, result))
+            }
+            Then::Branch { errno: expected, failed, .. } if errno == expected => {
+                next = next.saturating_add(failed);
+                0
+            }
+            // As execvp(3): go on looking, but remember that there was one that may not be started.
+            Then::TryNext if errno == libc::EACCES => {
+                denied = true;
+                0
+            }
+            Then::TryNext if is_elsewhere(errno) => 0,
+            _ if denied && is_elsewhere(errno) => libc::EACCES,
+            _ => errno,
+        };
+        if failure != 0 {
+            listen(frame, op.number, args);
+            frame.telling.errno.store(failure, Relaxed);
+            return false;
+        }
+    }
+    true
+}
+
+fn slot_of<'a>(frame: &'a Frame<'_>, slot: usize) -> Option<&'a AtomicI64> {
+    frame.slots.get(slot)
+}
+
+fn keep(frame: &Frame<'_>, slot: usize, result: i64) -> i32 {
+    if let Some(slot) = slot_of(frame, slot) {
+        slot.store(result, Relaxed);
+    }
+    0
+}
+
+fn make(number: i64, args: [u64; 6]) -> i64 {
+    let mut tries = 0;
+    loop {
+        // SAFETY: the program was made from system calls and arguments that are valid in any process; pointers are to memory that it owns.
+        let result = unsafe { syscall6(number, args) };
+        // A rename anywhere on the machine may have come between its steps.
+        if number != libc::SYS_openat2 || errno_of(result) != libc::EAGAIN || tries == OPENAT2_TRIES {
+            return result;
+        }
+        tries += 1;
+    }
+}
+
+fn finds(scratch: &[AtomicU64; SCRATCH], findings: [Finding; 2]) -> bool {
+    findings
+        .into_iter()
+        .all(|Finding { word, mask, value }| scratch.get(word).is_some_and(|found| found.load(Relaxed) & mask == value))
+}
+
+/// A file system's context tells in words what is wrong with an option: one message for each `read(2)`.
+fn listen(frame: &Frame<'_>, number: i64, [context, ..]: [u64; 6]) {
+    if number == libc::SYS_fsconfig || number == libc::SYS_fsmount {
+        let (text, room) = (frame.telling.said.as_ptr().expose_provenance() as u64, SAID as u64);
+        // SAFETY: these bytes are for this, atomic, and as many as said. An error means that there is nothing to tell.
+        unsafe { syscall6(libc::SYS_read, [context, text, room, 0, 0, 0]) };
+    }
+}
+
+/// How often an `openat2(2)` is tried that has been interfered with.
+const OPENAT2_TRIES: u32 = 64;
+
+/// A program that is not there, as `execvp(3)` sees it: it may be in the next place.
+fn is_elsewhere(errno: i32) -> bool {
+    matches!(errno, libc::ENOENT | libc::ENOTDIR | libc::ESTALE | libc::ENODEV | libc::ETIMEDOUT)
+}
+
+pub(super) fn exit(code: u8) -> ! {
+    loop {
+        // SAFETY: exit_group takes a number and ends this process only: it is no thread of the caller.
+        unsafe { syscall6(libc::SYS_exit_group, [code.into(), 0, 0, 0, 0, 0]) };
+    }
+}

@@ -1,0 +1,30 @@
+//! System calls that nix does not wrap, and all that runs between clone and exec: the only folder with `unsafe`.
+//!
+//! A child of [`Engine::Shared`](crate::Engine) has the caller's memory while one of the caller's threads is suspended and all others go on; one of
+//! `Copy` has what the others left in the middle of everything. It therefore touches nothing but its own stack, its [`Frame`] and what
+//! the frame points to: no allocator, no lock, no thread-local (libc's errno is one), no panic.
+#![allow(unsafe_code, reason = "the one folder for it; every block says why it is sound")]
+
+mod clone;
+mod closure;
+mod errand;
+mod interpreter;
+mod process;
+mod raw;
+mod related;
+mod signals;
+mod stack;
+mod telling;
+
+pub(crate) use clone::{Birth, Born, clone_and_run};
+pub(crate) use closure::{Task, clone_task};
+pub(crate) use interpreter::Frame;
+pub(crate) use process::{Block, own_pidfd, reap, send_signal};
+pub(crate) use related::{Related, owner_of_namespace, related_namespace};
+pub(crate) use signals::{SIGNAL_SET_SIZE, SignalMask, ignored_signals};
+pub(crate) use stack::Stack;
+pub(crate) use telling::{Outcome, SharedTelling, Telling};
+
+fn last_errno() -> i32 {
+    std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}

@@ -1,0 +1,71 @@
+//! Processes by pidfd.
+
+use super::last_errno;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr::null_mut;
+
+/// Whether [`reap`] waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Block {
+    Yes,
+    No,
+    /// Waits, and leaves the status for another call.
+    Look,
+}
+
+/// waitid(2) on a pidfd: what became of the process, as `wait(2)` encodes it; `None` while it runs.
+///
+/// With `__WALL`, because a child that never started a program has no exit signal.
+pub(crate) fn reap(pidfd: BorrowedFd<'_>, block: Block) -> Result<Option<i32>, i32> {
+    let options = libc::WEXITED
+        | libc::__WALL
+        | match block {
+            Block::Yes => 0,
+            Block::No => libc::WNOHANG,
+            Block::Look => libc::WNOWAIT,
+        };
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    loop {
+        // SAFETY: `info` is writable and of the right type.
+        let result =
+            unsafe { libc::waitid(libc::P_PIDFD, pidfd.as_raw_fd().cast_unsigned(), info.as_mut_ptr(), options) };
+        match (result, last_errno()) {
+            (0, _) => break,
+            (_, libc::EINTR) => {}
+            (_, errno) => return Err(errno),
+        }
+    }
+    // SAFETY: all bytes are initialised, by `zeroed` or by the kernel; every bit pattern is a siginfo_t.
+    let info = unsafe { info.assume_init() };
+    // SAFETY: waitid fills in the fields of SIGCHLD, or leaves them zero.
+    let pid = unsafe { info.si_pid() };
+    // SAFETY: as above.
+    let status = unsafe { info.si_status() };
+    Ok((pid != 0).then_some(match info.si_code {
+        libc::CLD_EXITED => (status & 0xff) << 8,
+        libc::CLD_DUMPED => status | 0x80,
+        _ => status,
+    }))
+}
+
+/// `pidfd_send_signal(2)`.
+pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    // SAFETY: numbers and a null pointer only.
+    let result = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, null_mut::<libc::siginfo_t>(), 0)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A pidfd of this process.
+pub(crate) fn own_pidfd() -> io::Result<OwnedFd> {
+    // SAFETY: numbers only.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, std::process::id(), 0) };
+    match i32::try_from(fd) {
+        // SAFETY: the kernel has just opened it for us, CLOEXEC.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

@@ -1,0 +1,213 @@
+//! Who is who in a user namespace, and who the program is.
+
+use crate::faults::fork;
+use crate::support::{output, program, refused, sh};
+use cofferdam_namespaces::{Credentials, ErrorKind, Fds, IdMap, IdRange, Namespaces, Sandbox, Scope, Step};
+use cofferdam_testkit::fault::{Action, Fault, Watch, Who, inject, record};
+use nix::errno::Errno;
+use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
+use nix::unistd::{Gid, setgroups};
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+
+/// Root and others inside, all of them nobody outside.
+pub(crate) fn strangers() -> IdMap {
+    let range = [IdRange::new(0, 100_000, 65536)];
+    IdMap::ranges(range, range)
+}
+
+/// The caller, which is root, is root inside.
+fn kept() -> IdMap {
+    let ranges = [IdRange::new(0, 0, 1), IdRange::new(1, 100_001, 1000)];
+    IdMap::ranges(ranges, ranges)
+}
+
+const MAPS: &str = "cat /proc/self/uid_map /proc/self/gid_map /proc/self/setgroups";
+const IDS: &str = "grep -E '^(Uid|Gid|Groups):' /proc/self/status";
+
+fn words(sandbox: Sandbox) -> String {
+    output(sandbox).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+pub(crate) fn several_ranges() {
+    assert_eq!(words(sh(MAPS).user(kept())), "0 0 1 1 100001 1000 0 0 1 1 100001 1000 allow");
+    assert_eq!(words(sh(MAPS).user(kept().deny_setgroups())), "0 0 1 1 100001 1000 0 0 1 1 100001 1000 deny");
+    let root = "Uid: 0 0 0 0 Gid: 0 0 0 0 Groups:";
+    assert_eq!(words(sh(IDS).user(kept())), root);
+    assert_eq!(words(sh(IDS).user(strangers())), root);
+    // What it makes belongs to who it is outside.
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let file = folder.path().join("file");
+    output(sh(&format!("touch {file:?}")).user(strangers()));
+    let made = fs::metadata(&file).unwrap();
+    assert_eq!(
+        (std::os::unix::fs::MetadataExt::uid(&made), std::os::unix::fs::MetadataExt::gid(&made)),
+        (100_000, 100_000)
+    );
+}
+
+/// In every namespace at once, all owned by the user namespace, and with the right to change its own ids.
+pub(crate) fn ranges_with_all_namespaces() {
+    let script = "mount -t tmpfs x /mnt && hostname inside && setpriv --reuid 7 --regid 8 --groups 9,10 \
+        grep -E '^(Uid|Gid|Groups):' /proc/self/status";
+    let sandbox = sh(script).namespaces(Namespaces::all());
+    assert_eq!(words(sandbox.user(strangers())), "Uid: 7 7 7 7 Gid: 8 8 8 8 Groups: 9 10");
+}
+
+pub(crate) fn credentials_are_the_programs() {
+    let credentials = Credentials::new(1234, 5678);
+    let ids = "Uid: 1234 1234 1234 1234 Gid: 5678 5678 5678 5678 Groups:";
+    assert_eq!(words(sh(IDS).credentials(credentials.clone())), ids);
+    assert_eq!(words(sh(IDS).credentials(credentials.clone().groups([7, 3, 5]))), format!("{ids} 3 5 7"));
+    for map in [kept(), strangers()] {
+        let sandbox = sh(IDS).user(map).credentials(Credentials::new(12, 34).groups([56]));
+        assert_eq!(words(sandbox), "Uid: 12 12 12 12 Gid: 34 34 34 34 Groups: 56");
+    }
+    // Nobody is root inside.
+    let users = [IdRange::new(500, 100_000, 2)];
+    let sandbox = sh(IDS).user(IdMap::ranges(users, users)).credentials(Credentials::new(500, 501));
+    assert_eq!(words(sandbox), "Uid: 500 500 500 500 Gid: 501 501 501 501 Groups:");
+    // No capability is left.
+    let caps = "grep -E '^Cap(Prm|Eff|Amb)' /proc/self/status";
+    let none = "CapPrm: 0000000000000000 CapEff: 0000000000000000 CapAmb: 0000000000000000";
+    assert_eq!(words(sh(caps).credentials(credentials)), none);
+}
+
+/// Still killed with its parent, although the kernel forgets that with the ids.
+pub(crate) fn other_credentials_die_with_the_parent() {
+    for map in [None, Some(strangers())] {
+        let mut sandbox = program("/bin/sleep").arg("1000").credentials(Credentials::new(12, 34)).die_with_parent();
+        if let Some(map) = map {
+            sandbox = sandbox.user(map);
+        }
+        let (told, tell) = nix::unistd::pipe().unwrap();
+        let caller = fork(|| {
+            let sandbox = sandbox.clone().stdout(cofferdam_namespaces::Stdio::fd("pipe"));
+            std::mem::forget(sandbox.spawn_with(Fds::new().bind("pipe", tell.try_clone().unwrap())).unwrap());
+            nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).unwrap();
+        });
+        drop(tell);
+        waitpid(caller, None).unwrap();
+        assert_eq!(std::io::Read::read(&mut fs::File::from(told), &mut [0]).unwrap(), 0, "the pipe ends");
+    }
+}
+
+pub(crate) fn umask_is_the_programs() {
+    assert_eq!(output(sh("umask").umask(0o027)), "0027\n");
+    assert_eq!(refused(&sh("umask").umask(0o1000)).kind(), ErrorKind::InvalidConfig);
+}
+
+/// Of a single map, only its own ids; and nothing that an ordinary user may not.
+pub(crate) fn credentials_that_cannot_be() {
+    let single = program("/bin/true").user(IdMap::single(5, 6));
+    assert!(single.clone().credentials(Credentials::new(5, 6)).spawn().unwrap().wait().unwrap().success());
+    for wrong in [Credentials::new(0, 6), Credentials::new(5, 0), Credentials::new(5, 6).groups([])] {
+        let error = refused(&single.clone().credentials(wrong));
+        assert_eq!((error.kind(), error.object().unwrap().to_str()), (ErrorKind::InvalidConfig, Some("credentials")));
+    }
+}
+
+pub(crate) fn credentials_of_others_are_refused() {
+    let error = refused(&program("/bin/true").credentials(Credentials::new(0, 0)));
+    assert_eq!((error.kind(), error.step()), (ErrorKind::PermissionDenied, Step::Credentials), "{error}");
+    assert_eq!(error.system_call(), Some("setgroups"));
+}
+
+/// Who may drop groups could read a file that denies access to one of them: CVE-2014-8989. With `setgroups` allowed it is readable.
+pub(crate) fn a_file_that_denies_a_group_is_denied() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(&file, "secret").unwrap();
+    chown(file.path(), Some(0), Some(2000)).unwrap();
+    fs::set_permissions(file.path(), fs::Permissions::from_mode(0o604)).unwrap();
+    let tempdir = file.path().parent().unwrap();
+    fs::set_permissions(tempdir, fs::Permissions::from_mode(0o755)).unwrap();
+    let script = format!("cat {0:?} || setpriv --clear-groups cat {0:?} || echo denied", file.path());
+    let caller = fork(|| {
+        setgroups(&[Gid::from_raw(2000)]).unwrap();
+        let script = sh(&script).stderr(cofferdam_namespaces::Stdio::Null);
+        assert_eq!(output(script.clone().user(strangers().deny_setgroups())), "denied\n");
+        assert_eq!(output(script.user(strangers())), "secret");
+    });
+    assert_eq!(waitpid(caller, None), Ok(nix::sys::wait::WaitStatus::Exited(caller, 0)));
+}
+
+/// As `/etc/subuid` and `/etc/subgid` have them, by way of newuidmap and newgidmap.
+pub(crate) fn subordinate_ids() {
+    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    let text = words(sh(MAPS).user(IdMap::subordinate()));
+    let own = |id: u32| format!("0 {id} 1 1 100000 65536");
+    assert_eq!(text, format!("{} {} allow", own(uid.as_raw()), own(gid.as_raw())));
+    assert_eq!(words(sh(IDS).user(IdMap::subordinate())), "Uid: 0 0 0 0 Gid: 0 0 0 0 Groups:");
+    let text = words(sh("cat /proc/self/setgroups").user(IdMap::subordinate().deny_setgroups()));
+    assert_eq!(text, "deny");
+    let others = sh(IDS).user(IdMap::subordinate()).credentials(Credentials::new(12, 34).groups([56]));
+    assert_eq!(words(others), "Uid: 12 12 12 12 Gid: 34 34 34 34 Groups: 56");
+    // A scope has them too: a file of another user's.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let scope = Scope::new(IdMap::subordinate(), Namespaces::empty()).unwrap();
+    #[expect(unsafe_code, reason = "the scope's own")]
+    // SAFETY: a system call.
+    unsafe { scope.run(|| chown(file.path(), Some(7), Some(8)).unwrap()) }.unwrap();
+    let owner = fs::metadata(file.path()).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&owner), 100_006);
+}
+
+/// What the administrator does not allow is said in newuidmap's words, and nothing is left.
+pub(crate) fn ranges_that_are_not_ours() {
+    let of_root = [IdRange::new(0, 0, 1)];
+    let error = refused(&program("/bin/true").user(IdMap::ranges(of_root, of_root)));
+    assert_eq!((error.kind(), error.step()), (ErrorKind::PermissionDenied, Step::IdMap), "{error}");
+    assert!(error.object().unwrap().to_str().unwrap().ends_with("/newuidmap"), "{error}");
+    assert!(error.to_string().contains("uid range [0-1) -> [0-1) not allowed"), "{error}");
+    assert_eq!(waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::__WALL), Err(Errno::ECHILD));
+}
+
+/// Each call of the child and each of the caller that writes the maps, failed in turn; and the child killed.
+pub(crate) fn every_call_for_the_maps_can_fail() {
+    let sandbox = program("/bin/true").user(strangers()).credentials(Credentials::new(12, 34));
+    let run = || sandbox.prepare(Fds::new())?.spawn()?.wait();
+    let no_child_is_left = || {
+        assert_eq!(
+            waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::__WALL),
+            Err(Errno::ECHILD)
+        );
+    };
+    std::thread::spawn(|| ()).join().unwrap();
+    let (calls, result) = record(run);
+    assert!(result.unwrap().success());
+    let told: Vec<i64> = sandbox.prepare(Fds::new()).unwrap().explain().map(|call| call.number()).collect();
+    let done: Vec<i64> = calls.iter().filter(|call| call.who == Who::Child).map(|call| call.number).collect();
+    assert_eq!(done, told);
+    let mut steps = BTreeSet::new();
+    for nth in 0..done.len() {
+        let plan = sandbox.prepare(Fds::new()).unwrap();
+        let call = plan.explain().nth(nth).unwrap();
+        let (_, result) = inject(Fault { who: Who::Child, nth, action: Action::Errno(libc::EXFULL) }, run);
+        let error = result.expect_err("fails");
+        assert_eq!((error.step(), error.raw_os_error()), (call.step(), Some(libc::EXFULL)), "{call}: {error}");
+        steps.insert(error.step());
+        no_child_is_left();
+        let (_, result) = inject(Fault { who: Who::Child, nth, action: Action::Kill }, run);
+        if call.step() != Step::Exec {
+            let error = result.expect_err("is killed");
+            assert_eq!((error.step(), error.kind()), (call.step(), ErrorKind::Killed), "{call}: {error}");
+        }
+        no_child_is_left();
+    }
+    assert!([Step::IdMap, Step::Credentials, Step::Hold].iter().all(|step| steps.contains(step)), "{steps:?}");
+    // The caller writes nothing but the two maps.
+    let writes = Watch::only(&[libc::SYS_write]);
+    let (calls, _) = writes.record(run);
+    assert_eq!(calls.iter().filter(|call| call.who == Who::Parent).count(), 2);
+    for nth in 0..2 {
+        let (_, result) = writes.inject(Fault { who: Who::Parent, nth, action: Action::Errno(libc::EXFULL) }, run);
+        let error = result.expect_err("fails");
+        assert_eq!((error.step(), error.raw_os_error()), (Step::IdMap, Some(libc::EXFULL)), "{error}");
+        no_child_is_left();
+    }
+    while fs::read_dir("/proc/self/task").unwrap().count() > 1 {
+        std::thread::yield_now();
+    }
+}

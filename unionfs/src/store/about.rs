@@ -1,0 +1,129 @@
+//! The two small files of a store: what is known of it, and of each layer. Pure: text to value and back.
+//!
+//! The first line has the version; then a line for each fact, `KEY VALUE`. A key that is not known is what a later version has added.
+
+use super::LayerId;
+use crate::Form;
+
+const STORE: &str = "cofferdam store 1";
+const LAYER: &str = "cofferdam layer 1";
+
+/// What is known of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct AboutStore {
+    pub(super) form: Form,
+}
+
+/// What is known of a layer since it was published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct AboutLayer {
+    pub(super) parent: Option<LayerId>,
+    /// Its root hides all that is below: the kernel ignores it there, a mount need not ask the disk.
+    pub(super) opaque_root: bool,
+}
+
+/// Why a file cannot be understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unreadable {
+    /// Of another version.
+    Version,
+    Damaged,
+}
+
+impl AboutStore {
+    pub(super) fn parse(text: &[u8]) -> Result<Self, Unreadable> {
+        match value(facts(text, STORE)?, "form") {
+            Some("trusted") => Ok(AboutStore { form: Form::Trusted }),
+            Some("user") => Ok(AboutStore { form: Form::User }),
+            _ => Err(Unreadable::Damaged),
+        }
+    }
+
+    pub(super) fn to_text(self) -> String {
+        let form = match self.form {
+            Form::Trusted => "trusted",
+            Form::User => "user",
+        };
+        format!("{STORE}\nform {form}\n")
+    }
+}
+
+impl AboutLayer {
+    pub(super) fn parse(text: &[u8]) -> Result<Self, Unreadable> {
+        let facts = facts(text, LAYER)?;
+        let opaque_root = match value(facts, "root") {
+            Some("opaque") => true,
+            Some("plain") => false,
+            _ => return Err(Unreadable::Damaged),
+        };
+        let parent = value(facts, "parent").map(LayerId::new).transpose().map_err(|_| Unreadable::Damaged)?;
+        Ok(AboutLayer { parent, opaque_root })
+    }
+
+    pub(super) fn to_text(&self) -> String {
+        let parent = self.parent.as_ref().map(|id| format!("parent {id}\n")).unwrap_or_default();
+        let root = if self.opaque_root { "opaque" } else { "plain" };
+        // The line that has to be there comes last: a text that is cut off is not taken for a whole one.
+        format!("{LAYER}\n{parent}root {root}\n")
+    }
+}
+
+/// The lines after the version.
+fn facts<'a>(text: &'a [u8], version: &str) -> Result<&'a str, Unreadable> {
+    let text = std::str::from_utf8(text).map_err(|_| Unreadable::Damaged)?;
+    let text = text.strip_suffix('\n').ok_or(Unreadable::Damaged)?;
+    let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
+    let kind = version.trim_end_matches(|c: char| c.is_ascii_digit());
+    match first {
+        first if first == version => Ok(rest),
+        first if first.starts_with(kind) => Err(Unreadable::Version),
+        _ => Err(Unreadable::Damaged),
+    }
+}
+
+fn value<'a>(facts: &'a str, key: &str) -> Option<&'a str> {
+    facts.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back_and_no_part_of_it_is() {
+        let id = |name| Some(LayerId::new(name).unwrap());
+        for (about, text) in [
+            (AboutLayer { parent: None, opaque_root: false }, "cofferdam layer 1\nroot plain\n"),
+            (AboutLayer { parent: id("a:b"), opaque_root: true }, "cofferdam layer 1\nparent a:b\nroot opaque\n"),
+        ] {
+            assert_eq!(about.to_text(), text);
+            assert_eq!(AboutLayer::parse(text.as_bytes()), Ok(about));
+            for end in 0..text.len() {
+                assert!(AboutLayer::parse(text.get(..end).unwrap().as_bytes()).is_err(), "{end} bytes of {text:?}");
+            }
+        }
+        for form in [Form::Trusted, Form::User] {
+            let text = AboutStore { form }.to_text();
+            assert_eq!(AboutStore::parse(text.as_bytes()), Ok(AboutStore { form }));
+            for end in 0..text.len() {
+                assert!(AboutStore::parse(text.get(..end).unwrap().as_bytes()).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn other_versions_and_nonsense() {
+        for (text, expected) in [
+            (&b"cofferdam layer 2\nroot plain\n"[..], Err(Unreadable::Version)),
+            (b"cofferdam layer 1\nroot plain\nlater fact\n", Ok(AboutLayer { parent: None, opaque_root: false })),
+            (b"cofferdam layer 1\nroot plainer\n", Err(Unreadable::Damaged)),
+            (b"cofferdam layer 1\nparent ../x\nroot plain\n", Err(Unreadable::Damaged)),
+            (b"cofferdam store 1\nroot plain\n", Err(Unreadable::Damaged)),
+            (b"\xff\xff\n\n", Err(Unreadable::Damaged)),
+            (b"\0\0\0\0\0\0\0\0\0", Err(Unreadable::Damaged)),
+            (b"", Err(Unreadable::Damaged)),
+        ] {
+            assert_eq!(AboutLayer::parse(text), expected, "{:?}", String::from_utf8_lossy(text));
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What nobody needs goes.
+
+use super::lineage::unneeded;
+use super::lock::Lock;
+use super::owners::owners;
+use super::{Found, LayerId, LayerStore, OWNERS, Owner};
+use crate::{Error, ErrorKind, Operation};
+use std::collections::{BTreeMap, HashSet};
+
+/// What [`LayerStore::gc`] has done.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Collected {
+    /// The layers that are gone, each before the one that it stood on.
+    pub layers: Vec<LayerId>,
+    /// The notes of owners that are gone with their owners, also of layers that stay because others need them.
+    pub references: Vec<(LayerId, Owner)>,
+    /// How many stages were found whose process had ended, or who had been dropped.
+    pub stages: usize,
+}
+
+impl LayerStore {
+    /// Removes all layers that no *live* owner needs, and what crashes have left.
+    ///
+    /// An owner that is not among them is dead: its notes are removed, and the layers that only it needed. So who is about to
+    /// [`stage`](Self::stage) or [`acquire`](Self::acquire) must be among them *before* it does. The store is locked while layers are found and renamed
+    /// away; deleting them, which takes longer, happens after that. Can be called by several at once.
+    ///
+    /// # Errors
+    /// [`Corrupt`](ErrorKind::Corrupt); what the system calls say. What was not done is done by the next call.
+    pub fn gc<'a>(&self, live: impl IntoIterator<Item = &'a Owner>) -> Result<Collected, Error> {
+        let operation = Operation::Collect;
+        let live: HashSet<&Owner> = live.into_iter().collect();
+        let store = &self.shared;
+        let lock = Lock::alone(&store.root, operation)?;
+        let mut collected =
+            Collected { stages: store.set_aside_what_is_dead(&lock, operation)?, ..Collected::default() };
+        let mut needed = HashSet::new();
+        let mut names = BTreeMap::new();
+        for entry in store.entries(&lock, operation)? {
+            let name = entry.to_os_string();
+            let folder = Found::folder(&store.layers.open(operation, &name)?, operation, OWNERS)?;
+            for owner in owners(&folder, operation)? {
+                if live.contains(&owner) {
+                    needed.insert(entry.id.clone());
+                } else {
+                    folder.unlink(operation, owner.as_str())?;
+                    collected.references.push((entry.id.clone(), owner));
+                }
+            }
+            names.insert(entry.id, name);
+        }
+        for id in unneeded(&store.parents(&lock, operation)?, |id| needed.contains(id)) {
+            if let Some(name) = names.get(&id) {
+                store.discard(&lock, operation, &store.layers, name)?;
+                collected.layers.push(id);
+            }
+        }
+        if !collected.layers.is_empty() && self.sync.is_durable() {
+            // Else a loss of power could bring a layer back of which a part has been deleted.
+            store.layers.sync(operation)?;
+        }
+        drop(lock);
+        store.empty_trash(operation)?;
+        Ok(collected)
+    }
+
+    /// Removes one layer. The answer is no if it is not there.
+    ///
+    /// # Errors
+    /// [`Busy`](ErrorKind::Busy) if an owner needs it or a layer stands on it; what the system calls say.
+    pub fn remove(&self, id: &LayerId) -> Result<bool, Error> {
+        let operation = Operation::Collect;
+        let store = &self.shared;
+        let lock = Lock::alone(&store.root, operation)?;
+        let Some(found) = store.find(&lock, operation, id)? else { return Ok(false) };
+        let busy = |words| Err(Error::explained(ErrorKind::Busy, operation, words).about(id.as_str()));
+        if !owners(&found.owners(operation)?, operation)?.is_empty() {
+            return busy("is needed by an owner");
+        }
+        if store.parents(&lock, operation)?.values().any(|parent| parent.as_ref() == Some(id)) {
+            return busy("has a layer standing on it");
+        }
+        store.discard(&lock, operation, &store.layers, &found.name.to_os_string())?;
+        if self.sync.is_durable() {
+            store.layers.sync(operation)?;
+        }
+        drop(lock);
+        store.empty_trash(operation)?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,88 @@
+//! Making a store in an empty folder, and what is done after a crash.
+
+use super::about::AboutStore;
+use super::entry::EntryName;
+use super::lock::{Lock, try_use};
+use super::{ABOUT, LAYERS, STAGING, Shared, TRASH, unreadable};
+use crate::dir::Dir;
+use crate::remove::remove_tree;
+use crate::{Error, ErrorKind, Form, Operation};
+use std::ffi::OsStr;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+/// The file `about` before it has its name: a store is one when that is there.
+const NEW_ABOUT: &str = "about.new";
+/// All that the making of a store can have left behind.
+const OURS: [&str; 5] = ["lock", NEW_ABOUT, LAYERS, STAGING, TRASH];
+
+/// Makes sure that a folder is a store of this form. The store's lock is held alone.
+pub(super) fn prepare(root: &Dir, form: Form) -> Result<(), Error> {
+    let operation = Operation::OpenStore;
+    if let Some(text) = root.read(operation, ABOUT)? {
+        let about = AboutStore::parse(&text).map_err(|why| unreadable(operation, Path::new(""), why))?;
+        if about.form == form {
+            return Ok(());
+        }
+        let words = "has layers in the other form of attributes";
+        return Err(Error::invalid(operation, "the store", words));
+    }
+    if let Some(foreign) = root.names(operation)?.iter().find(|name| !OURS.iter().any(|ours| name == ours)) {
+        return Err(Error::invalid(operation, foreign, "is in a folder that is neither a layer store nor empty"));
+    }
+    for name in [LAYERS, STAGING, TRASH] {
+        root.make(operation, name)?;
+    }
+    root.unlink(operation, NEW_ABOUT)?;
+    root.write_new(operation, NEW_ABOUT, AboutStore { form }.to_text().as_bytes(), true)?;
+    root.rename(operation, OsStr::new(NEW_ABOUT), root, OsStr::new(ABOUT))?;
+    root.sync(operation)
+}
+
+impl Shared {
+    /// Puts into the trash what nobody will ever use: stages whose process is gone, layers that had not reached the disk when the
+    /// machine went down. The answer is how many.
+    pub(super) fn set_aside_what_is_dead(&self, lock: &Lock, operation: Operation) -> Result<usize, Error> {
+        let mut count = 0;
+        for name in self.staging.names(operation)? {
+            let Some(stage) = self.staging.find(operation, &name)? else { continue };
+            if try_use(&stage).map_err(|e| Error::os(operation, "flock", e).about(stage.path()))? {
+                self.discard(lock, operation, &self.staging, &name)?;
+                count += 1;
+            }
+        }
+        for name in self.layers.names(operation)? {
+            if EntryName::parse(&name).is_some_and(|entry| entry.is_doubtful(&self.boot)) {
+                self.discard(lock, operation, &self.layers, &name)?;
+                count += 1;
+            }
+        }
+        Ok(count)
+    }
+
+    /// Renames something into the trash. From then on it is not there any more, whatever happens.
+    pub(super) fn discard(&self, _: &Lock, operation: Operation, from: &Dir, name: &OsStr) -> Result<(), Error> {
+        loop {
+            match from.rename(operation, name, &self.trash, &self.fresh_name()) {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                // A stage that its user was just about to remove.
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Deletes what is in the trash. Several may do so at once: each takes what no other has. The lock is not needed.
+    pub(super) fn empty_trash(&self, operation: Operation) -> Result<(), Error> {
+        for name in self.trash.names(operation)? {
+            // No directory: a file that was in a layer's place, or gone by now.
+            let dead = self.trash.find(operation, &name)?;
+            let mine = dead.as_ref().is_none_or(|dead| try_use(dead).unwrap_or(false));
+            if mine {
+                remove_tree(self.trash.as_fd(), &name, operation)?;
+            }
+        }
+        Ok(())
+    }
+}

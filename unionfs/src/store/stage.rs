@@ -1,0 +1,172 @@
+//! A layer on its way in.
+
+use super::about::AboutLayer;
+use super::entry::EntryName;
+use super::lock::{Lock, try_use};
+use super::{ABOUT, CONTENT, Found, LayerId, LayerStore, OWNERS, Owner, StoredLayer};
+use crate::dir::Dir;
+use crate::remove::remove_tree;
+use crate::{Error, ErrorKind, Operation, is_opaque};
+use rustix::fs::{Mode, fchmod};
+use std::ffi::OsString;
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// A directory to be filled and then published as a layer. As a descriptor it is that directory, open for reading.
+///
+/// It belongs to the caller and has mode 0755, as the root of the layer will, unless that is changed. Whoever fills it may
+/// be another thread or process; when [`publish`](Self::publish) is called they must be done.
+///
+/// Dropped without either call, or in a process that ends, it is left to the next [`LayerStore::open`] or [`gc`](LayerStore::gc).
+#[derive(Debug)]
+#[must_use = "what is staged is lost unless it is published"]
+pub struct Stage {
+    store: LayerStore,
+    owner: Owner,
+    name: OsString,
+    /// Holds the flock(2) by which others see that the stage is in use.
+    dir: Dir,
+    content: Dir,
+}
+
+impl LayerStore {
+    /// Makes an empty directory for a layer that `owner` will be the first to need.
+    ///
+    /// # Errors
+    /// What the system calls say; nothing that matters is left then.
+    pub fn stage(&self, owner: &Owner) -> Result<Stage, Error> {
+        let operation = Operation::StageLayer;
+        // Between its making and its being taken into use nobody may think that it is abandoned.
+        let lock = Lock::shared(&self.shared.root, operation)?;
+        let name = loop {
+            let name = self.shared.fresh_name();
+            if self.shared.staging.make(operation, &name)? {
+                break name;
+            }
+        };
+        let dir = self.shared.staging.open(operation, &name)?;
+        try_use(&dir).map_err(|e| Error::os(operation, "flock", e).about(dir.path()))?;
+        drop(lock);
+        let content = new_directory(&dir, operation, CONTENT)?;
+        fchmod(&content, Mode::from_raw_mode(0o755))
+            .map_err(|e| Error::os(operation, "fchmod", e).about(content.path()))?;
+        new_directory(&dir, operation, OWNERS)?.write_new(operation, owner.as_str(), b"", false)?;
+        Ok(Stage { store: self.clone(), owner: owner.clone(), name, dir, content })
+    }
+}
+
+fn new_directory(dir: &Dir, operation: Operation, name: &str) -> Result<Dir, Error> {
+    dir.make(operation, name)?;
+    dir.open(operation, name)
+}
+
+impl Stage {
+    /// Publishes the layer under `id`, standing on `parent`, needed by the stage's owner.
+    ///
+    /// When this returns the layer is in the store, and as safe as the handle's [`SyncPolicy`](super::SyncPolicy) promises; if that is durable,
+    /// ancestors that had been published without are made so, too. Blocks until the disk has it. Of two that
+    /// publish one `id` at once, one succeeds.
+    ///
+    /// # Errors
+    /// [`AlreadyExists`](ErrorKind::AlreadyExists); [`NotFound`](ErrorKind::NotFound) if there is no such parent; what the
+    /// system calls say. The layer is not in the store then, and what was staged is removed. One exception: if the very last step, waiting for
+    /// the layer's *name* to be on the disk, fails, it is there.
+    pub fn publish(self, id: &LayerId, parent: Option<&LayerId>) -> Result<StoredLayer, Error> {
+        let placed = self.place(id, parent);
+        self.settle(id, placed)
+    }
+
+    /// As [`publish`](Self::publish), for an `id` that stands for the content, such as a digest: if it has been published meanwhile, that layer
+    /// is taken for the stage's owner, and what was staged is removed.
+    ///
+    /// # Errors
+    /// As `publish`; [`AlreadyExists`](ErrorKind::AlreadyExists) only if that layer stands on another parent.
+    pub fn publish_or_take(self, id: &LayerId, parent: Option<&LayerId>) -> Result<StoredLayer, Error> {
+        loop {
+            let placed = self.place(id, parent);
+            if !placed.as_ref().is_err_and(|error| error.kind() == ErrorKind::AlreadyExists) {
+                return self.settle(id, placed);
+            }
+            match self.store.acquire(id, &self.owner)? {
+                Some(layer) if layer.parent() == parent => {
+                    self.remove()?;
+                    return Ok(layer);
+                }
+                Some(_) => {
+                    self.store.release(id, &self.owner)?;
+                    return self.settle(id, placed);
+                }
+                // Gone again: whoever had needed it did not any more.
+                None => {}
+            }
+        }
+    }
+
+    /// Removes what was staged. Blocks for as long as it takes.
+    ///
+    /// # Errors
+    /// What the system calls say; the rest is left to the next [`LayerStore::open`] or [`gc`](LayerStore::gc).
+    pub fn discard(self) -> Result<(), Error> {
+        self.remove()
+    }
+
+    fn remove(&self) -> Result<(), Error> {
+        remove_tree(self.store.shared.staging.as_fd(), &self.name, Operation::StageLayer)
+    }
+
+    /// All up to the rename: if it fails, the stage is still one.
+    fn place(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<Found, Error> {
+        let operation = Operation::Publish;
+        let (store, policy) = (&self.store.shared, self.store.sync);
+        let about = AboutLayer { parent: parent.cloned(), opaque_root: is_opaque(&self.content, store.form)? };
+        // If it is there, it is from the attempt before, and says the same.
+        self.dir.write_new(operation, ABOUT, about.to_text().as_bytes(), false)?;
+        policy.sync(self.dir.as_fd(), operation)?;
+
+        let lock = Lock::alone(&store.root, operation)?;
+        if store.find(&lock, operation, id)?.is_some() {
+            return Err(exists(id));
+        }
+        if let Some(parent) = parent {
+            let found = store.find_or_fail(&lock, operation, parent)?;
+            if policy.is_durable() && found.name.unsynced.is_some() {
+                self.store.persist_chain(&lock, operation, parent)?;
+            }
+        }
+        let unsynced = (!policy.is_durable()).then(|| store.boot.clone());
+        let name = EntryName { id: id.clone(), unsynced };
+        // What is opened now cannot be missed later: after the rename nothing must be left that can fail.
+        let dir = store.staging.open(operation, &self.name)?;
+        if !store.staging.rename(operation, &self.name, &store.layers, &name.to_os_string())? {
+            return Err(exists(id));
+        }
+        Ok(Found { name, dir })
+    }
+
+    /// What comes after the rename; or, if it has not been made, the stage's end.
+    fn settle(self, id: &LayerId, placed: Result<Found, Error>) -> Result<StoredLayer, Error> {
+        match placed {
+            Ok(found) => {
+                if self.store.sync.is_durable() {
+                    self.store.shared.layers.sync(Operation::Publish)?;
+                }
+                found.load(Operation::Publish, id)
+            }
+            Err(error) => {
+                // The error that is told is the first one; what is left goes with the next opening.
+                let _ = self.remove();
+                Err(error)
+            }
+        }
+    }
+}
+
+fn exists(id: &LayerId) -> Error {
+    Error::explained(ErrorKind::AlreadyExists, Operation::Publish, "there is such a layer already").about(id.as_str())
+}
+
+/// The directory that becomes the layer's root.
+impl AsFd for Stage {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.content.as_fd()
+    }
+}

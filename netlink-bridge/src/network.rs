@@ -283,8 +283,11 @@ impl Network {
     }
 
     fn undo(&self, error: Error) -> Error {
-        // The rules may be what failed; without them, or with them alone, nothing is open.
-        let rules = if error.operation() == Operation::OpenSocket { Ok(()) } else { self.forget_rules() };
+        let rules = match self.forget_rules() {
+            // There is nothing of ours where there are no rules, or somebody else's.
+            Err(e) if matches!(e.kind(), ErrorKind::Unsupported | ErrorKind::Foreign) => Ok(()),
+            rules => rules,
+        };
         match self.remove().and(rules) {
             Ok(()) => error,
             Err(_) => error.leaving(&self.spec.name),

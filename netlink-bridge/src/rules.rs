@@ -65,7 +65,13 @@ fn change(transaction: &mut Transaction<'_>, changes: &ElementChanges) {
 pub(crate) fn has_table(host: &Host, operation: Operation) -> Result<bool, Error> {
     let mut batch = Batch::new();
     batch.find_table(operation);
-    match host.netfilter()?.run(batch)?.table()? {
+    let table = host.netfilter()?.run(batch)?.table();
+    // So netfilter answers to messages for a part of it that is not there.
+    let unsupported = |error: Error| match error.raw_os_error() {
+        Some(libc::EINVAL) => error.with_kind(ErrorKind::Unsupported),
+        _ => error,
+    };
+    match table.map_err(unsupported)? {
         None => Ok(false),
         Some(comment) if comment == TABLE_COMMENT => Ok(true),
         Some(_) => {

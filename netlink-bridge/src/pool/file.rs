@@ -221,7 +221,9 @@ mod tests {
         fn damaged(length in 0usize..200, at in 0usize..200, value: char) {
             let text = print(&some(), "b");
             let cut: String = text.chars().take(length).collect();
-            if cut.len() < text.len() - 1 && !cut.is_empty() {
+            // Cut off in its second line it looks like another boot's.
+            let looks_older = cut.starts_with(HEAD) && cut.lines().count() == 2;
+            if cut.len() < text.len() - 1 && !cut.is_empty() && !looks_older {
                 prop_assert_eq!(parse(&cut, "b"), None);
             }
             let damaged: String = text.chars().enumerate().map(|(n, c)| if n == at { value } else { c }).collect();

@@ -268,6 +268,10 @@ pub(crate) fn containers_that_are_apart() {
     let (host, network) = create(&forwarding().between_containers(false));
     let (first, second) = (publishing(&network, 2, &["8080:80"]), container(&network, 3));
     let listener = listen(&first.0, v4(2), 22);
+    // The host would tell them that they are neighbours, and they would go back to the direct way.
+    for (netns, conf) in [(&first.0, "all"), (&first.0, "eth0"), (&second.0, "all"), (&second.0, "eth0")] {
+        within(netns, || std::fs::write(format!("/proc/sys/net/ipv4/conf/{conf}/accept_redirects"), "0")).unwrap();
+    }
     let reach = || within(&second.0, || try_connect((v4(2), 22)));
     reach().unwrap_err();
     within(&second.0, || run_ip("route add 10.88.0.2/32 via 10.88.0.1"));
@@ -280,7 +284,7 @@ pub(crate) fn containers_that_are_apart() {
     within(&second.0, || say(|| connect((v4(1), 8080).into()), &published)).unwrap();
     // With the rule off the way by the host is open.
     nft("flush chain inet cofferdam forward");
-    reach().unwrap();
+    within(&second.0, || connect((v4(2), 22).into())).unwrap();
     within(&second.0, || run_ip("route del 10.88.0.2/32 via 10.88.0.1"));
     within(&first.0, || run_ip("route del 10.88.0.3/32 via 10.88.0.1"));
     reach().unwrap_err();

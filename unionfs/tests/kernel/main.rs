@@ -3,14 +3,17 @@
 //! Most run twice: as root with `trusted.*` attributes, and as root of a user namespace with `user.*` attributes.
 
 mod crash;
+mod diff;
 mod errors;
 mod faults;
 mod many;
 mod merged;
+mod model;
 mod mounts;
 mod root;
 mod store;
 mod support;
+mod tree;
 mod writable;
 
 use cofferdam_testkit::{Need, Test, run};
@@ -88,6 +91,11 @@ in_both_forms! {
     root::only_files_are_opened,
     root::what_is_made_is_made_inside,
     root::a_race_is_not_lost,
+    model::random_stacks_show_what_the_model_says,
+    diff::every_sort_of_change,
+    diff::random_changes_can_be_applied,
+    diff::random_changes_with_an_index_can_be_applied,
+    diff::what_changed_can_be_read_whole,
 }
 
 /// Tests without an overlay of several layers, for which older kernels are good enough.
@@ -145,6 +153,12 @@ fn main() -> ExitCode {
         Test::new("an_old_kernel_is_told_as_such", errors::an_old_kernel_is_told_as_such)
             .needs(&[Need::Root, Need::Overlay])
             .needs(an_older_kernel()),
+    );
+    let redirects = "random_changes_with_redirects_can_be_applied";
+    tests.push(
+        Test::new(redirects, diff::random_changes_with_redirects_can_be_applied)
+            .needs(&[Need::Root, Need::Overlay])
+            .needs(more_needs(redirects)),
     );
     run(&tests)
 }

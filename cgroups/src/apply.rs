@@ -1,18 +1,47 @@
-//! Setting limits, and reading back those in force.
+//! Setting limits.
+
+use std::path::PathBuf;
 
 use rustix::io::Errno;
 
 use crate::cgroup::{Cgroup, file_missing};
 use crate::controllers::Subsystems;
 use crate::dir::{Dir, buffer};
-#[cfg(doc)]
-use crate::error::ErrorKind;
-use crate::error::{Error, Result};
-use crate::layout::Version;
-use crate::limits::{Limits, MemoryLimits};
-use crate::memory;
-use crate::policy::{self, Bandwidth, Write};
-use crate::text;
+use crate::error::{Error, ErrorKind, Result};
+use crate::limits::{CpuLimits, CpusetLimits, IoLimits, Limits, MemoryLimits};
+use crate::member::Member;
+use crate::policy::{self, Plan, Write};
+
+/// What to do about limits that this machine, or this cgroup, does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Enforcement {
+    /// All of the limits are set, or it is an error.
+    Strict,
+    /// What is not there is skipped, and told in [`Applied::skipped`]: a controller that is missing, a limit that only
+    /// the other version has, a file that this kernel does not have. What the kernel refuses is an error.
+    BestEffort,
+}
+
+/// What [`Cgroup::apply`] did.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Applied {
+    /// What was written where, in this order.
+    pub written: Vec<Written>,
+    /// What was not, and why: [`Error::path`] names the file or the setting. Under [`Enforcement::Strict`] only what
+    /// is met without being written, such as no swap where swap is not counted.
+    pub skipped: Vec<Error>,
+}
+
+/// A text in a file of the kernel's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Written {
+    /// The file, for people to read.
+    pub path: PathBuf,
+    /// What was written.
+    pub text: String,
+}
 
 impl Cgroup {
     /// Sets limits. All values are checked before anything is written. Settings that are `None` are not touched: in
@@ -21,146 +50,200 @@ impl Cgroup {
     /// A limit of memory below what is in use makes the kernel reclaim, which takes its time; what then happens is told
     /// in [limits of memory](crate#limits-of-memory).
     ///
-    /// Kernel documentation: `admin-guide/cgroup-v2.rst`, `scheduler/sched-bwc.rst`, `admin-guide/cgroup-v1/pids.rst`,
-    /// `admin-guide/cgroup-v1/memory.rst`.
+    /// Kernel documentation: `admin-guide/cgroup-v2.rst`, `scheduler/sched-bwc.rst`, and for v1 the files in
+    /// `admin-guide/cgroup-v1`.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`], [`ErrorKind::Unsupported`] or [`ErrorKind::ControllerUnavailable`], with nothing
-    /// written;
-    /// otherwise the kernel's refusal, with the settings before it in force. On v1 a quota beyond that of a cgroup
-    /// above is refused with `EINVAL`; on v2 it is accepted and has no effect. On v1 a limit of memory below what is in
-    /// use is [`ErrorKind::Busy`].
-    pub fn apply(&self, limits: &Limits) -> Result<()> {
-        for one in policy::subsystems(limits) {
-            self.governing(one)?;
+    /// [`ErrorKind::InvalidInput`], and if [strict](Enforcement::Strict) [`ErrorKind::Unsupported`] or
+    /// [`ErrorKind::ControllerUnavailable`], with nothing written, except that a file which this kernel does not have
+    /// is found out when it is written to;
+    /// otherwise the kernel's refusal, with the settings before it in force. What the kernel checks against each other
+    /// (quota, period and burst; memory and v1's sum) is set as a whole or not at all. On v1 a quota beyond that of a
+    /// cgroup above is refused with `EINVAL`; on v2 it is accepted and has no effect. On v1 a limit of memory below
+    /// what is in use is [`ErrorKind::Busy`].
+    pub fn apply(&self, limits: &Limits, enforcement: Enforcement) -> Result<Applied> {
+        let plan = self.plan(limits)?;
+        let mut applied = Applied::default();
+        for error in plan.cannot {
+            skip(error, enforcement, &mut applied)?;
         }
-        let version = match self.governing(Subsystems::CPU) {
-            Ok(member) => member.version(),
-            Err(_) => Version::V2,
+        for step in &plan.steps {
+            self.step(step, enforcement, &mut applied)?;
+        }
+        Ok(applied)
+    }
+
+    fn plan(&self, limits: &Limits) -> Result<Plan> {
+        let mut plan = Plan::default();
+        self.plan_cpuset(limits, &mut plan);
+        self.plan_memory(limits, &mut plan)?;
+        self.plan_cpu(limits, &mut plan)?;
+        if let (Some(pids), Some(_)) = (limits.pids, self.has(limits.pids.is_some(), Subsystems::PIDS, &mut plan)) {
+            policy::pids(pids, &mut plan)?;
+        }
+        if let Some(member) = self.has(limits.io != IoLimits::default(), Subsystems::IO, &mut plan) {
+            policy::io::plan(&limits.io, member.version(), &mut plan)?;
+        }
+        if let Some(member) = self.has(!limits.hugetlb.is_empty(), Subsystems::HUGETLB, &mut plan) {
+            policy::shared::hugetlb(&limits.hugetlb, member.version(), &mut plan);
+        }
+        self.plan_rest(limits, &mut plan)?;
+        Ok(plan)
+    }
+
+    fn plan_cpuset(&self, limits: &Limits, plan: &mut Plan) {
+        let wanted = limits.cpuset != CpusetLimits::default();
+        if let Some(member) = self.has(wanted, Subsystems::CPUSET, plan) {
+            policy::cpuset::plan(&limits.cpuset, member.version(), plan);
+        }
+    }
+
+    fn plan_memory(&self, limits: &Limits, plan: &mut Plan) -> Result<()> {
+        let wanted = limits.memory != MemoryLimits::default();
+        let Some(member) = self.has(wanted, Subsystems::MEMORY, plan) else { return Ok(()) };
+        let in_force = if policy::memory::needs_in_force(&limits.memory, member.version()) {
+            self.memory_and_swap()?
+        } else {
+            MemoryLimits::default()
         };
-        let in_force = if policy::needs_bandwidth(limits, version) { self.bandwidth()? } else { None };
-        let mut list = self.memory_writes(&limits.memory)?;
-        list.extend(policy::writes(limits, version, in_force)?);
-        let mut rest = list.as_slice();
-        while let [first, after @ ..] = rest {
-            rest = after;
-            match self.write(first) {
-                Err(error) if first.or_after_next && error.errno() == Some(Errno::INVAL) => {
-                    if let [second, after @ ..] = rest {
-                        self.write(second)?;
-                        rest = after;
-                    }
-                    self.write(first)?;
-                }
-                result => result?,
+        policy::memory::plan(&limits.memory, member.version(), &in_force, member.tree.page, plan)
+    }
+
+    fn plan_cpu(&self, limits: &Limits, plan: &mut Plan) -> Result<()> {
+        let wanted = limits.cpu != CpuLimits::default();
+        let Some(member) = self.has(wanted, Subsystems::CPU, plan) else { return Ok(()) };
+        let needs = policy::cpu::needs_bandwidth(&limits.cpu, member.version());
+        let in_force = if needs { self.bandwidth()? } else { None };
+        policy::cpu::plan(&limits.cpu, member.version(), in_force, plan)
+    }
+
+    fn plan_rest(&self, limits: &Limits, plan: &mut Plan) -> Result<()> {
+        // Each write finds its own controller.
+        let mut wanted = Plan::default();
+        policy::shared::rdma(&limits.rdma, &mut wanted)?;
+        policy::shared::misc(&limits.misc, &mut wanted)?;
+        policy::shared::network(&limits.network, &mut wanted)?;
+        policy::shared::files(&limits.files, &mut wanted)?;
+        for step in wanted.steps {
+            let subsystem = step.iter().map(|write| write.subsystem).collect();
+            if self.has(true, subsystem, plan).is_some() {
+                plan.steps.push(step);
             }
         }
         Ok(())
     }
 
-    fn memory_writes(&self, limits: &MemoryLimits) -> Result<Vec<Write>> {
-        let Ok(member) = self.governing(Subsystems::MEMORY) else {
-            // Nothing of memory is wanted, or it would have been refused.
-            return Ok(Vec::new());
-        };
-        let in_force = if memory::needs_in_force(limits, member.version()) {
-            self.memory_limits()?
-        } else {
-            MemoryLimits::default()
-        };
-        memory::writes(limits, member.version(), &in_force, member.tree.page)
-    }
-
-    fn write(&self, write: &Write) -> Result<()> {
-        let dir = &self.governing(write.subsystem)?.dir;
-        match dir.write(write.file, &write.text) {
-            Err(error) if write.missing_is_fine && error.is_gone() && dir.is_alive() => Ok(()),
-            Err(error) => Err(explain(dir, write.file, error)),
-            Ok(()) => Ok(()),
+    /// Where a controller is governed, if it is needed. That it is missing is noted.
+    fn has(&self, wanted: bool, subsystem: Subsystems, plan: &mut Plan) -> Option<&Member> {
+        if !wanted {
+            return None;
         }
-    }
-
-    /// The limits that this cgroup has, as the kernel tells them. What it cannot have (a quota at the root of v2, a limit
-    /// of swap where that is not counted), and what belongs to a controller that was not asked for, is `None`. Limits of the cgroups above hold as well, and
-    /// are not considered here. A quota comes back as a time.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Gone`].
-    pub fn limits(&self) -> Result<Limits> {
-        let mut limits = Limits::new();
-        let mut buffer = buffer();
-        if let Ok(cpu) = self.governing(Subsystems::CPU) {
-            if let Some(bandwidth) = self.bandwidth()? {
-                let (quota, period) = policy::limits_of(bandwidth);
-                (limits.cpu.quota, limits.cpu.period) = (Some(quota), Some(period));
-            }
-            let file = match cpu.version() {
-                Version::V1 => policy::V1_SHARES,
-                Version::V2 => policy::V2_WEIGHT,
-            };
-            if let Some(text) = cpu.dir.read_if_there(file, &mut buffer)? {
-                let number = text::number(text).ok_or_else(|| cpu.dir.malformed(file))?;
-                limits.cpu.weight = policy::weight(number, cpu.version());
+        match self.governing(subsystem) {
+            Ok(member) => Some(member),
+            Err(error) => {
+                plan.cannot.push(error);
+                None
             }
         }
-        if let Ok(pids) = self.governing(Subsystems::PIDS)
-            && let Some(text) = pids.dir.read_if_there(policy::PIDS_MAX, &mut buffer)?
-        {
-            let max = policy::parse_max(text);
-            limits.pids = Some(max.ok_or_else(|| pids.dir.malformed(policy::PIDS_MAX))?);
-        }
-        if self.governing(Subsystems::MEMORY).is_ok() {
-            limits.memory = self.memory_limits()?;
-        }
-        Ok(limits)
     }
 
-    /// Quota and period in force; `None` where this cgroup cannot have them.
-    fn bandwidth(&self) -> Result<Option<Bandwidth>> {
-        let cpu = self.governing(Subsystems::CPU)?;
-        let (mut first, mut second) = (buffer(), buffer());
-        let (file, parsed) = match cpu.version() {
-            Version::V2 => match cpu.dir.read_if_there(policy::V2_MAX, &mut first)? {
-                Some(text) => (policy::V2_MAX, policy::parse_v2_bandwidth(text)),
-                None => return Ok(None),
-            },
-            Version::V1 => match cpu.dir.read_if_there(policy::V1_QUOTA, &mut first)? {
-                Some(quota) => {
-                    let period = cpu.dir.read(policy::V1_PERIOD, &mut second)?;
-                    (policy::V1_QUOTA, policy::parse_v1_bandwidth(quota, period))
+    /// Writes what stands together: in the order given or, where the kernel refuses, in any in which it accepts. If
+    /// there is none, what was written before is undone.
+    fn step(&self, step: &[Write], enforcement: Enforcement, applied: &mut Applied) -> Result<()> {
+        let mut undo: Vec<(&Write, String)> = Vec::new();
+        let mut waiting: Vec<&Write> = step.iter().collect();
+        while !waiting.is_empty() {
+            let (before, mut refused) = (waiting.len(), None);
+            let mut again = Vec::new();
+            for write in waiting {
+                let old = if step.len() > 1 { self.old(write)? } else { None };
+                match self.write(write) {
+                    Ok(written) => {
+                        undo.extend(old.map(|old| (write, old)));
+                        applied.written.push(written);
+                    }
+                    Err(error) if write.missing_is_fine && error.kind() == ErrorKind::ControllerUnavailable => {
+                        applied.skipped.push(error);
+                    }
+                    Err(error) if error.errno() == Some(Errno::INVAL) && step.len() > 1 => {
+                        refused.get_or_insert(error);
+                        again.push(write);
+                    }
+                    Err(error) => {
+                        skip(error, enforcement, applied).inspect_err(|_| self.undo(&undo))?;
+                    }
                 }
-                None => return Ok(None),
-            },
-        };
-        parsed.map(Some).ok_or_else(|| cpu.dir.malformed(file))
+            }
+            match refused {
+                Some(error) if again.len() == before => {
+                    self.undo(&undo);
+                    return Err(error);
+                }
+                _ => waiting = again,
+            }
+        }
+        Ok(())
     }
-    /// Memory and swap in force; `None` for what this cgroup cannot have.
-    fn memory_limits(&self) -> Result<MemoryLimits> {
-        let member = self.governing(Subsystems::MEMORY)?;
-        let files = memory::files(member.version());
-        let (mut first, mut second) = (buffer(), buffer());
-        let Some(max) = member.dir.read_if_there(files.max, &mut first)? else {
-            return Ok(MemoryLimits::default());
-        };
-        let swap = member.dir.read_if_there(files.swap, &mut second)?;
-        memory::parse(member.version(), max, swap, member.tree.page).ok_or_else(|| member.dir.malformed(files.max))
+
+    /// The first error tells more than one of these would.
+    fn undo(&self, undo: &[(&Write, String)]) {
+        for (write, old) in undo.iter().rev() {
+            if let Ok(member) = self.governing(write.subsystem) {
+                let _ = member.dir.write(&write.file, old);
+            }
+        }
+    }
+
+    fn old(&self, write: &Write) -> Result<Option<String>> {
+        if write.old.is_some() {
+            return Ok(write.old.clone());
+        }
+        let mut buffer = buffer();
+        let text = self.governing(write.subsystem)?.dir.read_if_there(&write.file, &mut buffer)?;
+        Ok(text.map(|text| String::from_utf8_lossy(text.trim_ascii()).into_owned()))
+    }
+
+    fn write(&self, write: &Write) -> Result<Written> {
+        let dir = &self.governing(write.subsystem)?.dir;
+        match dir.write(&write.file, &write.text).map_err(|error| file_missing(dir, error)) {
+            Ok(()) => Ok(Written { path: dir.path().join(&*write.file), text: write.text.clone() }),
+            Err(error) if error.kind() == ErrorKind::ControllerUnavailable => match &write.instead {
+                Some(instead) => self.write(instead),
+                None => Err(explain(dir, &write.file, error)),
+            },
+            Err(error) => Err(explain(dir, &write.file, error)),
+        }
+    }
+}
+
+/// What is not there, and the caller does not insist upon.
+fn skip(error: Error, enforcement: Enforcement, applied: &mut Applied) -> Result<()> {
+    let missing = matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::ControllerUnavailable);
+    if missing && enforcement == Enforcement::BestEffort {
+        applied.skipped.push(error);
+        Ok(())
+    } else {
+        Err(error)
     }
 }
 
 /// What the kernel's refusal means for the one who wanted a limit.
-fn explain(dir: &Dir, file: &'static str, error: Error) -> Error {
-    let error = file_missing(dir, error);
+fn explain(dir: &Dir, file: &str, error: Error) -> Error {
     match error.errno() {
         Some(Errno::BUSY) => {
             let mut buffer = buffer();
-            let usage = memory::usage_file(file).and_then(|usage| dir.read(usage, &mut buffer).ok());
-            match usage.and_then(memory::usage_note) {
+            let usage = policy::memory::usage_file(file).and_then(|usage| dir.read(usage, &mut buffer).ok());
+            match usage.and_then(policy::memory::usage_note) {
                 Some(note) => error.with_note(note),
                 None => error,
             }
         }
-        Some(Errno::NOENT) if matches!(file, memory::V1_SUM | memory::V2_SWAP) && !error.is_gone() => {
+        Some(Errno::NOENT) if matches!(file, policy::memory::V1_SUM | policy::memory::V2_SWAP) && !error.is_gone() => {
             error.with_note("the kernel does not count swap here")
+        }
+        Some(Errno::NOENT) if !error.is_gone() => error.with_note("this kernel, or this cgroup, has no such file"),
+        Some(Errno::NODEV) if policy::io::is_by_device(file) => {
+            error.with_kind(ErrorKind::InvalidInput).with_note("there is no such device")
         }
         _ => error,
     }

@@ -2,20 +2,20 @@
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::io::Errno;
 
 use crate::controllers::{Controllers, Subsystems};
-use crate::dir::{self, Dir};
+use crate::dir::{self, Dir, buffer};
 use crate::error::{Error, ErrorKind, Op, Result};
 use crate::layout::Version;
-use crate::member::{Member, Tree};
+use crate::member::{Member, Place, SUBTREE_CONTROL};
 use crate::text;
 
 const PROCS: &str = "cgroup.procs";
+const HAS_CHILDREN: &str = "controllers are enabled for its children, so that it can have no processes itself";
 /// EINVAL may mean that the process is still being made.
 const ATTACH_TRIES: u32 = 5;
 
@@ -40,23 +40,11 @@ impl Cgroup {
         Cgroup { members, own }
     }
 
-    /// That this is still the cgroup that is found under its name: nothing is made or opened below somebody else's.
-    fn check_is_there(&self) -> Result<()> {
-        for member in &self.members {
-            let (Some(name), Some(parent)) = (member.relative.file_name(), member.relative.parent()) else { continue };
-            let parent = member.tree.root.dir(parent)?;
-            if !member.dir.is_named(&parent, name)? {
-                return Err(Error::new(ErrorKind::Gone, Op::Check, member.dir.path()));
-            }
-        }
-        Ok(())
-    }
-
     /// Makes it in all of the trees, or in none.
-    pub(crate) fn make(places: impl Iterator<Item = (Arc<Tree>, PathBuf, Subsystems)>, name: &OsStr) -> Result<Self> {
+    pub(crate) fn make<'a>(places: impl Iterator<Item = Place<'a>>, name: &OsStr) -> Result<Self> {
         let mut made = Cgroup::new(Vec::new(), false);
-        for (tree, parent, subsystems) in places {
-            match Member::make(&tree, &parent, name, subsystems) {
+        for place in places {
+            match Member::make(place, name) {
                 Ok(member) => made.members.push(member),
                 Err(error) => {
                     // Only what was made here, and it is empty. The first error tells more than a second one.
@@ -85,12 +73,7 @@ impl Cgroup {
     pub fn child(&self, name: impl AsRef<OsStr>) -> Result<Self> {
         let name = name.as_ref();
         dir::check_name(name)?;
-        self.check_is_there()?;
-        let places = self.members.iter().map(|member| {
-            let tree = Arc::clone(&member.tree);
-            (tree, member.relative.clone(), member.subsystems)
-        });
-        Self::make(places, name)
+        Self::make(self.members.iter().map(Place::below), name)
     }
 
     /// Opens a cgroup below this one.
@@ -101,9 +84,7 @@ impl Cgroup {
     pub fn open_child(&self, name: impl AsRef<OsStr>) -> Result<Self> {
         let name = name.as_ref();
         dir::check_name(name)?;
-        self.check_is_there()?;
-        let members =
-            self.members.iter().map(|member| Member::open(&member.tree, member.relative.join(name), member.subsystems));
+        let members = self.members.iter().map(|member| member.open_below(Path::new(name)));
         Ok(Cgroup::found(members.collect::<Result<_>>()?))
     }
 
@@ -112,7 +93,8 @@ impl Cgroup {
         self.members.iter().map(|member| member.dir.path())
     }
 
-    /// The controllers that it was made or opened with.
+    /// The controllers that it has: those that it was made or opened with, and what comes along with them, which is
+    /// [`Controllers::FREEZER`] wherever there is one.
     #[must_use]
     pub fn controllers(&self) -> Controllers {
         let all: Subsystems = self.members.iter().map(|m| m.subsystems).collect();
@@ -141,26 +123,15 @@ impl Cgroup {
     ///
     /// # Errors
     /// [`ErrorKind::NoProcess`]; [`ErrorKind::Gone`]; [`ErrorKind::PermissionDenied`]: the caller must be allowed to
-    /// write `cgroup.procs` here, and on v2 also in the nearest common ancestor of both cgroups. After an error the
-    /// process may be in some of the trees.
+    /// write `cgroup.procs` here, and on v2 also in the nearest common ancestor of both cgroups, which must be visible
+    /// (`nsdelegate`); [`ErrorKind::Occupied`]: controllers are enabled for the children of this cgroup, so that it can
+    /// have no processes itself (v2); [`ErrorKind::Unsupported`]: it is threaded. After an error the process may be in
+    /// some of the trees.
     pub fn attach(&self, pid: u32) -> Result<()> {
-        // 0 would be the caller itself.
-        if pid == 0 || i32::try_from(pid).is_err() {
-            let note = "a process number is positive";
-            return Err(Error::invalid(pid.to_string(), "process", note));
-        }
-        let pid = pid.to_string();
+        let pid = text::positive(pid, "process")?;
         for member in &self.members {
-            let mut tries = 1;
-            loop {
-                match member.dir.write(PROCS, &pid) {
-                    Err(error) if error.errno() == Some(Errno::INVAL) && tries < ATTACH_TRIES => {
-                        tries += 1;
-                        std::thread::sleep(Duration::from_millis(1));
-                    }
-                    result => break result?,
-                }
-            }
+            must_take_processes(member)?;
+            enter(&member.dir, PROCS, &pid)?;
         }
         Ok(())
     }
@@ -187,6 +158,48 @@ impl Cgroup {
                 .with_value(name)
                 .with_note("the cgroup was made or opened without it")
         })
+    }
+}
+
+/// A process in a cgroup that has controllers for its children is refused, or makes it a "domain threaded" one (cpu and
+/// pids can be threaded), and then nothing can enter its children.
+fn must_take_processes(member: &Member) -> Result<()> {
+    let is_ruled = member.version() == Version::V2 && !(member.tree.subsystems - Subsystems::IMPLICIT).is_empty();
+    let mut buffer = buffer();
+    if is_ruled
+        && !member.dir.read(SUBTREE_CONTROL, &mut buffer)?.trim_ascii().is_empty()
+        && member.dir.read_if_there("cgroup.type", &mut buffer)? == Some(b"domain\n")
+    {
+        let error = Error::new(ErrorKind::Occupied, Op::Check, member.dir.path());
+        return Err(error.with_note(HAS_CHILDREN));
+    }
+    Ok(())
+}
+
+/// Writes a number into a list of processes or threads.
+pub(crate) fn enter(dir: &Dir, list: &str, pid: &str) -> Result<()> {
+    let mut tries = 1;
+    loop {
+        match dir.write(list, pid) {
+            Err(error) if error.errno() == Some(Errno::INVAL) && tries < ATTACH_TRIES => {
+                tries += 1;
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            result => return result.map_err(|error| not_entered(dir, error)),
+        }
+    }
+}
+
+/// What the kernel's answer means for the one who wanted to get in.
+fn not_entered(dir: &Dir, error: Error) -> Error {
+    match error.errno() {
+        Some(Errno::NOENT) if dir.is_alive() => error
+            .with_kind(ErrorKind::PermissionDenied)
+            .with_note("where the process comes from, or goes to, is outside of this cgroup namespace (nsdelegate)"),
+        Some(Errno::BUSY) => error.with_kind(ErrorKind::Occupied).with_note(HAS_CHILDREN),
+        Some(Errno::OPNOTSUPP) => error.with_note("it is threaded, or below a threaded one"),
+        Some(Errno::NOSPC) => error.with_note("its cpuset has no CPUs, or no memory nodes"),
+        _ => error,
     }
 }
 

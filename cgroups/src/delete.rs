@@ -8,8 +8,9 @@ use rustix::io::Errno;
 use crate::cgroup::Cgroup;
 use crate::dir::Dir;
 use crate::error::{Error, ErrorKind, Op, Result, gone_is_fine};
-use crate::kill::{Deadline, wait_until_empty};
+
 use crate::member::Member;
+use crate::wait::{Deadline, wait_until_empty};
 
 /// For how long we wait for processes that are just leaving.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -25,7 +26,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// [`ErrorKind::Busy`], there are processes in it or below it; [`ErrorKind::PermissionDenied`];
-    /// [`ErrorKind::InvalidInput`] for [`Hierarchy::own`](crate::Hierarchy::own). All trees are tried; the first error
+    /// [`ErrorKind::Gone`], somebody has renamed it (v1); [`ErrorKind::InvalidInput`] for [`Hierarchy::own`](crate::Hierarchy::own). All trees are tried; the first error
     /// is returned.
     pub fn delete(&self) -> Result<()> {
         if self.is_own() {
@@ -51,6 +52,10 @@ fn delete(member: &Member, deadline: Deadline) -> Result<()> {
         parent => parent?,
     };
     if !member.dir.is_named(&parent, name)? {
+        if member.dir.is_alive() {
+            return Err(Error::new(ErrorKind::Gone, Op::Remove, member.dir.path())
+                .with_note("it exists, but no longer under this name"));
+        }
         return Ok(());
     }
     // Most often there is nothing in it.

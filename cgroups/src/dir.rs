@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, retry_on_intr};
 
 use crate::error::{Error, ErrorKind, Op, Result};
@@ -150,6 +150,11 @@ impl Dir {
         self.open(Path::new(file), OFlags::WRONLY)
     }
 
+    /// A file, open for both.
+    pub(crate) fn open_both(&self, file: &str) -> Result<OwnedFd> {
+        self.open(Path::new(file), OFlags::RDWR)
+    }
+
     /// A file, open for reading, to be waited for.
     pub(crate) fn readable(&self, file: &str) -> Result<OwnedFd> {
         self.open(Path::new(file), OFlags::RDONLY)
@@ -178,15 +183,33 @@ impl Dir {
         }
     }
 
+    /// Gives a file, or this directory, to a user.
+    pub(crate) fn give(&self, file: Option<&str>, uid: u32, gid: u32) -> Result<()> {
+        let owner = (Some(rustix::fs::Uid::from_raw(uid)), Some(rustix::fs::Gid::from_raw(gid)));
+        let path = file.map_or_else(|| self.path.clone(), |file| self.path.join(file));
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
+        rustix::fs::chownat(&self.fd, file.unwrap_or(""), owner.0, owner.1, flags)
+            .map_err(|errno| Error::os(errno, Op::Give, path))
+    }
+
     /// The names of the directories in this one, which are its children.
     pub(crate) fn children(&self) -> Result<Vec<OsString>> {
+        self.names(FileType::Directory)
+    }
+
+    /// The names of the files in this directory.
+    pub(crate) fn files(&self) -> Result<Vec<OsString>> {
+        self.names(FileType::RegularFile)
+    }
+
+    fn names(&self, wanted: FileType) -> Result<Vec<OsString>> {
         let fd = self.open(Path::new("."), OFlags::RDONLY | OFlags::DIRECTORY)?;
         let list = |errno| Error::os(errno, Op::List, &self.path);
         let mut names = Vec::new();
         for entry in rustix::fs::Dir::new(fd).map_err(list)? {
             let entry = entry.map_err(list)?;
             let name = OsStr::from_bytes(entry.file_name().to_bytes());
-            if entry.file_type() == FileType::Directory && name != "." && name != ".." {
+            if entry.file_type() == wanted && name != "." && name != ".." {
                 names.push(name.to_owned());
             }
         }
@@ -206,6 +229,20 @@ impl Dir {
     fn identity_of(&self, name: &OsStr) -> std::result::Result<(u64, u64), Errno> {
         let stat = rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?;
         Ok((stat.st_dev, stat.st_ino))
+    }
+
+    /// Whether the caller may make something in this directory.
+    pub(crate) fn is_writable(&self) -> bool {
+        rustix::fs::accessat(&self.fd, ".", Access::WRITE_OK, AtFlags::EACCESS).is_ok()
+    }
+
+    /// Whether there is a file of that name.
+    pub(crate) fn has(&self, file: &str) -> Result<bool> {
+        match self.open(Path::new(file), OFlags::PATH) {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_gone() => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether the cgroup still exists: a removed one has no files.

@@ -101,8 +101,12 @@ pub(crate) enum Op {
     Enable,
     Find,
     Check,
+    Freeze,
+    Give,
     Kill,
+    Reclaim,
     Wait,
+    Watch,
     Duplicate,
 }
 
@@ -118,8 +122,12 @@ impl Op {
             Op::Enable => "enable controller",
             Op::Find => "find controller",
             Op::Check => "check",
+            Op::Freeze => "freeze or thaw",
+            Op::Give => "give to a user",
             Op::Kill => "kill",
-            Op::Wait => "wait for processes to leave",
+            Op::Reclaim => "reclaim memory",
+            Op::Wait => "wait for event",
+            Op::Watch => "watch",
             Op::Duplicate => "duplicate descriptor of",
         }
     }

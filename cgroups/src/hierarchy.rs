@@ -9,7 +9,7 @@ use crate::controllers::{Controllers, Subsystems};
 use crate::dir::{self, Dir, buffer};
 use crate::error::{Error, ErrorKind, Op, Result};
 use crate::layout::{self, Layout, Mounted, Version};
-use crate::member::{Member, Tree};
+use crate::member::{Member, Place, Tree};
 use crate::text;
 
 const MOUNTINFO: &str = "/proc/thread-self/mountinfo";
@@ -50,7 +50,24 @@ impl Hierarchy {
                 Err(error) => hierarchy.unusable.push((found.version, found.subsystems, error)),
             }
         }
+        hierarchy.share_out();
         Ok(hierarchy)
+    }
+
+    /// In a hybrid layout what every cgroup of v2 has is v1's where that has it too, except for freezing: the unified
+    /// tree is joined in any case, and does it better.
+    fn share_out(&mut self) {
+        let of = |version| move |tree: &&mut Tree| tree.version == version;
+        let v1: Subsystems =
+            self.trees.iter().filter(|tree| tree.version == Version::V1).map(|tree| tree.subsystems).collect();
+        let mut has_unified = false;
+        for unified in self.trees.iter_mut().filter_map(Arc::get_mut).filter(of(Version::V2)) {
+            unified.subsystems |= Subsystems::FREEZER | (Subsystems::IMPLICIT - v1);
+            has_unified = true;
+        }
+        for tree in self.trees.iter_mut().filter_map(Arc::get_mut).filter(of(Version::V1)).filter(|_| has_unified) {
+            tree.subsystems -= Subsystems::FREEZER;
+        }
     }
 
     /// v1, v2 or hybrid.
@@ -89,7 +106,7 @@ impl Hierarchy {
         Cgroup::make(
             chosen.into_iter().map(|(tree, subsystems)| {
                 let parent = self.place(&tree, subsystems);
-                (tree, parent, subsystems)
+                Place { tree, parent, dir: None, subsystems }
             }),
             name,
         )
@@ -123,10 +140,32 @@ impl Hierarchy {
         Ok(Cgroup::new(members.collect::<Result<_>>()?, true))
     }
 
+    pub(crate) fn trees(&self) -> &[Arc<Tree>] {
+        &self.trees
+    }
+
+    /// Everywhere in a tree where [`create`](Self::create) may have put something.
+    pub(crate) fn places(&self, tree: &Tree) -> Vec<PathBuf> {
+        let mut places = vec![self.place(tree, Subsystems::empty()), self.place(tree, tree.subsystems)];
+        places.dedup();
+        places
+    }
+
+    /// The topmost cgroup that can be seen, in the trees of these controllers: of the machine, or of the container. Something
+    /// to look at; see [`Cgroup::walk`].
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn root(&self, controllers: Controllers) -> Result<Cgroup> {
+        let chosen = self.choose(controllers)?.into_iter();
+        let members = chosen.map(|(tree, subsystems)| Member::open(&tree, PathBuf::new(), subsystems));
+        Ok(Cgroup::new(members.collect::<Result<_>>()?, true))
+    }
+
     /// Where a new cgroup goes.
-    fn place(&self, tree: &Tree, subsystems: Subsystems) -> PathBuf {
+    pub(crate) fn place(&self, tree: &Tree, subsystems: Subsystems) -> PathBuf {
         // A unified tree without controllers of ours (hybrid) has no rule against processes in the parent.
-        let needs_sibling = self.layout == Layout::V2 || !subsystems.is_empty();
+        let needs_sibling = self.layout == Layout::V2 || !(subsystems - Subsystems::IMPLICIT).is_empty();
         match tree.version {
             Version::V2 if needs_sibling => tree.own.parent().unwrap_or(Path::new("")).to_owned(),
             _ => tree.own.clone(),
@@ -142,7 +181,8 @@ impl Hierarchy {
         }
         let mut wanted = required;
         wanted.set(Subsystems::CPUACCT, required.contains(Subsystems::CPU));
-        wanted.set(Subsystems::FREEZER, self.layout == Layout::V1);
+        // To kill: the unified tree can do that alone.
+        wanted |= Subsystems::FREEZER;
         let mut chosen = Vec::with_capacity(self.trees.len());
         for tree in &self.trees {
             let here = tree.subsystems & wanted;
@@ -151,13 +191,10 @@ impl Hierarchy {
             }
         }
         chosen.sort_by_key(|(tree, _)| tree.version == Version::V2);
-        // Without the unified tree a hybrid could not kill what it holds.
-        let unified = self.unusable.iter().find(|(version, ..)| *version == Version::V2);
-        if let Some((_, _, error)) = unified {
-            return Err(error.clone());
-        }
         if chosen.is_empty() {
-            return Err(Error::new(ErrorKind::NoCgroups, Op::Find, MOUNTINFO));
+            let unified = self.unusable.iter().find(|(version, ..)| *version == Version::V2);
+            let none = || Error::new(ErrorKind::NoCgroups, Op::Find, MOUNTINFO);
+            return Err(unified.map_or_else(none, |(_, _, error)| error.clone()));
         }
         Ok(chosen)
     }
@@ -179,12 +216,12 @@ fn open_tree(found: &Mounted) -> Result<Tree> {
     for view in &found.views {
         let opened = Dir::mount(&view.point, found.version, found.device).and_then(|(root, page)| {
             let (version, subsystems) = (found.version, found.subsystems);
-            let mut tree = Tree { version, subsystems, root, page, own: view.own.clone() };
+            let mut tree =
+                Tree { version, subsystems, root, page, own: view.own.clone(), favordynmods: found.favordynmods };
             if found.version == Version::V2 {
                 let mut buffer = buffer();
                 let names = tree.root.read("cgroup.controllers", &mut buffer)?;
-                // Which controllers there are; cpuset is of no concern on v2.
-                tree.subsystems = Subsystems::named(text::words(names)) - Subsystems::CPUSET;
+                tree.subsystems = Subsystems::named(text::words(names));
             }
             Ok(tree)
         });

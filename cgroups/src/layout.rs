@@ -42,6 +42,8 @@ pub(crate) struct Mounted {
     pub(crate) version: Version,
     /// Major and minor number. Co-mounted controllers, and several mounts of one tree, have one.
     pub(crate) device: (u32, u32),
+    /// An option of the tree, however it is mounted.
+    pub(crate) favordynmods: bool,
     /// On v1 from the mount's options; on v2 the kernel must be asked.
     pub(crate) subsystems: Subsystems,
     /// One's own cgroup as the kernel names it, if it does.
@@ -71,7 +73,7 @@ pub(crate) fn find(mountinfo: &[u8], cgroup: &[u8]) -> Option<(Layout, Vec<Mount
             v1 = true;
             Subsystems::named(mount.super_options())
         };
-        if !mount.unified && (subsystems - Subsystems::CPUSET).is_empty() {
+        if !mount.unified && subsystems.is_empty() {
             continue;
         }
         let known = trees.iter().position(|tree| tree.device == mount.device);
@@ -102,6 +104,7 @@ fn new_tree(mount: &Mount<'_>, subsystems: Subsystems, cgroup: &[u8]) -> Mounted
     Mounted {
         version: if mount.unified { Version::V2 } else { Version::V1 },
         device: mount.device,
+        favordynmods: mount.super_options().any(|option| option == b"favordynmods"),
         subsystems,
         own: own(cgroup, mount.unified, subsystems),
         views: Vec::new(),

@@ -59,8 +59,8 @@ fn found(mounts: &str, cgroup: &str) -> (Layout, Vec<Mounted>) {
 fn hybrid_with_one_tree_per_controller() {
     let (layout, trees) = found(SPLIT_MOUNTS, SPLIT_CGROUP);
     assert_eq!(layout, Layout::Hybrid);
-    // cpu, cpuacct, memory, freezer, pids, unified: neither cpuset nor the named one.
-    assert_eq!(trees.len(), 6);
+    // cpu, cpuacct, cpuset, memory, freezer, pids, unified: not the named one.
+    assert_eq!(trees.len(), 7);
     let cpu = tree_with(&trees, Subsystems::CPU);
     assert_eq!(only_view(cpu), ("/sys/fs/cgroup/cpu", ""));
     assert_eq!(cpu.device, (0, 29));

@@ -1,7 +1,7 @@
 //! Linux control groups, v1, v2 and hybrid, in one typed model over directory descriptors.
 //!
 //! ```no_run
-//! use cofferdam_cgroups::{Controllers, CpuQuota, Hierarchy, Limits};
+//! use cofferdam_cgroups::{Controllers, CpuQuota, Enforcement, Hierarchy, Limits};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let hierarchy = Hierarchy::detect()?;
@@ -14,6 +14,7 @@
 //!         .pids(64)
 //!         .memory(512 << 20) // 512 MiB, and no swap besides
 //!         .swap(0),
+//!     Enforcement::Strict,
 //! )?;
 //!
 //! let mut make = std::process::Command::new("make").spawn()?;
@@ -39,8 +40,6 @@
 //! - It does not talk to systemd. Below a unit that is not delegated (`Delegate=yes`), systemd is the only
 //!   writer; make cgroups elsewhere.
 //! - It writes no log, reads no environment variable, and has no global state.
-//! - Of memory there are the limits and the usage so far: `memory.high`, `low`, `min`, swappiness and `memory.stat` are
-//!   not there yet, nor are io, cpuset and the other controllers.
 //!
 //! # Terms
 //!
@@ -98,6 +97,8 @@
 //! | `CLONE_INTO_CGROUP` for the directory of [`Cgroup::entry`] | 5.7 | [`Cgroup::attach`] |
 //! | `cgroup.kill` | 5.14 | freeze, signal through pidfds, thaw |
 //! | v1 without a freezer | | signal through pidfds until nothing is left |
+//! | `cpu.idle`, burst | 5.15, 5.14 | [`ErrorKind::ControllerUnavailable`], or skipped by [`Enforcement::BestEffort`] |
+//! | `memory.reclaim` | 5.19 | the same |
 //! | `pids.peak`, `memory.peak` (v2) | 6.1, 5.19 | `None` |
 //! | v1: memory below a cgroup counts in it | 5.11 | only if `memory.use_hierarchy` is 1 (systemd sets it) |
 //!
@@ -144,30 +145,51 @@
 mod apply;
 mod cgroup;
 mod controllers;
-mod counted;
+mod cpuset;
 mod delete;
 mod dir;
 mod error;
+mod events;
+mod freeze;
 mod guard;
 mod hierarchy;
 mod kill;
 mod layout;
 mod limits;
 mod member;
-mod memory;
 mod mountinfo;
+mod owner;
 mod policy;
+mod probe;
+mod psi;
+mod read_back;
+mod reclaim;
+mod sampler;
 mod stats;
 mod text;
+mod wait;
+mod walk;
 
+pub use apply::{Applied, Enforcement, Written};
 pub use cgroup::Cgroup;
 pub use controllers::Controllers;
 pub use error::{Error, ErrorKind};
+pub use events::{Event, Events};
 pub use guard::Guard;
 pub use hierarchy::Hierarchy;
 pub use layout::Layout;
-pub use limits::{CpuLimits, CpuPeriod, CpuQuota, CpuWeight, Limits, Max, MemoryLimits};
-pub use stats::{CpuStats, MemoryEvents, MemoryStats, PidsStats};
+pub use limits::{
+    CpuLimits, CpuPeriod, CpuQuota, CpuWeight, CpusetLimits, Device, IdList, IoDeviceLimits, IoLimits, IoWeight,
+    Limits, Max, MemoryLimits, NetworkLimits, PageSize, Partition, RdmaLimits,
+};
+pub use owner::{Collected, Owner};
+pub use probe::{Capabilities, Support};
+pub use psi::{PressureTrigger, Resource, Waiting};
+pub use sampler::Sampler;
+pub use stats::{
+    CpuStats, CpuTime, HugetlbStats, IoDeviceStats, IoStats, MemoryDetails, MemoryEvents, MemoryStats, MiscStats,
+    Other, PidsStats, Pressure, RdmaStats, Select, Stall, Stats,
+};
 
 #[cfg(test)]
 mod tests {

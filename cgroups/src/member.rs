@@ -8,12 +8,13 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use crate::controllers::Subsystems;
+use crate::cpuset;
 use crate::dir::{Dir, buffer};
 use crate::error::{Error, ErrorKind, Op, Result};
 use crate::layout::Version;
 use crate::text;
 
-const SUBTREE_CONTROL: &str = "cgroup.subtree_control";
+pub(crate) const SUBTREE_CONTROL: &str = "cgroup.subtree_control";
 /// Processes that are just leaving make the kernel say EBUSY for a moment: 1 + 2 + … + 32 ms.
 const BUSY_TRIES: u32 = 6;
 
@@ -27,6 +28,8 @@ pub(crate) struct Tree {
     pub(crate) page: u64,
     /// One's own cgroup, relative to the root.
     pub(crate) own: PathBuf,
+    /// Mounted so that processes can be moved fast.
+    pub(crate) favordynmods: bool,
 }
 
 /// A cgroup's directory in one tree.
@@ -40,18 +43,44 @@ pub(crate) struct Member {
     pub(crate) subsystems: Subsystems,
 }
 
+/// Where a cgroup is to be made in one tree.
+#[derive(Debug)]
+pub(crate) struct Place<'a> {
+    pub(crate) tree: Arc<Tree>,
+    /// The directory above, relative to the tree's root.
+    pub(crate) parent: PathBuf,
+    /// The same, where it is open: it is then this very one, whatever has that name now.
+    pub(crate) dir: Option<&'a Dir>,
+    pub(crate) subsystems: Subsystems,
+}
+
+impl<'a> Place<'a> {
+    pub(crate) fn below(member: &'a Member) -> Self {
+        let (tree, parent) = (Arc::clone(&member.tree), member.relative.clone());
+        Place { tree, parent, dir: Some(&member.dir), subsystems: member.subsystems }
+    }
+}
+
 impl Member {
-    /// Makes a new cgroup below `parent`. Fails if there is one of that name.
-    pub(crate) fn make(tree: &Arc<Tree>, parent: &Path, name: &OsStr, subsystems: Subsystems) -> Result<Self> {
-        let parent_dir = match tree.version {
-            Version::V2 if !subsystems.is_empty() => enable_below(&tree.root, parent, subsystems)?,
-            _ => tree.root.dir(parent)?,
+    /// Makes a new cgroup. Fails if there is one of that name.
+    pub(crate) fn make(place: Place<'_>, name: &OsStr) -> Result<Self> {
+        let opened;
+        let parent_dir = if let Some(dir) = place.dir {
+            dir
+        } else {
+            opened = place.tree.root.dir(&place.parent)?;
+            &opened
         };
+        let Place { tree, parent, subsystems, .. } = place;
+        let to_enable = subsystems - Subsystems::IMPLICIT;
+        if tree.version == Version::V2 && !to_enable.is_empty() {
+            enable_below(&tree.root, &parent, parent_dir, to_enable)?;
+        }
         parent_dir.make(name).map_err(explain_creation)?;
         let ready = parent_dir.dir(Path::new(name)).and_then(|dir| {
             match tree.version {
                 Version::V1 if tree.subsystems.contains(Subsystems::CPUSET) => {
-                    inherit_cpuset(&parent_dir, &dir)?;
+                    cpuset::inherit(&tree.root, &parent, parent_dir, &dir)?;
                 }
                 Version::V1 => {}
                 Version::V2 => must_be_domain(&dir)?,
@@ -59,7 +88,7 @@ impl Member {
             Ok(dir)
         });
         match ready {
-            Ok(dir) => Ok(Member { tree: Arc::clone(tree), relative: parent.join(name), dir, subsystems }),
+            Ok(dir) => Ok(Member { relative: parent.join(name), tree, dir, subsystems }),
             Err(error) => {
                 // Made just now and empty. If it cannot be removed, the first error is the one that tells more.
                 let _ = parent_dir.remove(name);
@@ -72,6 +101,13 @@ impl Member {
     pub(crate) fn open(tree: &Arc<Tree>, relative: PathBuf, subsystems: Subsystems) -> Result<Self> {
         let dir = tree.root.dir(&relative)?;
         Ok(Member { tree: Arc::clone(tree), relative, dir, subsystems })
+    }
+
+    /// Opens one below this one.
+    pub(crate) fn open_below(&self, path: &Path) -> Result<Self> {
+        let dir = self.dir.dir(path)?;
+        let relative = self.relative.join(path);
+        Ok(Member { tree: Arc::clone(&self.tree), relative, dir, subsystems: self.subsystems })
     }
 
     pub(crate) fn version(&self) -> Version {
@@ -101,50 +137,32 @@ fn must_be_domain(dir: &Dir) -> Result<()> {
     }
 }
 
-/// Where cpuset is co-mounted, a new cgroup has no CPUs and no memory nodes, and nothing can enter it.
-fn inherit_cpuset(parent: &Dir, child: &Dir) -> Result<()> {
-    for file in ["cpuset.cpus", "cpuset.mems"] {
-        let mut buffer = buffer();
-        let value = parent.read(file, &mut buffer)?.trim_ascii();
-        let value = std::str::from_utf8(value).map_err(|_| parent.malformed(file))?;
-        // An empty write would be refused; and what the kernel may have copied itself (clone_children) is the same.
-        if !value.is_empty() {
-            child.write(file, value)?;
+/// Enables controllers for the children of `parent`, and for that in as many cgroups above it as needed. Where they
+/// are enabled already nothing is written, so that no right to write there is needed.
+///
+/// The cgroups above are found by their path. It leads to the right ones: none can be removed while ours is there, and
+/// v2 renames nothing.
+fn enable_below(root: &Dir, parent: &Path, parent_dir: &Dir, wanted: Subsystems) -> Result<()> {
+    let Some(missing) = missing(parent_dir, wanted)? else { return Ok(()) };
+    let mut to_enable = Vec::new();
+    for above in parent.ancestors().skip(1) {
+        let dir = root.dir(above)?;
+        match self::missing(&dir, wanted)? {
+            Some(missing) => to_enable.push((dir, missing)),
+            None => break,
         }
     }
-    Ok(())
+    for (dir, missing) in to_enable.iter().rev() {
+        enable(dir, *missing)?;
+    }
+    enable(parent_dir, missing)
 }
 
-/// Enables controllers for the children of `parent`, and for that in as many cgroups above it as needed. Where they
-/// are enabled already nothing is written, so that no right to write there is needed. Returns the parent.
-fn enable_below(root: &Dir, parent: &Path, wanted: Subsystems) -> Result<Dir> {
-    let mut to_enable = Vec::new();
-    let mut parent_dir = None;
-    for above in parent.ancestors() {
-        let dir = root.dir(above)?;
-        let mut buffer = buffer();
-        let enabled = dir.read(SUBTREE_CONTROL, &mut buffer)?;
-        let missing = wanted - Subsystems::named(text::words(enabled));
-        if missing.is_empty() {
-            parent_dir.get_or_insert(dir);
-            break;
-        }
-        if parent_dir.is_none() {
-            to_enable.push((None, missing));
-            parent_dir = Some(dir);
-        } else {
-            to_enable.push((Some(dir), missing));
-        }
-    }
-    // A path has at least itself as an ancestor.
-    let parent_dir = match parent_dir {
-        Some(dir) => dir,
-        None => root.dir(parent)?,
-    };
-    for (dir, missing) in to_enable.iter().rev() {
-        enable(dir.as_ref().unwrap_or(&parent_dir), *missing)?;
-    }
-    Ok(parent_dir)
+/// Which of these are not enabled for the children of a cgroup, if any.
+fn missing(dir: &Dir, wanted: Subsystems) -> Result<Option<Subsystems>> {
+    let mut buffer = buffer();
+    let missing = wanted - Subsystems::named(text::words(dir.read(SUBTREE_CONTROL, &mut buffer)?));
+    Ok((!missing.is_empty()).then_some(missing))
 }
 
 /// Enables controllers for the children of one cgroup, which must have no processes of its own: otherwise the kernel

@@ -1,5 +1,9 @@
 //! The kernel's text: numbers and `key value` lines, from bytes, without allocation. Nothing here can panic.
 
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+
 /// A decimal number that fills the whole text, white space around it aside.
 pub(crate) fn number(text: &[u8]) -> Option<u64> {
     let text = text.trim_ascii();
@@ -10,6 +14,11 @@ pub(crate) fn number(text: &[u8]) -> Option<u64> {
         b'0'..=b'9' => sum.checked_mul(10)?.checked_add(u64::from(byte - b'0')),
         _ => None,
     })
+}
+
+/// A number of microseconds.
+pub(crate) fn micros(text: &[u8]) -> Option<Duration> {
+    number(text).map(Duration::from_micros)
 }
 
 /// The `key value` lines of a flat-keyed file. Lines of another form are passed over.
@@ -24,6 +33,29 @@ pub(crate) fn fields(text: &[u8]) -> impl Iterator<Item = (&[u8], u64)> {
 /// The value of one key of a flat-keyed file.
 pub(crate) fn field(text: &[u8], key: &str) -> Option<u64> {
     fields(text).find(|(name, _)| *name == key.as_bytes()).map(|(_, value)| value)
+}
+
+/// The `key=value` pairs of a line.
+pub(crate) fn pairs(line: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    words(line).filter_map(|word| {
+        let at = word.iter().position(|byte| *byte == b'=')?;
+        Some((word.get(..at)?, word.get(at + 1..)?))
+    })
+}
+
+/// The first word of a line, and what follows it.
+pub(crate) fn first_word(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let line = line.trim_ascii();
+    let at = line.iter().position(u8::is_ascii_whitespace)?;
+    Some((line.get(..at)?, line.get(at + 1..)?))
+}
+
+/// The number of a process or thread as text, for the kernel. 0 would be the caller itself.
+pub(crate) fn positive(id: u32, what: &str) -> Result<String> {
+    if id == 0 || i32::try_from(id).is_err() {
+        return Err(Error::invalid(id.to_string(), what, "the number is positive"));
+    }
+    Ok(id.to_string())
 }
 
 /// Words separated by white space.

@@ -11,7 +11,7 @@ mod report;
 mod stop;
 mod watch;
 
-use cofferdam_cgroups::{Controllers, CpuWeight, Hierarchy, Limits};
+use cofferdam_cgroups::{Controllers, CpuWeight, Enforcement, Hierarchy, Limits};
 use cofferdam_namespaces::Fds;
 use measure::{Meter, Phase, Room};
 use nix::errno::Errno;
@@ -52,7 +52,7 @@ fn demonstrate(options: &Options) -> Result<ExitCode, Stop> {
     let hierarchy = Hierarchy::detect()?;
     let cgroup = hierarchy.create(fresh_name(), Controllers::CPU)?.into_guard();
     // Ten times the usual weight, so that what else runs on the machine changes the figures less. More would starve us.
-    cgroup.apply(&Limits::new().cpu_weight(CpuWeight::new(1000)?))?;
+    cgroup.apply(&Limits::new().cpu_weight(CpuWeight::new(1000)?), Enforcement::Strict)?;
 
     // A process in namespaces of its own, born in that cgroup: not a moment of it is spent outside.
     let room = Room::look(&hierarchy);
@@ -89,10 +89,10 @@ fn free_then_held(options: &Options, possible: f64, meter: &mut Meter) -> Result
     let free = meter.phase("without a limit", None, options.seconds.div_ceil(2).min(3))?;
 
     let limits = Limits::new().cpu_quota(options.cpu).cpu_period(options.period);
-    match meter.cgroup.apply(&limits) {
+    match meter.cgroup.apply(&limits, Enforcement::Strict) {
         // v1 refuses a quota beyond that of a cgroup above, v2 accepts it. On neither has it an effect.
         Err(error) if !has_effect && error.raw_os_error() == Some(Errno::EINVAL as i32) => {}
-        applied => applied?,
+        applied => drop(applied?),
     }
     let title = format!("limited to {asked:.1} %: {:?} in each {:?}", options.quota, options.period.get());
     Ok((free, meter.phase(&title, Some(asked), options.seconds)?))

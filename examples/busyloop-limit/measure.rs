@@ -23,7 +23,6 @@ pub(crate) struct Phase {
     pub(crate) throttled: u64,
 }
 
-#[derive(Clone, Copy)]
 struct Sample {
     at: Instant,
     cpu: CpuStats,
@@ -34,7 +33,7 @@ impl Sample {
         Ok(Sample { at: Instant::now(), cpu: cgroup.cpu_stats()? })
     }
 
-    fn since(self, before: Sample) -> Phase {
+    fn since(&self, before: &Sample) -> Phase {
         let elapsed = (self.at - before.at).as_secs_f64();
         let used = self.cpu.usage.saturating_sub(before.cpu.usage).as_secs_f64();
         let count = |now: Option<u64>, then: Option<u64>| now.unwrap_or(0).saturating_sub(then.unwrap_or(0));
@@ -75,15 +74,15 @@ impl<'a> Meter<'a> {
         self.watch.wait_until(settled, self.child)?;
 
         let start = Sample::take(self.cgroup)?;
-        let mut last = start;
+        let mut last = None;
         let (step, steps) = steps(self.period, seconds);
         for number in 1..=steps {
             self.watch.wait_until(start.at + step * number, self.child)?;
             let now = Sample::take(self.cgroup)?;
-            self.screen.second(now.at - start.at, now.since(last).percent)?;
-            last = now;
+            self.screen.second(now.at - start.at, now.since(last.as_ref().unwrap_or(&start)).percent)?;
+            last = Some(now);
         }
-        Ok(last.since(start))
+        Ok(last.map_or_else(Phase::default, |last| last.since(&start)))
     }
 }
 
@@ -179,7 +178,7 @@ mod tests {
         };
         let before = Sample { at, cpu: used(7000, None, None) };
         let after = Sample { at: at + Duration::from_secs(2), cpu: used(7400, Some(20), Some(19)) };
-        assert_eq!(after.since(before), Phase { percent: 20.0, periods: 20, throttled: 19 });
+        assert_eq!(after.since(&before), Phase { percent: 20.0, periods: 20, throttled: 19 });
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod network;
 mod options;
 mod signals;
 
-use cofferdam_cgroups::{ErrorKind, Guard, Hierarchy};
+use cofferdam_cgroups::{Enforcement, ErrorKind, Guard, Hierarchy};
 use cofferdam_image::{Config, Image};
 use cofferdam_namespaces::{Fds, IdMap, Mount, Namespaces, Root, Sandbox, Scope, Step};
 use files::Files;
@@ -89,7 +89,7 @@ fn run(options: &Options, signals: &Signals, rootless: bool) -> Result<u8> {
     let code = signals.wait(&child)?;
     network.map_or(Ok(()), Connection::close)?;
     files.remove()?;
-    cgroup.map_or(Ok(()), Guard::close)?;
+    cgroup.as_ref().map_or(Ok(()), Guard::close)?;
     Ok(code)
 }
 
@@ -137,7 +137,7 @@ fn limited(options: &Options) -> Result<Option<Guard>> {
         _ => format!("{error}; {ADVICE}"),
     })?;
     let cgroup = cgroup.into_guard();
-    cgroup.apply(&options.limits)?;
+    cgroup.apply(&options.limits, Enforcement::Strict)?;
     Ok(Some(cgroup))
 }
 

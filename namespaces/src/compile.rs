@@ -6,7 +6,7 @@ use crate::plan::{Parts, Plan};
 use crate::program::{Arg, Finding, Program, SCRATCH, Slot, Sys, Then};
 use crate::sys::SIGNAL_SET_SIZE;
 use crate::{Error, Fds, Namespaces, Sandbox, Step};
-use crate::{attributes, engine, gate, idmap, limits, mounts, scheduling, start, sys, sysctl};
+use crate::{attributes, clocks, engine, gate, idmap, limits, mounts, scheduling, start, sys, sysctl};
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -29,7 +29,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
     } else {
         None
     };
-    let mut namespaces = sandbox.namespaces;
+    let mut namespaces = sandbox.namespaces - Namespaces::TIME;
     if !cgroup.procs.is_empty() {
         // Its root is where the process is when it is made: after the version 1 cgroups have been entered.
         namespaces.remove(Namespaces::CGROUP);
@@ -45,6 +45,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
     Ok(Plan::new(Parts {
         name: sandbox.program.clone(),
         program,
+        asked: sandbox.engine,
         engine: engine::choose(sandbox.engine, identity.changes.of_ids())?,
         namespaces,
         cgroup: cgroup.directory,
@@ -93,6 +94,7 @@ impl Bound<'_> {
             maps.compile(program);
         }
         self.change_ids(program, Step::IdMap, &self.identity.changes.first);
+        clocks::compile(program, sandbox);
         sysctl::compile(program, sandbox)?;
         if sandbox.namespaces.contains(Namespaces::MOUNT) {
             mounts::compile(program, self.sources, sandbox)?;
@@ -131,6 +133,7 @@ fn check(sandbox: &Sandbox) -> Result<(), Error> {
     if !Namespaces::all().contains(sandbox.namespaces) {
         return Err(Error::config("namespaces", "have a flag that is none"));
     }
+    clocks::check(sandbox)?;
     if sandbox.program.is_empty() {
         return Err(Error::config("program", "is empty"));
     }

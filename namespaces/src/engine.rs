@@ -9,12 +9,13 @@ use crate::Error;
 ///
 /// | | `Shared` | `Copy` |
 /// |---|---|---|
-/// | the caller's memory | is used, on a stack of the child's own, while one thread of the caller is suspended | is copied, as `fork(2)` does |
+/// | the caller's memory | is used, and the stack of one thread of the caller, which is suspended meanwhile | is copied, as `fork(2)` does |
 /// | takes longer the more memory the caller uses | no | yes: tens of milliseconds for each GiB, and more page faults of the caller afterwards |
 /// | user and group can change | no: the dumpable flag of the caller's memory would be lost with them, `PR_SET_DUMPABLE(2const)` | yes |
-/// | code of the caller's can run | no | yes |
+/// | code of the caller's can run, [`Plan::spawn_fn`](crate::Plan::spawn_fn) | no | yes |
 /// | a child that is [held](crate::Plan::hold) can reach the caller's memory | yes | only read what was in it |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 #[doc(alias("vfork", "fork", "CLONE_VM"))]
 pub enum Engine {

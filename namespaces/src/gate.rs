@@ -5,8 +5,9 @@
 use crate::program::{Arg, Program, SLOTS, Slot, Sys, Then};
 use crate::{Error, Step};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// The child's end.
 pub(crate) const GATE: Slot = Slot(8);
@@ -51,6 +52,24 @@ impl Gate {
                 Err(errno) => return Err(Error::os(Step::Hold, "recvfrom", errno as i32)),
             }
         }
+    }
+
+    /// Waits as [`wait`](Self::wait) does, but also for the end of a process: somebody else may have the other side.
+    pub(crate) fn wait_for(&self, pidfd: BorrowedFd<'_>) -> Result<(), Error> {
+        let mut both = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN), PollFd::new(pidfd, PollFlags::POLLIN)];
+        loop {
+            match poll(&mut both, PollTimeout::NONE) {
+                Ok(_) => break,
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(Error::os(Step::Hold, "poll", errno as i32)),
+            }
+        }
+        // What it has said counts, even if it has ended since.
+        if both.first().and_then(PollFd::any) == Some(true) { self.wait() } else { Ok(()) }
+    }
+
+    pub(crate) fn number(&self) -> i32 {
+        self.0.as_raw_fd()
     }
 
     /// Fills in what the child needs to know.

@@ -3,7 +3,7 @@
 use crate::gate::Gate;
 use crate::plan::{Pipes, Shared, end};
 use crate::sys::{Birth, Born, Outcome};
-use crate::{Child, Error, Namespaces, Step, namespace};
+use crate::{Child, Error, Namespaces, Report, Step, namespace};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -146,7 +146,7 @@ impl Held {
     /// # Errors
     /// As [`Child::namespace`].
     pub fn namespace(&self, which: Namespaces) -> Result<OwnedFd, Error> {
-        namespace::open(self.born.pid, self.born.pidfd.as_fd(), which)
+        namespace::open_of_held(self.born.pid, self.born.pidfd.as_fd(), which)
     }
 
     /// Starts the program, and returns when it has really started.
@@ -164,7 +164,8 @@ impl Held {
         self.released = true;
         judged?;
         let keeper = if stay { self.thread.take() } else { None };
-        Ok(Child::new(self.born.clone(), std::mem::take(&mut self.ours), self.plan.report()).kept_by(keeper))
+        Ok(Child::new(self.born.clone(), std::mem::take(&mut self.ours), Report { engine: self.plan.parts.engine })
+            .kept_by(keeper))
     }
 }
 

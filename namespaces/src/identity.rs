@@ -12,13 +12,21 @@ use std::fmt::Write;
 /// every setting of the kernel (`/proc/sys`) that it can reach: what makes the difference for root is a root directory without such
 /// things, or ranges that do not contain user 0 outside.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 #[doc(alias("uid_map", "gid_map", "setgroups", "keep-id"))]
 pub struct IdMap {
+    #[cfg_attr(feature = "serde", serde(rename = "map"))]
     pub(crate) kind: Kind,
+    #[cfg_attr(feature = "serde", serde(default))]
     pub(crate) deny_setgroups: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case", deny_unknown_fields)
+)]
 pub(crate) enum Kind {
     Single { uid: u32, gid: u32 },
     Ranges { uids: Vec<IdRange>, gids: Vec<IdRange> },
@@ -79,6 +87,7 @@ impl From<Kind> for IdMap {
 
 /// A range of ids, inside and outside of a user namespace: one line of `/proc/PID/uid_map`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 #[allow(clippy::exhaustive_structs, reason = "what the kernel takes")]
 pub struct IdRange {
     /// The first id inside.
@@ -169,10 +178,12 @@ fn overlap(ranges: impl Iterator<Item = (u32, u32)>) -> bool {
 ///
 /// Real, effective, saved and file system ids are all the same. The program of a user other than 0 starts without capabilities.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 #[doc(alias("setuid", "setresuid", "setgid", "setgroups", "initgroups", "run-as"))]
 pub struct Credentials {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
+    #[cfg_attr(feature = "serde", serde(default))]
     pub(crate) groups: Option<Vec<u32>>,
 }
 

@@ -1,6 +1,5 @@
 //! The maps of a user namespace: what they are for this caller, and how they are written.
 
-use crate::compile::FILE;
 use crate::identity::{Change, IdRange, Kind, Maps, Ranges};
 use crate::program::{Arg, Program, Sys, Then};
 use crate::{Error, IdMap, Step, gate, newidmap, subid};
@@ -83,10 +82,12 @@ pub(crate) fn write_file(program: &mut Program, step: Step, path: CString, text:
     let path = program.string(path);
     let flags = libc::O_WRONLY | libc::O_CLOEXEC;
     let open = [libc::AT_FDCWD.into(), path.into(), flags.into(), 0_u64.into()];
-    program.call_then(step, &object, Sys::openat, open, Then::Keep(FILE));
+    let file = program.slot();
+    program.leaves_open(file);
+    program.call_then(step, &object, Sys::openat, open, Then::Keep(file));
     let len = text.len() as u64;
     let text = program.string(CString::new(text).unwrap_or_default());
-    program.call(step, &object, Sys::write, [FILE.into(), text.into(), len.into()]);
+    program.call(step, &object, Sys::write, [file.into(), text.into(), len.into()]);
 }
 
 /// Groups first and the user last: who is no longer root may not change them. By system calls of this process alone: libc's would

@@ -38,7 +38,7 @@
 //! | [`Scope`] | a user namespace in which the caller's own code runs as root: to mount an overlay, say, without privileges |
 //!
 //! Everything that needs memory is done when the [`Plan`] is made. A spawn is then one `clone3(2)` with `CLONE_VM`: the child
-//! shares the caller's memory, runs on a small guarded stack of its own and executes the list of system calls with
+//! shares the caller's memory, runs further down on its stack and executes the list of system calls with
 //! inline assembly: no allocation, no lock, no libc, whatever the other threads of the caller were doing.
 //! Because no page table is copied, a spawn takes as long from a program with an 8 GiB heap as from a small one.
 //! [`Plan::explain`] shows the list.
@@ -60,6 +60,25 @@
 //! # Ok::<(), cofferdam_namespaces::Error>(())
 //! ```
 //!
+//! # Users and groups
+//!
+//! | map | who is inside | what it takes |
+//! |---|---|---|
+//! | [`IdMap::root`], [`IdMap::single`] | one user and one group, the caller outside | nothing |
+//! | [`IdMap::subordinate`] | root, who is the caller outside, and the caller's subordinate ids | lines in `/etc/subuid` and `/etc/subgid`, `newuidmap(1)`, `newgidmap(1)` |
+//! | [`IdMap::ranges`] | whoever is said | `CAP_SETUID` and `CAP_SETGID`, or as above |
+//!
+//! [`Sandbox::credentials`] says which of them the program is.
+//!
+//! ```no_run
+//! # use cofferdam_namespaces::{Credentials, IdMap, Sandbox};
+//! let child = Sandbox::new("/usr/bin/id")
+//!     .user(IdMap::subordinate())
+//!     .credentials(Credentials::new(1000, 1000).groups([27]))
+//!     .spawn()?;
+//! # Ok::<(), cofferdam_namespaces::Error>(())
+//! ```
+//!
 //! # Cgroups
 //!
 //! A cgroup is entered through descriptors, so that any library can provide them (`Cgroup::entry` of `cofferdam-cgroups`
@@ -72,11 +91,39 @@
 //! # Ok::<(), cofferdam_namespaces::Error>(())
 //! ```
 //!
+//! # Sandboxes in files
+//!
+//! With the feature `serde` a [`Sandbox`] and its parts can be written and read in any format. Names are in `snake_case`, what is left out is as
+//! [`Sandbox::new`] has it, an unknown field is an error, and so is another `version` than 1. Descriptors are named, and bound when it is spawned. In TOML:
+//!
+//! ```toml
+//! version = 1
+//! program = "/usr/bin/make"
+//! args = ["-C", "/work"]
+//! env.PATH = "/usr/bin:/bin"
+//! namespaces = ["pid", "mount", "net"]
+//! user.map.single = { uid = 0, gid = 0 }
+//! root = "empty"
+//! rlimits.nofile = { soft = 1024, hard = "unlimited" }
+//! stdio.stdout.fd = "log"
+//!
+//! [[mounts]]
+//! target = "/usr"
+//! kind.bind.path = "/usr"
+//! flags = ["read_only", "nosuid", "nodev"]
+//!
+//! [[mounts]]
+//! target = "/proc"
+//! kind.file_system = "proc"
+//! ```
+//!
+//! A byte of a path, an argument or a variable that is not UTF-8 is written as a zero character and two hexadecimal digits: `"\u0000ff"` is the byte 255.
+//!
 //! # What it does not do
 //!
 //! It does not make cgroups, networks or file systems: its sister crates do, and meet it in descriptors. It does not log, print,
 //! install signal handlers, read configuration or keep state on disk. Dropping a [`Child`] neither kills nor reaps it.
-//! In this version: no second id range, no bind mounts, no joining of existing namespaces, no seccomp.
+//! In this version: no joining of existing namespaces, no capability sets, no seccomp.
 //!
 //! # Kernel versions
 //!
@@ -100,7 +147,9 @@
 //! - The sandboxed program gets exactly the descriptors 0, 1 and 2: all others are closed by the kernel at `execve(2)`,
 //!   also those that another library of the caller opened without `O_CLOEXEC`.
 //! - The environment is empty unless the caller fills it: secrets of the host program do not leak by default.
-//! - `setgroups(2)` is denied in a user namespace before its group map is written (CVE-2014-8989).
+//! - `setgroups(2)` is denied in a user namespace before its group map is written (CVE-2014-8989), unless the administrator has given the caller
+//!   groups of its own: with ranges that root or `newgidmap(1)` writes, the caller's supplementary groups are dropped.
+//! - Settings of the kernel are written through a `proc(5)` of the child's own, and only those that belong to a new namespace (CVE-2019-16884).
 //! - Mounts are attached by descriptor to a mount point that was resolved inside the root with `openat2(2)`: links in a hostile root lead
 //!   nowhere else. They do not propagate to the host.
 //! - The working directory is opened without magic links: no descriptor that is still open leads out (CVE-2024-21626).
@@ -130,6 +179,8 @@ compile_error!("cofferdam-namespaces is for 64-bit Linux on x86_64 and aarch64")
 mod attributes;
 mod bind;
 mod child;
+mod clocks;
+mod closure;
 mod compile;
 mod engine;
 mod error;
@@ -140,6 +191,7 @@ mod hint;
 mod identity;
 mod idmap;
 mod limits;
+mod listing;
 mod mount;
 mod mounts;
 mod namespace;
@@ -161,12 +213,14 @@ mod sysctl;
 
 pub use attributes::{OomScoreAdj, Personality};
 pub use child::Child;
+pub use clocks::{Clock, ClockOffset};
 pub use engine::Engine;
 pub use error::{Error, ErrorKind};
 pub use fds::Fds;
 pub use held::Held;
 pub use identity::{Credentials, IdMap, IdRange};
 pub use limits::{Resource, Rlimit};
+pub use listing::{Listing, NamespaceId, NamespaceInfo};
 pub use mount::Mount;
 pub use plan::Plan;
 pub use program::Call;

@@ -34,6 +34,11 @@ use std::path::PathBuf;
 /// [`allow_devices`](Mount::allow_devices) say so. The flags with which the host has mounted what is bound hold in any case: in a user namespace the kernel
 /// lets nobody take them away.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(from = "crate::spec::WrittenMount", into = "crate::spec::WrittenMount")
+)]
 pub struct Mount {
     pub(crate) target: PathBuf,
     pub(crate) kind: MountKind,
@@ -60,8 +65,10 @@ bitflags! {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub(crate) enum MountKind {
     /// A new file system of this name.
+    #[cfg_attr(feature = "serde", serde(rename = "file_system"))]
     New(String),
     /// A tmpfs with devices, terminals and shared memory.
     Dev,
@@ -72,14 +79,16 @@ pub(crate) enum MountKind {
     /// Nothing is to be seen there.
     Mask,
     /// What is there, read-only.
+    #[cfg_attr(feature = "serde", serde(rename = "read_only_path"))]
     Freeze,
 }
 
 /// Where a bind comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub(crate) enum Source {
     /// A path of the host.
-    Path(PathBuf),
+    Path(#[cfg_attr(feature = "serde", serde(with = "crate::spec::text"))] PathBuf),
     /// A file or directory, by descriptor.
     Fd(String),
     /// A detached mount, by descriptor.

@@ -3,12 +3,12 @@
 use crate::bind::{STREAM, STREAM_NAMES, above_streams, path_of};
 use crate::identity::Maps;
 use crate::program::{Program, SLOTS};
-use crate::sys::{self, Birth, Block, Born, Frame, Outcome, SharedTelling, SignalMask, Stack, Telling};
+use crate::sys::{self, Birth, Block, Born, Frame, Outcome, SharedTelling, SignalMask, Telling};
 use crate::{Call, Child, Engine, Error, Held, Namespaces, Report, Step, hint, scope};
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 use std::ffi::OsString;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A checked [`Sandbox`](crate::Sandbox) with its descriptors: spawns any number of processes, from any number of threads.
@@ -24,8 +24,8 @@ pub struct Plan(pub(crate) Arc<Shared>);
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) parts: Parts,
-    /// Of children that have left them.
-    rooms: Mutex<Vec<Room>>,
+    /// Where copies tell, which cannot do so in memory that is copied; to be used again.
+    tellings: Mutex<Vec<SharedTelling>>,
 }
 
 /// What a plan is made of.
@@ -35,6 +35,8 @@ pub(crate) struct Parts {
     pub(crate) name: OsString,
     pub(crate) program: Program,
     pub(crate) engine: Engine,
+    /// The engine that the caller insists on.
+    pub(crate) asked: Option<Engine>,
     /// The namespaces that the clone makes.
     pub(crate) namespaces: Namespaces,
     /// The version 2 cgroup that the clone enters.
@@ -51,7 +53,7 @@ pub(crate) struct Parts {
 
 impl Plan {
     pub(crate) fn new(parts: Parts) -> Self {
-        Plan(Arc::new(Shared { parts, rooms: Mutex::default() }))
+        Plan(Arc::new(Shared { parts, tellings: Mutex::default() }))
     }
 
     /// The system calls that a child makes between its birth and its program, in their order.
@@ -87,7 +89,7 @@ impl Plan {
         let outcome = plan.clone_child(pipes.slots(), false, &birth)?;
         let born = birth.take().ok_or_else(Error::status_lost)?;
         plan.judge(&born, &outcome)?;
-        Ok(Child::new(born, pipes.ours(), plan.report()))
+        Ok(Child::new(born, pipes.ours(), Report { engine: plan.parts.engine }))
     }
 
     /// Brings a child to the point where only the start of its program is left, and holds it there.
@@ -114,20 +116,32 @@ impl Plan {
 impl Shared {
     /// Returns when the child has started its program or ended. A `held` one makes the calls of [`Step::Hold`] too.
     pub(crate) fn clone_child(&self, slots: [i64; SLOTS], held: bool, birth: &Birth) -> Result<Outcome, Error> {
-        let mut room = self.take_room()?;
-        let (own, engine) = (Telling::new(), self.parts.engine);
-        let telling = room.telling.as_deref().unwrap_or(&own);
+        let own = Telling::new();
+        let shared = if self.parts.engine == Engine::Copy { Some(self.take_telling()?) } else { None };
+        let telling = shared.as_deref().unwrap_or(&own);
         let frame = Frame::new(&self.parts.program, slots, held, telling);
-        let cgroup = self.parts.cgroup.as_ref();
+        let cloned = self.guarded(birth, |namespaces, cgroup| {
+            sys::clone_and_run(self.parts.engine, namespaces, cgroup, &frame, birth)
+        });
+        let outcome = telling.outcome();
+        if let Some(telling) = shared {
+            self.give_back(telling);
+        }
+        cloned.map(|()| outcome)
+    }
+
+    /// Clones while no signal of the caller's can reach the child.
+    pub(crate) fn guarded(
+        &self,
+        birth: &Birth,
+        clone: impl FnOnce(u64, Option<BorrowedFd<'_>>) -> Result<(), i32>,
+    ) -> Result<(), Error> {
         let blocked = |errno| Error::os(Step::BlockSignals, "rt_sigprocmask", errno);
         let before = SignalMask::ALL.set().map_err(blocked)?;
-        let namespaces = self.parts.namespaces.bits();
-        let cloned = sys::clone_and_run(engine, namespaces, cgroup.map(AsFd::as_fd), &mut room.stack, &frame, birth);
+        let cloned = clone(self.parts.namespaces.bits(), self.parts.cgroup.as_ref().map(AsFd::as_fd));
         let restored = before.set().map_err(blocked);
-        let outcome = telling.outcome();
-        self.give_back(room);
         match (cloned, restored) {
-            (Ok(()), Ok(_)) => Ok(outcome),
+            (Ok(()), Ok(_)) => Ok(()),
             (Ok(()), Err(error)) => {
                 // Best effort, in a case that the kernel does not know: the error is what matters.
                 if let Some(born) = birth.take() {
@@ -175,41 +189,17 @@ impl Shared {
         hint::add(error, self.parts.namespaces)
     }
 
-    pub(crate) fn report(&self) -> Report {
-        Report { engine: self.parts.engine }
-    }
-
-    fn take_room(&self) -> Result<Room, Error> {
-        let kept = self.rooms.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    fn take_telling(&self) -> Result<SharedTelling, Error> {
+        let kept = self.tellings.lock().unwrap_or_else(PoisonError::into_inner).pop();
         match kept {
-            Some(room) => Ok(room),
-            None => Room::new(self.parts.engine).map_err(|(call, errno)| Error::os(Step::Stack, call, errno)),
+            Some(telling) => Ok(telling),
+            None => SharedTelling::map().map_err(|(call, errno)| Error::os(Step::Memory, call, errno)),
         }
     }
 
-    fn give_back(&self, room: Room) {
-        if let Some(telling) = &room.telling {
-            telling.clear();
-        }
-        self.rooms.lock().unwrap_or_else(PoisonError::into_inner).push(room);
-    }
-}
-
-/// The memory of one child.
-#[derive(Debug)]
-struct Room {
-    stack: Stack,
-    /// For a copy: it must be told in memory that is not copied.
-    telling: Option<SharedTelling>,
-}
-
-impl Room {
-    fn new(engine: Engine) -> Result<Self, (&'static str, i32)> {
-        let telling = match engine {
-            Engine::Shared => None,
-            Engine::Copy => Some(SharedTelling::map()?),
-        };
-        Ok(Room { stack: Stack::map(Stack::SMALL)?, telling })
+    fn give_back(&self, telling: SharedTelling) {
+        telling.clear();
+        self.tellings.lock().unwrap_or_else(PoisonError::into_inner).push(telling);
     }
 }
 

@@ -86,6 +86,8 @@ pub(crate) struct Program {
     strings: Vec<CString>,
     words: Vec<Box<[AtomicU64]>>,
     slots: usize,
+    /// Files that the child has written to and not closed.
+    left_open: Vec<Slot>,
 }
 
 macro_rules! calls {
@@ -179,6 +181,13 @@ impl From<i32> for Arg {
     }
 }
 
+impl Op {
+    /// Whether it is the last step, after which there is another program.
+    pub(crate) fn starts_program(&self) -> bool {
+        self.step == Step::Exec
+    }
+}
+
 impl Program {
     /// Adds a system call of `step`, which is about `object`.
     pub(crate) fn call<const N: usize>(&mut self, step: Step, object: impl AsRef<OsStr>, sys: Sys, args: [Arg; N]) {
@@ -245,6 +254,18 @@ impl Program {
     pub(crate) fn slot(&mut self) -> Slot {
         self.slots += 1;
         Slot(SLOTS + self.slots - 1)
+    }
+
+    /// Notes that a file stays open for writing.
+    pub(crate) fn leaves_open(&mut self, file: Slot) {
+        self.left_open.push(file);
+    }
+
+    /// Closes such files: a mount with one cannot become read-only.
+    pub(crate) fn close_written(&mut self, step: Step) {
+        for file in std::mem::take(&mut self.left_open) {
+            self.call(step, "", Sys::close, [file.into()]);
+        }
     }
 
     /// How many slots a child needs.

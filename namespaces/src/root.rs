@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 /// The sandbox's root directory, see [`Sandbox::root`](crate::Sandbox::root).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Root {
     /// The host's.
@@ -15,7 +16,7 @@ pub enum Root {
     ///
     /// It is looked up when the [`Plan`](crate::Plan) is made. A spawn looks it up again, in the sandbox's mount namespace, and fails with
     /// `ESTALE` if another directory is there by then. Such a plan spawns any number of times.
-    Directory(PathBuf),
+    Directory(#[cfg_attr(feature = "serde", serde(with = "crate::spec::text"))] PathBuf),
     /// A *detached* mount (`fsmount(2)`, or `open_tree(2)` with `OPEN_TREE_CLONE`), bound by [`Fds::bind`](crate::Fds::bind) under this name.
     ///
     /// A mount can be attached once: such a [`Plan`](crate::Plan) spawns once.
@@ -38,6 +39,7 @@ impl Root {
 
 /// What of the mounts that others make reaches the sandbox, and the other way round, `mount_namespaces(7)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Propagation {
     /// Nothing, in neither direction.

@@ -1,8 +1,8 @@
 //! The spec: what is wanted, as plain data.
 
 use crate::{
-    Child, Credentials, Engine, Error, Fds, IdMap, IoPriority, Mount, Nice, OomScoreAdj, Personality, Plan,
-    Propagation, Resource, Rlimit, Root, Scheduler,
+    Child, Clock, ClockOffset, Credentials, Engine, Error, Fds, IdMap, IoPriority, Mount, Nice, OomScoreAdj,
+    Personality, Plan, Propagation, Resource, Rlimit, Root, Scheduler,
 };
 use bitflags::bitflags;
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +27,8 @@ bitflags! {
         const NET = libc::CLONE_NEWNET as u64;
         /// The view of the cgroup tree, `cgroup_namespaces(7)`, rooted at the cgroup that the process is born in.
         const CGROUP = libc::CLONE_NEWCGROUP as u64;
+        /// The clocks since boot, `time_namespaces(7)`. The program enters it as it starts; a child that is held is not in it yet. Linux 6.3.
+        const TIME = libc::CLONE_NEWTIME as u64;
     }
 }
 
@@ -38,25 +40,37 @@ bitflags! {
 ///
 /// The methods take and return the sandbox, so that they chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields, default = "crate::spec::empty"))]
 #[expect(clippy::struct_excessive_bools, reason = "each is a wish of its own")]
 #[doc(alias("Command", "unshare", "bwrap", "container"))]
 pub struct Sandbox {
+    #[cfg(feature = "serde")]
+    pub(crate) version: crate::spec::Version,
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::text"))]
     pub(crate) program: OsString,
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::text"))]
     pub(crate) args: Vec<OsString>,
-    pub(crate) env: Vec<(OsString, OsString)>,
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::text"))]
+    pub(crate) env: BTreeMap<OsString, OsString>,
     pub(crate) inherit_env: bool,
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::text"))]
     pub(crate) working_directory: Option<PathBuf>,
     pub(crate) namespaces: Namespaces,
     pub(crate) user: Option<IdMap>,
     pub(crate) credentials: Option<Credentials>,
     pub(crate) umask: Option<u32>,
+    pub(crate) clocks: BTreeMap<Clock, ClockOffset>,
     pub(crate) root: Root,
     pub(crate) read_only_root: bool,
     pub(crate) allow_chroot: bool,
     pub(crate) propagation: Propagation,
     pub(crate) mounts: Vec<Mount>,
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::text"))]
     pub(crate) hostname: Option<OsString>,
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::text"))]
     pub(crate) domainname: Option<OsString>,
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::text"))]
     pub(crate) arg0: Option<OsString>,
     pub(crate) new_session: bool,
     pub(crate) rlimits: BTreeMap<Resource, Rlimit>,
@@ -67,6 +81,7 @@ pub struct Sandbox {
     pub(crate) io_priority: Option<IoPriority>,
     pub(crate) personality: Option<Personality>,
     pub(crate) sysctls: BTreeMap<String, String>,
+    #[cfg_attr(feature = "serde", serde(with = "crate::spec::streams"))]
     pub(crate) stdio: [Stdio; 3],
     pub(crate) die_with_parent: bool,
     pub(crate) engine: Option<Engine>,
@@ -80,15 +95,18 @@ impl Sandbox {
     #[must_use]
     pub fn new(program: impl Into<OsString>) -> Self {
         Sandbox {
+            #[cfg(feature = "serde")]
+            version: crate::spec::Version,
             program: program.into(),
             args: Vec::new(),
-            env: Vec::new(),
+            env: BTreeMap::new(),
             inherit_env: false,
             working_directory: None,
             namespaces: Namespaces::empty(),
             user: None,
             credentials: None,
             umask: None,
+            clocks: BTreeMap::new(),
             root: Root::Host,
             read_only_root: false,
             allow_chroot: false,
@@ -129,7 +147,7 @@ impl Sandbox {
     /// Sets an environment variable; the last setting of a name holds.
     #[must_use]
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
-        self.env.push((name.into(), value.into()));
+        self.env.insert(name.into(), value.into());
         self
     }
 
@@ -177,6 +195,14 @@ impl Sandbox {
     #[must_use]
     pub fn credentials(mut self, credentials: Credentials) -> Self {
         self.credentials = Some(credentials);
+        self
+    }
+
+    /// Sets a clock inside so far ahead of the caller's. Needs [`Namespaces::TIME`].
+    #[must_use]
+    #[doc(alias("timens", "boottime", "monotonic"))]
+    pub fn clock_offset(mut self, clock: Clock, offset: ClockOffset) -> Self {
+        self.clocks.insert(clock, offset);
         self
     }
 
@@ -308,6 +334,7 @@ impl Sandbox {
 
 /// What a standard stream of the sandbox is connected to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Stdio {
     /// The caller's own stream.

@@ -44,8 +44,8 @@ steps! {
     Prepare caller "prepare",
     /// Making the pipes for the child's standard streams.
     Pipe caller "make a pipe",
-    /// Getting a stack for the child.
-    Stack caller "get a stack for the child",
+    /// Getting memory for a copy of the caller: a page that both share, a stack for a closure.
+    Memory caller "get memory for the child",
     /// Holding back signals around the clone.
     BlockSignals caller "hold back signals",
     /// The clone itself, with its namespaces and its version 2 cgroup.
@@ -62,6 +62,8 @@ steps! {
     OomScore child "set the oom score",
     /// Writing the user namespace's id maps, or waiting for the caller to do it; then being root inside.
     IdMap child "map ids",
+    /// Making a time namespace and setting its clocks.
+    Time child "set the clocks",
     /// Writing settings of the new namespaces.
     Sysctl child "write a sysctl",
     /// Making all mounts private, so that none propagates to the host.
@@ -100,6 +102,8 @@ steps! {
     Exec child "start the program",
     /// Opening one of its namespaces.
     Namespace caller "open a namespace",
+    /// Listing namespaces.
+    List caller "list namespaces",
     /// Running code in a [`Scope`](crate::Scope).
     Scope caller "work in the scope",
     /// Waiting for the process.

@@ -102,6 +102,33 @@ pub struct Fault {
     pub action: Action,
 }
 
+/// A word in the memory that an argument of a child's system call points to, and what it becomes before the kernel reads it.
+///
+/// This is how a test switches a defence off that is given to the kernel in a struct: from outside, so that no such switch is built into
+/// what is shipped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Poke {
+    /// Of every call of this number, `libc::SYS_…`.
+    pub number: i64,
+    /// Which argument, from 0.
+    pub argument: usize,
+    /// Which machine word of the struct, from 0.
+    pub word: usize,
+    /// What it becomes.
+    pub value: u64,
+}
+
+/// Runs `f`; each such system call of a child that it starts is made with that word changed. Returns how many there were, and what `f`
+/// returned.
+///
+/// # Panics
+/// As [`record`].
+pub fn weaken<T: Send>(poke: Poke, f: impl FnOnce() -> T + Send) -> (usize, T) {
+    let watch = Watch::only(&[poke.number, libc::SYS_execve]);
+    let (calls, result) = watch.run(None, Some(poke), f);
+    (calls.iter().filter(|call| call.who == Who::Child && call.number == poke.number).count(), result)
+}
+
 /// The system calls that `f` and the children that it starts make, in the order in which the kernel
 /// saw them, and what `f` returned.
 ///
@@ -139,7 +166,7 @@ impl Watch {
     /// # Panics
     /// As the function [`record`].
     pub fn record<T: Send>(&self, f: impl FnOnce() -> T + Send) -> (Vec<Call>, T) {
-        self.run(None, f)
+        self.run(None, None, f)
     }
 
     /// As the function [`inject`].
@@ -149,11 +176,11 @@ impl Watch {
     pub fn inject<T: Send>(&self, fault: Fault, f: impl FnOnce() -> T + Send) -> (Vec<Call>, T) {
         let suicide = fault.who == Who::Parent && fault.action == Action::Kill;
         assert!(!suicide, "killing the parent would kill the test");
-        self.run(Some(fault), f)
+        self.run(Some(fault), None, f)
     }
 
-    fn run<T: Send>(&self, fault: Option<Fault>, f: impl FnOnce() -> T + Send) -> (Vec<Call>, T) {
-        let shared = supervisor::start(fault);
+    fn run<T: Send>(&self, fault: Option<Fault>, poke: Option<Poke>, f: impl FnOnce() -> T + Send) -> (Vec<Call>, T) {
+        let shared = supervisor::start(fault, poke);
         let result = thread::scope(|scope| {
             let thread = scope.spawn(|| {
                 if !geteuid().is_root() {

@@ -86,12 +86,12 @@ fn mount_all(job: &Job) -> Option<()> {
         make_private()?;
     }
     if has(libc::CLONE_NEWPID) {
-        let target = mount_point(job, c"/proc", c"proc")?;
+        let target = mount_point(job, c"/proc")?;
         let proc = file_system(c"proc", &[], QUIET | libc::MOUNT_ATTR_NODEV)?;
         must!(SYS_move_mount, proc, at(HERE.as_ptr()), target, at(HERE.as_ptr()), FROM_DESCRIPTOR | TO_DESCRIPTOR);
     }
     if job.root >= 0 {
-        let target = mount_point(job, c"/dev", c"dev")?;
+        let target = mount_point(job, c"/dev")?;
         devices(target, has(libc::CLONE_NEWUSER))?;
         must!(SYS_fchdir, job.root);
         must!(SYS_pivot_root, at(c".".as_ptr()), at(c".".as_ptr()));
@@ -106,18 +106,10 @@ fn make_private() -> Option<()> {
     Some(())
 }
 
-/// A folder, made if it is missing, of the root.
-fn mount_point(job: &Job, path: &CStr, name: &CStr) -> Option<i64> {
-    let mut how = [(libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC) as u64, 0, libc::RESOLVE_NO_MAGICLINKS];
-    let mut from = libc::AT_FDCWD;
-    if job.root >= 0 {
-        from = job.root;
-        how[2] |= libc::RESOLVE_IN_ROOT;
-        let made = call!(SYS_mkdirat, from, at(name.as_ptr()), 0o755);
-        if made < 0 && made != -i64::from(libc::EEXIST) {
-            return None;
-        }
-    }
+/// A folder that is there.
+fn mount_point(job: &Job, path: &CStr) -> Option<i64> {
+    let (from, within) = if job.root < 0 { (libc::AT_FDCWD, 0) } else { (job.root, libc::RESOLVE_IN_ROOT) };
+    let how = [(libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC) as u64, 0, libc::RESOLVE_NO_MAGICLINKS | within];
     Some(must!(SYS_openat2, from, at(path.as_ptr()), at(how.as_ptr()), size_of_val(&how)))
 }
 

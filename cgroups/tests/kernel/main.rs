@@ -3,9 +3,15 @@
 //! Each test of the conformance list takes the hierarchy as a parameter. It runs with the layout that the machine has
 //! and, on a hybrid machine, also with the unified tree left out, which is v1 alone.
 
+mod actions;
+mod allocator;
 mod conformance;
+mod limits;
 mod memory;
+mod mended;
+mod stats;
 mod support;
+mod trees;
 mod v2;
 
 use std::process::ExitCode;
@@ -27,6 +33,26 @@ const NEEDS_V1_MEMORY: [Need; 6] = {
     let [layout, cpu, cpuacct, pids, freezer] = NEEDS_V1;
     [layout, cpu, cpuacct, pids, freezer, Need::CgroupV1("memory")]
 };
+
+/// What the limits of all controllers need: a cgroup of its own in every tree.
+fn needs_all() -> Vec<Need> {
+    let mut needs = needs_memory();
+    needs.push(Need::Cgroup("cpuset"));
+    needs.push(Need::Cgroup(limits::io_controller()));
+    needs
+}
+
+/// The same, with v1 alone on a hybrid machine.
+const NEEDS_V1_ALL: [Need; 8] = {
+    let [layout, cpu, cpuacct, pids, freezer, memory] = NEEDS_V1_MEMORY;
+    [layout, cpu, cpuacct, pids, freezer, memory, Need::CgroupV1("cpuset"), Need::CgroupV1("blkio")]
+};
+
+/// Starts a process that makes cgroups and waits to be killed: followed by the layout.
+const LEAVES_A_TREE: &str = "--leaves-a-tree";
+
+/// Starts a process with threads, that waits.
+const WAITING_THREADS: &str = "--waiting-threads";
 
 /// Starts a process for the threads of one test: followed by the layout.
 const THREADS: &str = "--many-threads";
@@ -67,8 +93,21 @@ fn main() -> ExitCode {
         conformance::many_threads(&if is_whole { found } else { v1_only() });
         return ExitCode::SUCCESS;
     }
+    if let [LEAVES_A_TREE, layout] = args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        trees::leaves_a_tree(layout);
+        return ExitCode::SUCCESS;
+    }
+    if args == [WAITING_THREADS] {
+        mended::waiting_threads();
+        return ExitCode::SUCCESS;
+    }
     let mut tests = conformance_list();
     tests.extend(memory_list());
+    tests.extend(mended_list());
+    tests.extend(limits_list());
+    tests.extend(stats_list());
+    tests.extend(trees_list());
+    tests.extend(actions_list());
     tests.extend(v2_list());
     cofferdam_testkit::run(&tests)
 }
@@ -126,6 +165,87 @@ fn memory_list() -> Vec<Test> {
             every_call_of_a_memory_limit_can_fail,
         ]
     )
+}
+
+fn mended_list() -> Vec<Test> {
+    let mut tests = on_every_layout!(
+        mended,
+        &needs(),
+        &NEEDS_V1,
+        [
+            a_guard_can_be_closed_again,
+            a_refused_quota_changes_nothing,
+            best_effort_tells_what_was_skipped,
+            what_a_caller_names_stays_in_the_cgroup,
+        ]
+    );
+    let v1 = |name, run| Test::new(name, run).needs(&NEEDS_V1);
+    tests.extend([
+        v1("kills_many_with_few_descriptors", mended::kills_many_with_few_descriptors),
+        v1("kill_reaches_who_is_in_one_tree_only", mended::kill_reaches_who_is_in_one_tree_only)
+            .needs(&[Need::CgroupV2Tree]),
+        v1("a_hybrid_does_without_its_unified_tree", mended::a_hybrid_does_without_its_unified_tree),
+        v1("a_renamed_cgroup_is_not_taken_for_deleted", mended::a_renamed_cgroup_is_not_taken_for_deleted),
+        Test::new("an_empty_cpuset_above_is_filled", mended::an_empty_cpuset_above_is_filled)
+            .needs(&[Need::CgroupV1("cpuset"), Need::CgroupV1("freezer")]),
+        Test::new("threads_of_others_cannot_be_killed", mended::threads_of_others_cannot_be_killed)
+            .needs(&[Need::CgroupV2Tree]),
+        Test::new("who_cannot_enter_is_told_why", mended::who_cannot_enter_is_told_why)
+            .needs(&[Need::CgroupV2("cpu"), Need::CgroupV2("pids")]),
+    ]);
+    tests
+}
+
+fn limits_list() -> Vec<Test> {
+    on_every_layout!(
+        limits,
+        &needs_all(),
+        &NEEDS_V1_ALL,
+        [every_limit_is_read_back, cpuset_is_seen_in_the_affinity, limits_of_a_device_are_read_back]
+    )
+}
+
+fn actions_list() -> Vec<Test> {
+    let mut tests = on_every_layout!(
+        actions,
+        &needs_memory(),
+        &NEEDS_V1_MEMORY,
+        [
+            what_is_frozen_does_not_run,
+            what_forks_is_frozen_too,
+            the_caller_is_not_frozen,
+            an_oom_kill_is_an_event,
+            refused_forks_and_freezing_are_events,
+            memory_is_reclaimed,
+        ]
+    );
+    tests.push(Test::new("pressure_wakes_a_waiter", actions::pressure_wakes_a_waiter).needs(&[Need::CgroupV2Tree]));
+    tests
+}
+
+fn trees_list() -> Vec<Test> {
+    let mut tests = on_every_layout!(
+        trees,
+        &needs(),
+        &NEEDS_V1,
+        [
+            a_tree_is_walked,
+            processes_and_threads_are_moved,
+            files_are_found_or_not,
+            capabilities_are_what_works,
+            what_a_killed_program_left_is_found,
+        ]
+    );
+    tests.push(
+        Test::new("a_user_is_given_a_cgroup", || trees::a_user_is_given_a_cgroup(&detect()))
+            .needs(&needs())
+            .needs(&[Need::Root]),
+    );
+    tests
+}
+
+fn stats_list() -> Vec<Test> {
+    on_every_layout!(stats, &needs_all(), &NEEDS_V1_ALL, [statistics_are_told_alike, a_sample_allocates_nothing])
 }
 
 fn v2_list() -> [Test; 7] {

@@ -3,7 +3,9 @@
 
 use std::os::unix::process::ExitStatusExt;
 
-use cofferdam_cgroups::{Cgroup, Controllers, Error, ErrorKind, Guard, Hierarchy, Limits, Max, MemoryLimits};
+use cofferdam_cgroups::{
+    Applied, Cgroup, Controllers, Enforcement, Error, ErrorKind, Guard, Hierarchy, Limits, Max, MemoryLimits,
+};
 use cofferdam_testkit::fault::{Action, Call, Fault, Who, inject, record};
 
 use crate::support::{BOTH, LONG, Waiting, kind, until};
@@ -49,7 +51,7 @@ pub(crate) fn an_allocator_is_killed_at_the_limit(hierarchy: &Hierarchy) {
     let job = make(hierarchy);
     // With swap to be had, memory's own limit is the one that is met first.
     for (kills, swap) in [(1, 8 * MIB), (2, 0)] {
-        job.apply(&both(32 * MIB, swap)).unwrap();
+        job.apply(&both(32 * MIB, swap), Enforcement::Strict).unwrap();
         let mut allocator = Waiting::in_cgroup(&job, ALLOCATOR);
         assert_eq!(allocator.ended().signal(), Some(SIGKILL));
         let stats = job.memory_stats().unwrap();
@@ -79,7 +81,7 @@ pub(crate) fn without_a_limit_nothing_is_killed(hierarchy: &Hierarchy) {
 
 pub(crate) fn memory_in_use_is_told(hierarchy: &Hierarchy) {
     let job = make(hierarchy);
-    job.apply(&Limits::new().memory(200 * MIB)).unwrap();
+    job.apply(&Limits::new().memory(200 * MIB), Enforcement::Strict).unwrap();
     assert!(job.memory_stats().unwrap().current < 10 * MIB);
     // Below it is counted as well.
     let child = job.child("child").unwrap();
@@ -100,18 +102,18 @@ pub(crate) fn memory_in_use_is_told(hierarchy: &Hierarchy) {
 pub(crate) fn memory_limits_are_read_back(hierarchy: &Hierarchy) {
     let job = make(hierarchy);
     assert_eq!(in_force(&job), (Max::Max, Max::Max));
-    job.apply(&Limits::new()).unwrap();
+    job.apply(&Limits::new(), Enforcement::Strict).unwrap();
     assert_eq!(in_force(&job), (Max::Max, Max::Max));
     for (memory, swap) in [(64 * MIB, 16 * MIB), (MIB, 0), (0, 0), (0, MIB), (8_191, 8_191), (50_000_001, 3)] {
-        job.apply(&both(memory, swap)).unwrap();
+        job.apply(&both(memory, swap), Enforcement::Strict).unwrap();
         assert_eq!(in_force(&job), (in_pages(memory), in_pages(swap)));
     }
     // More than the kernel can count is no limit.
-    job.apply(&both(u64::MAX, u64::MAX)).unwrap();
+    job.apply(&both(u64::MAX, u64::MAX), Enforcement::Strict).unwrap();
     assert_eq!(in_force(&job), (Max::Max, Max::Max));
     // Together with other controllers, which are left alone otherwise.
-    job.apply(&both(64 * MIB, 0).pids(7)).unwrap();
-    job.apply(&Limits::new().memory(32 * MIB)).unwrap();
+    job.apply(&both(64 * MIB, 0).pids(7), Enforcement::Strict).unwrap();
+    job.apply(&Limits::new().memory(32 * MIB), Enforcement::Strict).unwrap();
     assert_eq!(job.limits().unwrap().pids, Some(Max::Limit(7)));
     assert_eq!(in_force(&job), (Max::Limit(32 * MIB), Max::Limit(0)));
     job.close().unwrap();
@@ -127,19 +129,19 @@ pub(crate) fn memory_limits_change_in_any_order(hierarchy: &Hierarchy) {
     for from in &pairs {
         for to in &pairs {
             for (memory, swap) in [from, to] {
-                job.apply(&both(*memory, *swap)).unwrap();
+                job.apply(&both(*memory, *swap), Enforcement::Strict).unwrap();
                 assert_eq!(in_force(&job), (*memory, *swap));
             }
         }
     }
     // And each part alone.
-    job.apply(&both(0, 0)).unwrap();
+    job.apply(&both(0, 0), Enforcement::Strict).unwrap();
     let mut expected = (Max::Limit(0), Max::Limit(0));
     for (memory, swap) in pairs.iter().filter(|(memory, _)| *memory != Max::Max) {
-        job.apply(&Limits::new().memory(*memory)).unwrap();
+        job.apply(&Limits::new().memory(*memory), Enforcement::Strict).unwrap();
         expected.0 = *memory;
         assert_eq!(in_force(&job), expected);
-        job.apply(&Limits::new().swap(*swap)).unwrap();
+        job.apply(&Limits::new().swap(*swap), Enforcement::Strict).unwrap();
         expected.1 = *swap;
         assert_eq!(in_force(&job), expected);
     }
@@ -151,37 +153,39 @@ pub(crate) fn swap_without_a_limit_of_memory(hierarchy: &Hierarchy) {
     for swap in [0, 8 * MIB] {
         let alone = Limits::new().pids(5).swap(swap);
         if on_v2(&job) {
-            job.apply(&alone).unwrap();
+            job.apply(&alone, Enforcement::Strict).unwrap();
             assert_eq!(in_force(&job), (Max::Max, Max::Limit(swap)));
         } else {
-            assert_eq!(kind(job.apply(&alone)), ErrorKind::Unsupported);
-            assert_eq!(kind(job.apply(&both(Max::Max, swap))), ErrorKind::Unsupported);
+            assert_eq!(kind(job.apply(&alone, Enforcement::Strict)), ErrorKind::Unsupported);
+            assert_eq!(kind(job.apply(&both(Max::Max, swap), Enforcement::Strict)), ErrorKind::Unsupported);
             assert_eq!(in_force(&job), (Max::Max, Max::Max));
             assert_eq!(job.limits().unwrap().pids, Some(Max::Max));
         }
     }
     // With the limit of memory in force it is the same on both, and memory alone leaves swap what it is.
-    job.apply(&Limits::new().memory(32 * MIB)).unwrap();
-    job.apply(&Limits::new().swap(8 * MIB)).unwrap();
+    job.apply(&Limits::new().memory(32 * MIB), Enforcement::Strict).unwrap();
+    job.apply(&Limits::new().swap(8 * MIB), Enforcement::Strict).unwrap();
     assert_eq!(in_force(&job), (Max::Limit(32 * MIB), Max::Limit(8 * MIB)));
     for memory in [64 * MIB, 16 * MIB] {
-        job.apply(&Limits::new().memory(memory)).unwrap();
+        job.apply(&Limits::new().memory(memory), Enforcement::Strict).unwrap();
         assert_eq!(in_force(&job), (Max::Limit(memory), Max::Limit(8 * MIB)));
     }
-    job.apply(&Limits::new().memory(Max::Max)).unwrap();
+    job.apply(&Limits::new().memory(Max::Max), Enforcement::Strict).unwrap();
     let swap = if on_v2(&job) { Max::Limit(8 * MIB) } else { Max::Max };
     assert_eq!(in_force(&job), (Max::Max, swap));
     job.close().unwrap();
 }
 
 /// Sets limits while one of the calls of that name fails.
-fn apply_with(job: &Cgroup, limits: &Limits, name: &str, nth: usize, errno: i32) -> Result<(), Error> {
-    job.apply(&both(Max::Max, Max::Max)).unwrap();
-    let (calls, _) = record(|| job.apply(limits));
-    job.apply(&both(Max::Max, Max::Max)).unwrap();
+fn apply_with(job: &Cgroup, limits: &Limits, name: &str, nth: usize, errno: i32) -> Result<Applied, Error> {
+    job.apply(&both(Max::Max, Max::Max), Enforcement::Strict).unwrap();
+    let (calls, _) = record(|| job.apply(limits, Enforcement::Strict));
+    job.apply(&both(Max::Max, Max::Max), Enforcement::Strict).unwrap();
     let mut named = calls.iter().enumerate().filter(|(_, call)| call.name() == name);
     let (nth, _) = named.nth(nth).unwrap();
-    let (calls, result) = inject(Fault { who: Who::Parent, nth, action: Action::Errno(errno) }, || job.apply(limits));
+    let (calls, result) = inject(Fault { who: Who::Parent, nth, action: Action::Errno(errno) }, || {
+        job.apply(limits, Enforcement::Strict)
+    });
     assert_eq!(calls[nth].name(), name);
     assert!(calls[nth].fault.is_some());
     result
@@ -215,17 +219,17 @@ pub(crate) fn swap_that_is_not_counted(hierarchy: &Hierarchy) {
 
 pub(crate) fn refused_limits_of_memory_change_nothing(hierarchy: &Hierarchy) {
     let job = make(hierarchy);
-    job.apply(&both(64 * MIB, 8 * MIB)).unwrap();
+    job.apply(&both(64 * MIB, 8 * MIB), Enforcement::Strict).unwrap();
     let before = job.limits().unwrap();
     let too_many = both(MIB, 0).pids(4_194_305);
-    assert_eq!(kind(job.apply(&too_many)), ErrorKind::InvalidInput);
+    assert_eq!(kind(job.apply(&too_many, Enforcement::Strict)), ErrorKind::InvalidInput);
     assert_eq!(job.limits().unwrap(), before);
     job.close().unwrap();
 
     let without = hierarchy.create("job", BOTH).unwrap().into_guard();
-    assert_eq!(without.controllers(), BOTH);
+    assert_eq!(without.controllers(), BOTH | Controllers::FREEZER);
     for limits in [Limits::new().memory(MIB), Limits::new().swap(0)] {
-        assert_eq!(kind(without.apply(&limits.pids(5))), ErrorKind::ControllerUnavailable);
+        assert_eq!(kind(without.apply(&limits.pids(5), Enforcement::Strict)), ErrorKind::ControllerUnavailable);
     }
     let found = without.limits().unwrap();
     assert_eq!((found.pids, found.memory), (Some(Max::Max), MemoryLimits::default()));
@@ -236,9 +240,9 @@ pub(crate) fn refused_limits_of_memory_change_nothing(hierarchy: &Hierarchy) {
 /// v1 refuses, and says how much is in use; v2 makes it so.
 pub(crate) fn a_limit_below_what_is_in_use(hierarchy: &Hierarchy) {
     let job = make(hierarchy);
-    job.apply(&both(200 * MIB, 0)).unwrap();
+    job.apply(&both(200 * MIB, 0), Enforcement::Strict).unwrap();
     let mut holder = holding(&job);
-    let result = job.apply(&Limits::new().memory(8 * MIB));
+    let result = job.apply(&Limits::new().memory(8 * MIB), Enforcement::Strict);
     if on_v2(&job) {
         result.unwrap();
         assert_eq!(holder.ended().signal(), Some(SIGKILL));
@@ -264,7 +268,7 @@ pub(crate) fn every_call_of_a_memory_limit_can_fail(hierarchy: &Hierarchy) {
     const EIO: i32 = 5;
     let job = make(hierarchy);
     let wanted = both(32 * MIB, 8 * MIB);
-    let (calls, result) = record(|| job.apply(&wanted));
+    let (calls, result) = record(|| job.apply(&wanted, Enforcement::Strict));
     result.unwrap();
     let count = |name| calls.iter().filter(|call: &&Call| call.name() == name).count();
     let expected = if on_v2(&job) { (2, 0, 2) } else { (4, 2, 2) };
@@ -277,7 +281,7 @@ pub(crate) fn every_call_of_a_memory_limit_can_fail(hierarchy: &Hierarchy) {
             let (memory, swap) = in_force(&job);
             assert!([Max::Max, Max::Limit(32 * MIB)].contains(&memory));
             assert!([Max::Max, Max::Limit(8 * MIB)].contains(&swap));
-            job.apply(&wanted).unwrap();
+            job.apply(&wanted, Enforcement::Strict).unwrap();
             assert_eq!(in_force(&job), (Max::Limit(32 * MIB), Max::Limit(8 * MIB)));
         }
     }

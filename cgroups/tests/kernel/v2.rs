@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use cofferdam_cgroups::{Cgroup, Controllers, ErrorKind, Layout, Limits};
+use cofferdam_cgroups::{Cgroup, Controllers, Enforcement, ErrorKind, Layout, Limits};
 
 use crate::support::{BOTH, LONG, Waiting, detect, directories, kind, paths, until};
 
@@ -26,7 +26,7 @@ pub(crate) fn controllers_are_enabled_above_never_in_the_leaf() {
         assert_eq!(read(above, "cgroup.type").trim(), "domain");
     }
     assert_eq!(read(unified(&child), "cgroup.subtree_control").trim(), "");
-    child.apply(&Limits::new().pids(7)).unwrap();
+    child.apply(&Limits::new().pids(7), Enforcement::Strict).unwrap();
     // Nothing runs in the middle, and the leaf can be entered.
     drop(Waiting::in_cgroup(&child, "exit"));
     job.close().unwrap();
@@ -59,7 +59,7 @@ pub(crate) fn one_can_move_into_a_leaf_first() {
     }
     assert_eq!(processes(), []);
     let job = here.child("job").unwrap();
-    job.apply(&Limits::new().pids(5)).unwrap();
+    job.apply(&Limits::new().pids(5), Enforcement::Strict).unwrap();
     job.delete().unwrap();
     // And back, for the harness.
     fs::write(unified(&here).join("cgroup.subtree_control"), "-cpu -pids").unwrap();

@@ -1,7 +1,7 @@
 //! What it measures.
 
 use crate::support::{all_cpus, outcome, program};
-use cofferdam_cgroups::{Controllers, CpuQuota, Hierarchy, Limits};
+use cofferdam_cgroups::{Controllers, CpuQuota, Enforcement, Hierarchy, Limits};
 use cofferdam_testkit::{Layout, patience};
 use serde_json::Value;
 use std::fs;
@@ -119,7 +119,7 @@ pub(crate) fn a_limit_above_that_of_the_cgroup_above() {
     let mounts = fs::read("/proc/self/mountinfo").unwrap();
     let above = fs::read_to_string("/proc/self/cgroup").unwrap().replace("/leaf\n", "\n");
     let above = Hierarchy::from_proc(&mounts, above.as_bytes()).unwrap().own(Controllers::CPU).unwrap();
-    above.apply(&Limits::new().cpu_quota(CpuQuota::cores(0.5).unwrap())).unwrap();
+    above.apply(&Limits::new().cpu_quota(CpuQuota::cores(0.5).unwrap()), Enforcement::Strict).unwrap();
     let figures = run(&["--cpu", "80%"]);
     assert!(is(figures.limit, 80.0) && is(figures.expected, 50.0), "{}", figures.expected);
     assert!(figures.remarks.contains("without effect"), "{}", figures.remarks);

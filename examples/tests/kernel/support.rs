@@ -1,6 +1,6 @@
 //! What several of these tests share.
 
-use cofferdam_cgroups::{Controllers, CpuWeight, Hierarchy, Limits};
+use cofferdam_cgroups::{Controllers, CpuWeight, Enforcement, Hierarchy, Limits};
 use nix::fcntl::{Flock, FlockArg};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -18,7 +18,7 @@ pub(crate) fn all_cpus() -> Flock<File> {
     let program = File::open(PROGRAM).unwrap();
     let turn = Flock::lock(program, FlockArg::LockExclusive).map_err(|(_, errno)| errno).unwrap();
     let own = Hierarchy::detect().unwrap().own(Controllers::CPU).unwrap();
-    own.apply(&Limits::new().cpu_weight(CpuWeight::new(10_000).unwrap())).unwrap();
+    own.apply(&Limits::new().cpu_weight(CpuWeight::new(10_000).unwrap()), Enforcement::Strict).unwrap();
     turn
 }
 

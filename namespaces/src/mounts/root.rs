@@ -60,6 +60,7 @@ impl Mounts<'_> {
         if let Some(root) = self.root {
             self.set(Step::Root, Path::new("/"), root, Attributes { flags, recursive: true, ids: None });
         } else {
+            self.program.close_written(Step::Root);
             let (top, attributes) = (self.text("/"), self.program.words([flags.bits(), 0, 0, 0]));
             let args = [libc::AT_FDCWD.into(), top, RECURSIVE.into(), attributes.into(), 32_u64.into()];
             self.program.call(Step::Root, "/", Sys::mount_setattr, args);

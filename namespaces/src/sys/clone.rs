@@ -27,24 +27,27 @@ pub(super) struct CloneArgs {
 }
 
 impl CloneArgs {
-    pub(super) fn new(flags: u64, cgroup: Option<BorrowedFd<'_>>, stack: &Stack, birth: &Birth) -> Self {
+    /// Without a stack the child goes on where the caller is on its own, as with `vfork(2)`.
+    pub(super) fn new(flags: u64, cgroup: Option<BorrowedFd<'_>>, stack: Option<&Stack>, birth: &Birth) -> Self {
         let into = if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 };
         CloneArgs {
             flags: flags | into | ALWAYS,
             pidfd: birth.pidfd.as_ptr().expose_provenance() as u64,
             parent_tid: birth.pid.as_ptr().expose_provenance() as u64,
-            stack: stack.bottom() as u64,
-            stack_size: stack.size as u64,
+            stack: stack.map_or(0, |stack| stack.bottom() as u64),
+            stack_size: stack.map_or(0, |stack| stack.size as u64),
             cgroup: cgroup.map_or(0, |fd| u64::from(fd.as_raw_fd().cast_unsigned())),
             ..CloneArgs::default()
         }
     }
 }
 
-/// The caller is suspended meanwhile; with a pidfd; without the caller's signal handlers.
-const ALWAYS: u64 = (libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::CLONE_PARENT_SETTID) as u64 | CLONE_CLEAR_SIGHAND;
+/// With a pidfd; without the caller's signal handlers.
+const ALWAYS: u64 = (libc::CLONE_PIDFD | libc::CLONE_PARENT_SETTID) as u64 | CLONE_CLEAR_SIGHAND;
+/// The caller is suspended until the child has started its program or ended.
+const WAITED_FOR: u64 = libc::CLONE_VFORK as u64;
 /// In the caller's memory. Never without `CLONE_VFORK`: the kernel's OOM killer would take the caller for one of its victim's processes.
-pub(super) const IN_OUR_MEMORY: u64 = libc::CLONE_VM as u64;
+pub(super) const IN_OUR_MEMORY: u64 = libc::CLONE_VM as u64 | WAITED_FOR;
 // libc's constants of these two are too narrow.
 const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
 const CLONE_INTO_CGROUP: u64 = 1 << 33;
@@ -82,22 +85,24 @@ impl Birth {
 
 /// Clones with these namespaces and returns when the child has started its program or ended; `frame` tells which, `birth` who it is.
 ///
+/// The child runs on the caller's stack, below what is in use: less than 2 KiB, and some more in a build without optimisation. A stack of its own would have to
+/// be mapped, for which all threads of the caller have to wait for one another.
+///
 /// The child has no exit signal until it starts a program, so that a failed one neither raises SIGCHLD nor meets a foreign `waitpid(-1)`.
 pub(crate) fn clone_and_run(
     engine: Engine,
     namespaces: u64,
     cgroup: Option<BorrowedFd<'_>>,
-    stack: &mut Stack,
     frame: &Frame<'_>,
     birth: &Birth,
 ) -> Result<(), i32> {
     let memory = match engine {
         Engine::Shared => IN_OUR_MEMORY,
-        Engine::Copy => 0,
+        Engine::Copy => WAITED_FOR,
     };
-    let args = CloneArgs::new(namespaces | memory, cgroup, stack, birth);
-    // SAFETY: CLONE_VFORK suspends this thread until the child has left this memory, so that `args`, `frame`, `birth` and the stack,
-    // which nobody else uses, outlive it; a copy has copies of them. `child` never returns and keeps to the rules of this folder.
+    let args = CloneArgs::new(namespaces | memory, cgroup, None, birth);
+    // SAFETY: CLONE_VFORK suspends this thread until the child has left this memory, so that `args`, `frame` and `birth` outlive it, and
+    // nobody else uses the stack; a copy has copies of them. `child` never returns and keeps to the rules of this folder.
     let result = unsafe { clone3(&raw const args, child, std::ptr::from_ref(frame).cast_mut().cast()) };
     if result < 0 { Err(errno_of(result)) } else { Ok(()) }
 }

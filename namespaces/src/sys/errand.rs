@@ -83,7 +83,7 @@ impl Errand<'_> {
         let failed = |(call, errno)| Error::os(Step::Scope, call, errno);
         SignalMask::ALL.set().map_err(|errno| failed(("rt_sigprocmask", errno)))?;
         let (stack, birth) = (Stack::map(Stack::LARGE).map_err(failed)?, Birth::new());
-        let args = CloneArgs::new(libc::CLONE_FILES as u64 | IN_OUR_MEMORY, None, &stack, &birth);
+        let args = CloneArgs::new(libc::CLONE_FILES as u64 | IN_OUR_MEMORY, None, Some(&stack), &birth);
         // SAFETY: as in `clone_and_run`. This thread is suspended, so that the child can use its thread-locals: nobody else does.
         let result = unsafe { clone3(&raw const args, run_errand, std::ptr::from_mut(self).cast()) };
         if result < 0 {
@@ -114,7 +114,7 @@ extern "C" fn run_errand(errand: *mut libc::c_void) -> ! {
         let result = unsafe { syscall6(number, [a, b, 0, 0, 0, 0]) };
         if result < 0 {
             errand.failed = Some((name, errno_of(result)));
-            exit();
+            exit(127);
         }
     }
     // SAFETY: no arguments.
@@ -122,5 +122,5 @@ extern "C" fn run_errand(errand: *mut libc::c_void) -> ! {
     if parent == i64::from(errand.parent) {
         (errand.body)();
     }
-    exit()
+    exit(127)
 }

@@ -21,12 +21,30 @@ impl<'a> Frame<'a> {
         let values = slots.into_iter().chain(std::iter::repeat(-1)).take(program.slots());
         Frame { ops: program.ops(), slots: values.map(AtomicI64::new).collect(), held, telling }
     }
+
+    /// Only what comes before the start of a program.
+    pub(crate) fn until_program(mut self) -> Self {
+        let start = self.ops.iter().position(Op::starts_program).unwrap_or(self.ops.len());
+        self.ops = self.ops.get(..start).unwrap_or_default();
+        self
+    }
+
+    /// All calls have been made.
+    pub(super) fn arrived(&self) {
+        self.telling.at.store(usize::MAX, Relaxed);
+    }
 }
 
 /// The child. No panic, no allocation, no libc: see the top of this folder.
 pub(super) extern "C" fn child(frame: *mut libc::c_void) -> ! {
     // SAFETY: `clone_and_run` passes a frame, and keeps it until the clone returns to it, which is after this function's last use.
     let frame = unsafe { &*frame.cast::<Frame<'_>>() };
+    follow(frame);
+    exit(127)
+}
+
+/// Makes the calls of the list; returns whether none of them failed.
+pub(super) fn follow(frame: &Frame<'_>) -> bool {
     let scratch = [const { AtomicU64::new(0) }; SCRATCH];
     let told = scratch.as_ptr().expose_provenance() as u64;
     let (mut next, mut denied) = (0_usize, false);
@@ -69,10 +87,10 @@ pub(super) extern "C" fn child(frame: *mut libc::c_void) -> ! {
         if failure != 0 {
             listen(frame, op.number, args);
             frame.telling.errno.store(failure, Relaxed);
-            break;
+            return false;
         }
     }
-    exit()
+    true
 }
 
 fn slot_of<'a>(frame: &'a Frame<'_>, slot: usize) -> Option<&'a AtomicI64> {
@@ -122,9 +140,9 @@ fn is_elsewhere(errno: i32) -> bool {
     matches!(errno, libc::ENOENT | libc::ENOTDIR | libc::ESTALE | libc::ENODEV | libc::ETIMEDOUT)
 }
 
-pub(super) fn exit() -> ! {
+pub(super) fn exit(code: u8) -> ! {
     loop {
         // SAFETY: exit_group takes a number and ends this process only: it is no thread of the caller.
-        unsafe { syscall6(libc::SYS_exit_group, [127, 0, 0, 0, 0, 0]) };
+        unsafe { syscall6(libc::SYS_exit_group, [code.into(), 0, 0, 0, 0, 0]) };
     }
 }

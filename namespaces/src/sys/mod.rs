@@ -6,17 +6,21 @@
 #![allow(unsafe_code, reason = "the one folder for it; every block says why it is sound")]
 
 mod clone;
+mod closure;
 mod errand;
 mod interpreter;
 mod process;
 mod raw;
+mod related;
 mod signals;
 mod stack;
 mod telling;
 
 pub(crate) use clone::{Birth, Born, clone_and_run};
+pub(crate) use closure::{Task, clone_task};
 pub(crate) use interpreter::Frame;
 pub(crate) use process::{Block, own_pidfd, reap, send_signal};
+pub(crate) use related::{Related, owner_of_namespace, related_namespace};
 pub(crate) use signals::{SIGNAL_SET_SIZE, SignalMask, ignored_signals};
 pub(crate) use stack::Stack;
 pub(crate) use telling::{Outcome, SharedTelling, Telling};

@@ -4,17 +4,19 @@
 use super::clone::CloneArgs;
 use std::arch::asm;
 
-/// What a child runs, on its own stack.
+/// What a child runs.
 pub(super) type Entry = extern "C" fn(*mut libc::c_void) -> !;
 
-/// clone3(2) that calls `entry` with `data` on the new stack in the child, and returns in the caller.
+/// clone3(2) that calls `entry` with `data` in the child, on the stack that `args` name or further down on this one, and returns in the caller.
 ///
 /// # Safety
-/// `args` asks for `CLONE_VFORK` and names a stack for the child alone; both pointers are valid during the call.
+/// `args` asks for `CLONE_VFORK` or not for `CLONE_VM` and, if it names a stack, for one that is the child's alone; both pointers are valid during
+/// the call.
 pub(super) unsafe fn clone3(args: *const CloneArgs, entry: Entry, data: *mut libc::c_void) -> i64 {
     let result: i64;
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: the child starts with an empty frame on its own, aligned stack and never comes back here; the return address 0 tells
+    // SAFETY: the child starts with an empty frame on an aligned stack and never comes back here; if it is this stack, then below all that is in
+    // use (there is no red zone, because this may push), and this thread waits until the child has left it. The return address 0 tells
     // an unwinder (a panic's backtrace) that there is nothing above. The kernel keeps all registers but rax, rcx and r11, which are declared.
     unsafe {
         asm!(

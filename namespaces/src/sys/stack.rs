@@ -1,4 +1,4 @@
-//! Memory for a child to run on.
+//! Memory for a child that runs code of the caller's.
 
 use super::last_errno;
 use std::ptr::{NonNull, null_mut};
@@ -14,8 +14,6 @@ pub(crate) struct Stack {
 unsafe impl Send for Stack {}
 
 impl Stack {
-    /// What a child needs for its list of calls: less than 2 KiB, and some more in a build without optimisation.
-    pub(crate) const SMALL: usize = 64 << 10;
     /// As much as a thread of a program usually has, for code that is not ours. Only what is used takes memory.
     pub(crate) const LARGE: usize = 8 << 20;
     /// At least one page on every architecture.

@@ -71,7 +71,9 @@ fn sandbox() -> Sandbox {
         .nice(5)
         .io_priority(IoPriority::Idle)
         .personality(Personality::empty())
-        .sysctl("net.ipv4.ip_forward", "1")
+        // Not one of those, ip_forward for one, for which the kernel restarts the write while somebody holds the network's lock: a call
+        // more or less would confuse the walk.
+        .sysctl("net.ipv4.ip_unprivileged_port_start", "1")
         .working_directory("/dev")
         .stdin(Stdio::Null)
         .stdout(Stdio::Pipe)
@@ -80,7 +82,7 @@ fn sandbox() -> Sandbox {
 }
 
 /// Also when it has not been started at all.
-fn no_child_is_left() {
+pub(crate) fn no_child_is_left() {
     let left = waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::__WALL);
     assert_eq!(left, Err(Errno::ECHILD));
 }
@@ -226,18 +228,16 @@ pub(crate) fn every_call_of_the_caller_can_fail() {
         steps.insert(step);
         no_child_is_left();
     }
-    let all = [Step::Prepare, Step::Pipe, Step::Stack, Step::BlockSignals, Step::Clone];
+    let all = [Step::Prepare, Step::Pipe, Step::BlockSignals, Step::Clone];
     assert!(all.iter().all(|step| steps.contains(step)), "{steps:?}");
 }
 
 /// The step that a call of the caller belongs to; none for what is not the spawn's (the allocator, the test), or only cleans up.
 fn step_of_caller(call: &fault::Call) -> Option<Step> {
-    const STACK: u64 = 64 << 10;
-    let [_, length, protection, flags, ..] = call.args;
-    let read_write = (libc::PROT_READ | libc::PROT_WRITE) as u64;
+    let flags = call.args[3];
     match call.number {
-        libc::SYS_mmap if flags & libc::MAP_STACK as u64 != 0 => Some(Step::Stack),
-        libc::SYS_mprotect if (length, protection) == (STACK, read_write) => Some(Step::Stack),
+        // Only of a copy.
+        libc::SYS_mmap if flags & libc::MAP_SHARED as u64 != 0 => Some(Step::Memory),
         libc::SYS_pipe2 => Some(Step::Pipe),
         libc::SYS_rt_sigprocmask if call.args[3] == 8 => Some(Step::BlockSignals),
         libc::SYS_clone3 => Some(Step::Clone),

@@ -27,8 +27,9 @@ fn descriptors(held: &Held) -> usize {
 pub(crate) fn namespaces_before_the_program() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("started");
-    let script =
-        format!("touch {file:?}; cd /proc/self/ns; for n in user pid mnt uts ipc net cgroup; do readlink $n; done");
+    let script = format!(
+        "touch {file:?}; cd /proc/self/ns; for n in user pid mnt uts ipc net cgroup time; do readlink $n; done"
+    );
     let held = plan(&sh(&script).user(IdMap::root()).namespaces(Namespaces::all()).stdout(Stdio::Pipe)).hold().unwrap();
     let mut ours = Vec::new();
     for which in Namespaces::all() {

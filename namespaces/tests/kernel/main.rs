@@ -1,7 +1,9 @@
 //! Tests against the real kernel: see the test kit for how they are run and what they may not leave behind.
 
+mod attacks;
 mod attributes;
 mod cgroup;
+mod closures;
 mod crowd;
 mod engines;
 mod errors;
@@ -10,15 +12,21 @@ mod hold;
 mod identity;
 mod isolation;
 mod life;
+mod listing;
+mod mounts;
 mod roots;
 mod scopes;
+mod specs;
 mod streams;
 mod support;
 
 use cofferdam_testkit::{Need, Test, run};
 use std::process::ExitCode;
+use std::time::Duration;
 
 const BUSYBOX: &str = "/bin/busybox";
+/// For a race that is run often.
+const LONG: Duration = Duration::from_secs(900);
 
 fn main() -> ExitCode {
     let tests = [
@@ -26,13 +34,18 @@ fn main() -> ExitCode {
         isolation(),
         identity(),
         attributes(),
+        specs(),
         roots(),
+        mounts(),
+        attacks(),
         streams(),
         life(),
         engines(),
+        closures(),
         hold(),
         scopes(),
         cgroups(),
+        listing(),
         faults(),
     ]
     .concat();
@@ -134,6 +147,14 @@ fn attributes() -> Vec<Test> {
     ]
 }
 
+fn specs() -> Vec<Test> {
+    vec![
+        test("every_spec_comes_back", specs::every_spec_comes_back),
+        user("a_spec_is_written_by_hand", specs::a_spec_is_written_by_hand),
+        user("random_sandboxes_are_as_asked", specs::random_sandboxes_are_as_asked),
+    ]
+}
+
 fn roots() -> Vec<Test> {
     vec![
         rooted("the_root_is_all_there_is", roots::the_root_is_all_there_is),
@@ -146,6 +167,41 @@ fn roots() -> Vec<Test> {
         rooted("links_out_of_the_root_stay_inside", roots::links_out_of_the_root_stay_inside),
         rooted("no_working_directory_outside", roots::no_working_directory_outside),
         rooted("roots_that_cannot_be", roots::roots_that_cannot_be),
+    ]
+}
+
+fn mounts() -> Vec<Test> {
+    let busy = |name, run| user(name, run).needs(&[Need::Userns, Need::Program(BUSYBOX)]);
+    vec![
+        busy("a_directory_as_root", mounts::a_directory_as_root),
+        busy("an_empty_root", mounts::an_empty_root),
+        busy("a_tmpfs_is_as_asked", mounts::a_tmpfs_is_as_asked),
+        busy("file_systems_of_its_own", mounts::file_systems_of_its_own),
+        busy("control_groups_are_in_sight", mounts::control_groups_are_in_sight),
+        busy("binds_are_as_asked", mounts::binds_are_as_asked),
+        rooted("binds_take_along_what_is_mounted_below", mounts::binds_take_along_what_is_mounted_below),
+        rooted("binds_with_other_owners", mounts::binds_with_other_owners),
+        rooted("detached_mounts_are_attached", mounts::detached_mounts_are_attached),
+        busy("masks_hide", mounts::masks_hide),
+        busy("mount_points_are_made", mounts::mount_points_are_made),
+        busy("many_mounts", mounts::many_mounts),
+        busy("a_read_only_root", mounts::a_read_only_root),
+        rooted("later_mounts_of_the_host", mounts::later_mounts_of_the_host),
+        rooted("mounts_for_the_host", mounts::mounts_for_the_host),
+        busy("where_the_root_cannot_be_pivoted", mounts::where_the_root_cannot_be_pivoted),
+        busy("the_kernel_says_what_is_wrong", mounts::the_kernel_says_what_is_wrong),
+        user("mounts_that_make_no_sense", mounts::mounts_that_make_no_sense),
+    ]
+}
+
+fn attacks() -> Vec<Test> {
+    let busy = |name, run| user(name, run).needs(&[Need::Userns, Need::Program(BUSYBOX)]);
+    vec![
+        busy("a_mount_point_swapped_for_a_link", attacks::a_mount_point_swapped_for_a_link).time(LONG),
+        busy("nothing_is_made_outside", attacks::nothing_is_made_outside),
+        busy("a_mask_is_the_hosts_null_device", attacks::a_mask_is_the_hosts_null_device),
+        rooted("a_null_device_that_is_none", attacks::a_null_device_that_is_none),
+        busy("a_proc_in_the_root_is_not_written", attacks::a_proc_in_the_root_is_not_written),
     ]
 }
 
@@ -186,6 +242,19 @@ fn engines() -> Vec<Test> {
         test("the_engine_is_reported", engines::the_engine_is_reported),
         user("the_host_program_is_unchanged", engines::the_host_program_is_unchanged),
         root("ids_change_in_a_copy_alone", engines::ids_change_in_a_copy_alone),
+    ]
+}
+
+/// Always in a copy.
+fn closures() -> Vec<Test> {
+    vec![
+        user("a_closure_runs_inside", closures::a_closure_runs_inside),
+        test("a_closure_has_three_descriptors", closures::a_closure_has_three_descriptors),
+        test("a_closure_changes_nothing_here", closures::a_closure_changes_nothing_here),
+        test("a_panic_is_an_exit_code", closures::a_panic_is_an_exit_code),
+        test("the_caller_goes_on_beside_a_closure", closures::the_caller_goes_on_beside_a_closure),
+        user("every_call_before_a_closure_can_fail", closures::every_call_before_a_closure_can_fail),
+        root("a_closure_with_ranges_of_ids", closures::a_closure_with_ranges_of_ids),
     ]
 }
 
@@ -236,6 +305,17 @@ fn cgroups() -> Vec<Test> {
             .needs(&[Need::Root, Need::CgroupV1("memory")]),
         test("an_oom_kill_spares_the_caller_v2", cgroup::an_oom_kill_spares_the_caller_v2)
             .needs(&[Need::CgroupV2("memory")]),
+    ]
+}
+
+fn listing() -> Vec<Test> {
+    let python = Need::Program("/usr/bin/python3");
+    vec![
+        user("listed_as_lsns_does", listing::listed_as_lsns_does).needs(&[Need::Program("/usr/bin/lsns")]),
+        user("who_owns_a_namespace", listing::who_owns_a_namespace),
+        user("clocks_are_shifted_inside", listing::clocks_are_shifted_inside).needs(&[python]),
+        user("the_wall_clock_cannot_be_set", listing::the_wall_clock_cannot_be_set).needs(&[python]),
+        user("clocks_that_cannot_be", listing::clocks_that_cannot_be),
     ]
 }
 

@@ -5,7 +5,7 @@
 //! beforehand, and files under `/proc` are read into a buffer on the stack.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{IoSlice, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -16,9 +16,10 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::uio::{RemoteIoVec, process_vm_writev};
 use nix::unistd::Pid;
 
-use super::{Action, Call, Fault, Who};
+use super::{Action, Call, Fault, Poke, Who};
 use crate::sys::{self, Answer, Notification};
 
 /// Room for so many recorded calls and so many processes; beyond it the test is told.
@@ -51,7 +52,7 @@ pub(crate) fn settle() {
 }
 
 /// Starts a supervisor, which waits for its listener.
-pub(super) fn start(fault: Option<Fault>) -> Arc<Shared> {
+pub(super) fn start(fault: Option<Fault>, poke: Option<Poke>) -> Arc<Shared> {
     let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC).expect("an eventfd can be made");
     let shared = Arc::new(Shared {
         bell,
@@ -60,7 +61,7 @@ pub(super) fn start(fault: Option<Fault>) -> Arc<Shared> {
         calls: Mutex::new(Vec::with_capacity(CALLS)),
     });
     let (sender, ended) = channel();
-    let desk = Desk { shared: Arc::clone(&shared), fault, seen: [0; 2], known: Vec::with_capacity(PROCESSES) };
+    let desk = Desk { shared: Arc::clone(&shared), fault, poke, seen: [0; 2], known: Vec::with_capacity(PROCESSES) };
     let thread = thread::spawn(move || {
         desk.run();
         drop(sender);
@@ -117,6 +118,7 @@ enum Known {
 struct Desk {
     shared: Arc<Shared>,
     fault: Option<Fault>,
+    poke: Option<Poke>,
     /// Calls so far of the parent and of children.
     seen: [usize; 2],
     known: Vec<(i32, Known)>,
@@ -157,6 +159,9 @@ impl Desk {
             calls.push(Call { who, pid: call.pid, number: call.number, args: call.args, fault });
         }
         drop(calls);
+        if let Some(poke) = self.poke.filter(|poke| who == Who::Child && poke.number == call.number) {
+            write_word(call, poke);
+        }
         match fault {
             None => Answer::GoOn,
             Some(Action::Errno(errno)) => Answer::Errno(errno),
@@ -212,6 +217,14 @@ impl Desk {
         self.known.push((thread, known));
         Some(self.known.len() - 1)
     }
+}
+
+/// Changes the caller's memory while it waits.
+fn write_word(call: &Notification, Poke { argument, word, value, .. }: Poke) {
+    let base = usize::try_from(call.args[argument]).expect("an address") + word * size_of::<u64>();
+    let there = [RemoteIoVec { base, len: size_of::<u64>() }];
+    let written = process_vm_writev(Pid::from_raw(call.pid), &[IoSlice::new(&value.to_ne_bytes())], &there);
+    assert_eq!(written, Ok(size_of::<u64>()), "a watched process's memory can be written");
 }
 
 /// Waits for a notification; false once nobody is left who could send one.

@@ -1,4 +1,4 @@
-//! What limits of memory and swap mean, as texts in files, and back: pure, like [`policy`](crate::policy).
+//! Memory and swap.
 //!
 //! Both versions are told the same two limits. v1's encoding of the second is the sum of both, so that what is written
 //! depends on what is in force, and so does the order: the sum may never be less than memory alone.
@@ -7,13 +7,20 @@ use crate::controllers::Subsystems;
 use crate::error::{Error, ErrorKind, Op, Result};
 use crate::layout::Version;
 use crate::limits::{Max, MemoryLimits};
-use crate::policy::{Write, encode, parse_max};
+use crate::policy::{ONLY_V1, ONLY_V2, Plan, Write, encode, parse_max, switch};
 use crate::text;
 
 pub(crate) const V2_MAX: &str = "memory.max";
 pub(crate) const V2_SWAP: &str = "memory.swap.max";
 pub(crate) const V1_MAX: &str = "memory.limit_in_bytes";
 pub(crate) const V1_SUM: &str = "memory.memsw.limit_in_bytes";
+pub(crate) const V2_HIGH: &str = "memory.high";
+pub(crate) const V2_LOW: &str = "memory.low";
+pub(crate) const V2_MIN: &str = "memory.min";
+pub(crate) const V2_OOM_GROUP: &str = "memory.oom.group";
+pub(crate) const V1_SOFT: &str = "memory.soft_limit_in_bytes";
+pub(crate) const V1_SWAPPINESS: &str = "memory.swappiness";
+pub(crate) const V1_OOM: &str = "memory.oom_control";
 
 /// The files of a version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +43,69 @@ pub(crate) fn files(version: Version) -> Files {
 
 /// Whether [`writes`] must be told what is in force: v1's sum changes with either of its parts.
 pub(crate) fn needs_in_force(limits: &MemoryLimits, version: Version) -> bool {
-    version == Version::V1 && *limits != MemoryLimits::default()
+    version == Version::V1 && (limits.max.is_some() || limits.swap.is_some())
+}
+
+/// What to write where, for all of the settings.
+pub(crate) fn plan(
+    limits: &MemoryLimits,
+    version: Version,
+    in_force: &MemoryLimits,
+    page: u64,
+    plan: &mut Plan,
+) -> Result<()> {
+    check(limits)?;
+    let memory_alone = || MemoryLimits { swap: None, ..limits.clone() };
+    let list = match writes(limits, version, in_force, page) {
+        Err(error) if error.kind() == ErrorKind::Unsupported => {
+            plan.cannot.push(error);
+            writes(&memory_alone(), version, in_force, page)?
+        }
+        list => list?,
+    };
+    match version {
+        Version::V1 => plan.together(list),
+        Version::V2 => list.into_iter().for_each(|write| plan.write(write)),
+    }
+    others(limits, version, page, plan);
+    Ok(())
+}
+
+fn check(limits: &MemoryLimits) -> Result<()> {
+    match limits.swappiness {
+        Some(swappiness) if swappiness > 200 => {
+            Err(Error::invalid(swappiness.to_string(), V1_SWAPPINESS, "the kernel takes 0 to 200"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Each for itself, in either version or in one.
+fn others(limits: &MemoryLimits, version: Version, page: u64, plan: &mut Plan) {
+    let none = if version == Version::V1 { "-1" } else { "max" };
+    let bytes = |limit: Option<Max<u64>>| limit.map(|limit| encode(in_pages(limit, page), none));
+    let low = if version == Version::V1 { V1_SOFT } else { V2_LOW };
+    let settings = [
+        (V2_HIGH, bytes(limits.high), Some(Version::V2)),
+        (low, bytes(limits.low), None),
+        (V2_MIN, bytes(limits.min), Some(Version::V2)),
+        (V1_SWAPPINESS, limits.swappiness.map(|value| value.to_string()), Some(Version::V1)),
+        (V2_OOM_GROUP, limits.oom_group.map(|on| switch(on).to_owned()), Some(Version::V2)),
+        // The kernel asks whether to *disable* it. On v2 it is always there.
+        (V1_OOM, limits.oom_killer.map(|on| switch(!on).to_owned()), Some(Version::V1)),
+    ];
+    for (file, text, only) in settings {
+        let Some(text) = text else { continue };
+        match only {
+            Some(Version::V1) if version == Version::V2 => {
+                if file != V1_OOM || limits.oom_killer == Some(false) {
+                    plan.cannot(file, text, ONLY_V1);
+                }
+            }
+            Some(Version::V2) if version == Version::V1 => plan.cannot(file, text, ONLY_V2),
+            _ => plan.write(Write::new(Subsystems::MEMORY, file, text)),
+        }
+    }
 }
 
 /// What to write where, in an order that the kernel accepts. `in_force` is what the cgroup has; no swap in it means
@@ -47,10 +116,8 @@ pub(crate) fn writes(
     in_force: &MemoryLimits,
     page: u64,
 ) -> Result<Vec<Write>> {
-    let limits = MemoryLimits {
-        max: limits.max.map(|max| in_pages(max, page)),
-        swap: limits.swap.map(|swap| in_pages(swap, page)),
-    };
+    let in_pages = |limit: Option<Max<u64>>| limit.map(|limit| in_pages(limit, page));
+    let limits = MemoryLimits { max: in_pages(limits.max), swap: in_pages(limits.swap), ..MemoryLimits::default() };
     match version {
         Version::V1 => v1_writes(&limits, in_force, page),
         Version::V2 => Ok(v2_writes(&limits)),
@@ -85,10 +152,12 @@ fn v1_writes(limits: &MemoryLimits, in_force: &MemoryLimits, page: u64) -> Resul
     };
     let old = in_force.max.zip(in_force.swap).map(|(max, swap)| sum(max, swap, page));
     let new = swap.map(|swap| sum(max, swap, page));
-    let memory = limits.max.map(|max| Write::new(Subsystems::MEMORY, V1_MAX, encode(max, "-1")));
-    let both = new
-        .filter(|_| wanted.is_some() || new != old)
-        .map(|sum| Write::new(Subsystems::MEMORY, V1_SUM, encode(sum, "-1")));
+    let write = |file, limit, old: Option<Max<u64>>| Write {
+        old: old.map(|old| encode(old, "-1")),
+        ..Write::new(Subsystems::MEMORY, file, encode(limit, "-1"))
+    };
+    let memory = limits.max.map(|max| write(V1_MAX, max, in_force.max));
+    let both = new.filter(|_| wanted.is_some() || new != old).map(|sum| write(V1_SUM, sum, old));
     // A sum that grows is never less than the old memory, nor the new; one that shrinks is not before memory has.
     let sum_first = new.map(size) >= old.map(size);
     let (first, second) = if sum_first { (both, memory) } else { (memory, both) };
@@ -111,7 +180,7 @@ pub(crate) fn parse(version: Version, max: &[u8], swap: Option<&[u8]>, page: u64
         Version::V1 => swap.map(|sum| difference(sum, max)),
         Version::V2 => swap,
     };
-    Some(MemoryLimits { max: Some(max), swap })
+    Some(MemoryLimits { max: Some(max), swap, ..MemoryLimits::default() })
 }
 
 /// The file that tells how much of what a v1 file limits is in use: why the kernel says EBUSY.

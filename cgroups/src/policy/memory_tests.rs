@@ -1,5 +1,6 @@
 use super::*;
 use crate::limits::Limits;
+use crate::policy::testing::{Texts, owned, texts};
 use proptest::prelude::*;
 
 const PAGE: u64 = 4096;
@@ -8,27 +9,24 @@ const KIB: u64 = 1024;
 const V1_NONE: &[u8] = b"9223372036854771712\n";
 
 fn limits(max: impl Into<Option<Max<u64>>>, swap: impl Into<Option<Max<u64>>>) -> MemoryLimits {
-    MemoryLimits { max: max.into(), swap: swap.into() }
+    MemoryLimits { max: max.into(), swap: swap.into(), ..MemoryLimits::default() }
 }
 
 fn kib(n: u64) -> Max<u64> {
     Max::Limit(n * KIB)
 }
 
-fn plan(wanted: &MemoryLimits, version: Version, in_force: &MemoryLimits) -> Vec<(&'static str, String)> {
+fn pair(wanted: &MemoryLimits, version: Version, in_force: &MemoryLimits) -> Vec<(String, String)> {
     let list = writes(wanted, version, in_force, PAGE).unwrap();
-    list.into_iter().map(|write| (write.file, write.text)).collect()
+    list.into_iter().map(|write| (write.file.into_owned(), write.text)).collect()
 }
-
-type Texts<'a> = &'a [(&'static str, &'a str)];
 
 /// The same limits for both versions, where 64 KiB of memory and 32 KiB of swap are in force.
 #[track_caller]
 fn both(wanted: &MemoryLimits, v1: Texts<'_>, v2: Texts<'_>) {
     let in_force = limits(kib(64), kib(32));
     for (version, expected) in [(Version::V1, v1), (Version::V2, v2)] {
-        let expected: Vec<_> = expected.iter().map(|(file, text)| (*file, (*text).to_owned())).collect();
-        assert_eq!(plan(wanted, version, &in_force), expected, "{wanted:?} {version:?}");
+        assert_eq!(pair(wanted, version, &in_force), owned(expected), "{wanted:?} {version:?}");
     }
 }
 
@@ -81,18 +79,48 @@ fn v1_cannot_limit_swap_alone() {
 #[test]
 fn where_swap_is_not_counted() {
     let uncounted = limits(kib(64), None);
-    let v1 = |wanted: &MemoryLimits| plan(wanted, Version::V1, &uncounted);
-    assert_eq!(v1(&limits(None, kib(0))), []);
-    assert_eq!(v1(&limits(Max::Max, Max::Max)), [(V1_MAX, "-1".to_owned())]);
-    assert_eq!(v1(&limits(Max::Max, kib(0))), [(V1_MAX, "-1".to_owned())]);
+    let v1 = |wanted: &MemoryLimits| pair(wanted, Version::V1, &uncounted);
+    assert_eq!(v1(&limits(None, kib(0))), vec![]);
+    assert_eq!(v1(&limits(Max::Max, Max::Max)), owned(&[(V1_MAX, "-1")]));
+    assert_eq!(v1(&limits(Max::Max, kib(0))), owned(&[(V1_MAX, "-1")]));
     // This will be refused, and is the first to be written.
     let refused = v1(&limits(kib(8), kib(8)));
-    assert_eq!(refused, [(V1_SUM, "16384".to_owned()), (V1_MAX, "8192".to_owned())]);
+    assert_eq!(refused, owned(&[(V1_SUM, "16384"), (V1_MAX, "8192")]));
     for (swap, fine) in [(kib(0), true), (Max::Max, true), (kib(8), false)] {
         let list = writes(&limits(kib(4), swap), Version::V2, &limits(None, None), PAGE).unwrap();
-        let found: Vec<_> = list.iter().map(|write| (write.file, write.missing_is_fine)).collect();
+        let found: Vec<_> = list.iter().map(|write| (&*write.file, write.missing_is_fine)).collect();
         assert_eq!(found, [(V2_SWAP, fine), (V2_MAX, false)]);
     }
+}
+
+#[test]
+fn the_other_settings() {
+    let mut wanted =
+        MemoryLimits { high: kib(8).into(), low: kib(4).into(), min: Some(Max::Max), ..Default::default() };
+    (wanted.swappiness, wanted.oom_group, wanted.oom_killer) = (Some(60), Some(true), Some(false));
+    let plan = |wanted: &MemoryLimits, version| texts(|into| plan(wanted, version, &limits(None, None), PAGE, into));
+    let v1 = owned(&[(V1_SOFT, "4096"), (V1_SWAPPINESS, "60"), (V1_OOM, "1")]);
+    assert_eq!(plan(&wanted, Version::V1), (v1, 3));
+    let v2 = owned(&[(V2_HIGH, "8192"), (V2_LOW, "4096"), (V2_MIN, "max"), (V2_OOM_GROUP, "1")]);
+    assert_eq!(plan(&wanted, Version::V2), (v2, 2));
+    // Asked to leave the OOM killer as v2 always has it, there is nothing to be done.
+    let on = MemoryLimits { oom_killer: Some(true), ..Default::default() };
+    assert_eq!((plan(&on, Version::V1), plan(&on, Version::V2)), ((owned(&[(V1_OOM, "0")]), 0), (vec![], 0)));
+    wanted.swappiness = Some(201);
+    assert!(super::plan(&wanted, Version::V1, &limits(None, None), PAGE, &mut Plan::default()).is_err());
+}
+
+#[test]
+fn what_v1_cannot_is_told_and_the_rest_planned() {
+    let found = texts(|into| plan(&limits(Max::Max, kib(8)), Version::V1, &limits(kib(64), kib(0)), PAGE, into));
+    assert_eq!(found, (owned(&[(V1_SUM, "-1"), (V1_MAX, "-1")]), 1));
+}
+
+#[test]
+fn both_parts_of_v1_can_be_undone() {
+    let list = writes(&limits(kib(8), kib(8)), Version::V1, &limits(kib(64), kib(32)), PAGE).unwrap();
+    let old: Vec<_> = list.iter().map(|write| (&*write.file, write.old.as_deref().unwrap())).collect();
+    assert_eq!(old, [(V1_MAX, "65536"), (V1_SUM, "98304")]);
 }
 
 #[test]
@@ -117,7 +145,7 @@ fn reads_the_kernels_text() {
         (Version::V1, V1_NONE, None, limits(Max::Max, None)),
     ];
     for (version, max, swap, expected) in table {
-        assert_eq!(parse(version, max, swap, PAGE), Some(expected), "{version:?} {expected:?}");
+        assert_eq!(parse(version, max, swap, PAGE), Some(expected.clone()), "{version:?} {expected:?}");
     }
     for bad in [b"".as_slice(), b"\n", b"64K\n", b"1 2\n"] {
         assert_eq!(parse(Version::V2, bad, None, PAGE), None);
@@ -154,7 +182,7 @@ impl Kernel {
         let pages = if write.text == none { NONE } else { NONE.min(write.text.parse::<u64>().unwrap() / PAGE) };
         let names = files(self.version);
         let mut next = *self;
-        match write.file {
+        match &*write.file {
             file if file == names.max => next.max = pages,
             file if file == names.swap => next.swap = pages,
             file => return Err(format!("no file {file}")),
@@ -196,7 +224,7 @@ fn any_limit() -> impl Strategy<Value = Option<Max<u64>>> {
 }
 
 fn any_limits() -> impl Strategy<Value = MemoryLimits> {
-    (any_limit(), any_limit()).prop_map(|(max, swap)| MemoryLimits { max, swap })
+    (any_limit(), any_limit()).prop_map(|(max, swap)| MemoryLimits { max, swap, ..MemoryLimits::default() })
 }
 
 proptest! {

@@ -1,0 +1,199 @@
+//! Whose a cgroup is, so that what a killed program left behind can be found and removed.
+//!
+//! The owner is in the name. Nothing else is there from the very moment in which the cgroup is, in every version and
+//! for every user: an attribute would be set a moment later, and a program that dies in that moment would leave
+//! something that is nobody's.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::cgroup::Cgroup;
+use crate::controllers::{Controllers, Subsystems};
+use crate::error::{Error, Result};
+use crate::guard::Guard;
+use crate::hierarchy::Hierarchy;
+use crate::member::{Member, Tree};
+
+/// Before the owner; between owner and name there is a dot, which no owner has.
+const TAG: &str = "cofferdam-";
+const SEPARATOR: char = '.';
+
+/// Who a cgroup belongs to: one running program, for instance, by a number that no other has. 1 to 64 letters, digits,
+/// `-` and `_`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(into = "String", try_from = "String"))]
+pub struct Owner(String);
+
+impl Owner {
+    /// An owner of that name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput).
+    pub fn new(name: impl Into<String>) -> Result<Self> {
+        let name = name.into();
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        if (1..=64).contains(&name.len()) && name.bytes().all(plain) {
+            Ok(Owner(name))
+        } else {
+            Err(Error::invalid(name, "owner", "1 to 64 letters, digits, - and _ are needed"))
+        }
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The cgroup's name in the file system.
+    fn tagged(&self, name: &OsStr) -> OsString {
+        let mut tagged = OsString::from(format!("{TAG}{}{SEPARATOR}", self.0));
+        tagged.push(name);
+        tagged
+    }
+
+    /// Whose a name in the file system is, if it is one of ours.
+    fn of(tagged: &OsStr) -> Option<Self> {
+        let rest = tagged.as_bytes().strip_prefix(TAG.as_bytes())?;
+        let end = rest.iter().position(|byte| *byte == SEPARATOR as u8)?;
+        Owner::new(std::str::from_utf8(rest.get(..end)?).ok()?).ok()
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for Owner {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Owner::new(name)
+    }
+}
+
+impl From<Owner> for String {
+    fn from(owner: Owner) -> String {
+        owner.0
+    }
+}
+
+impl TryFrom<String> for Owner {
+    type Error = Error;
+
+    fn try_from(name: String) -> Result<Self> {
+        Owner::new(name)
+    }
+}
+
+/// What [`Hierarchy::gc`] has found.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Collected {
+    /// Whose it was.
+    pub owner: Owner,
+    /// The name in the file system.
+    pub name: OsString,
+    /// Whether it is gone now.
+    pub result: Result<()>,
+}
+
+impl Hierarchy {
+    /// Like [`create`](Self::create), for an owner: the directory is called `cofferdam-OWNER.NAME`, and
+    /// [`gc`](Self::gc) finds it when the owner is no more.
+    ///
+    /// # Errors
+    /// As for [`create`](Self::create).
+    pub fn create_owned(&self, owner: &Owner, name: impl AsRef<OsStr>, controllers: Controllers) -> Result<Cgroup> {
+        crate::dir::check_name(name.as_ref())?;
+        self.create(owner.tagged(name.as_ref()), controllers)
+    }
+
+    /// Opens what [`create_owned`](Self::create_owned) made.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn open_owned(&self, owner: &Owner, name: impl AsRef<OsStr>, controllers: Controllers) -> Result<Cgroup> {
+        crate::dir::check_name(name.as_ref())?;
+        self.open(owner.tagged(name.as_ref()), controllers)
+    }
+
+    /// Kills and deletes every cgroup that [`create_owned`](Self::create_owned) made at this place, by whichever
+    /// process, and whose owner `is_live` does not know; and no other. Blocks as long as [`Guard::TIMEOUT`] for each at
+    /// most. It is asked about each owner after its cgroup was found: who starts up while this runs is safe if it makes
+    /// itself known before it makes cgroups.
+    ///
+    /// # Errors
+    /// If the place cannot be looked at. What becomes of each cgroup is in its [`Collected`].
+    pub fn gc(&self, mut is_live: impl FnMut(&Owner) -> bool) -> Result<Vec<Collected>> {
+        let mut collected: Vec<Collected> = Vec::new();
+        for tree in self.trees() {
+            for place in self.places(tree) {
+                for name in tree.root.dir(&place)?.children()? {
+                    let Some(owner) = Owner::of(&name).filter(|owner| !is_live(owner)) else { continue };
+                    let result = end(tree, &place, &name);
+                    match collected.iter_mut().find(|found| found.name == name) {
+                        Some(found) => found.result = std::mem::replace(&mut found.result, Ok(())).and(result),
+                        None => collected.push(Collected { owner, name, result }),
+                    }
+                }
+            }
+        }
+        Ok(collected)
+    }
+}
+
+/// In one tree. Who is left in another one is found there.
+fn end(tree: &Arc<Tree>, place: &Path, name: &OsStr) -> Result<()> {
+    let member = match Member::open(tree, place.join(name), tree.subsystems & Subsystems::FREEZER) {
+        Err(error) if error.is_gone() => return Ok(()),
+        member => member?,
+    };
+    let cgroup = Cgroup::found(vec![member]);
+    let killed = cgroup.kill(Guard::TIMEOUT);
+    cgroup.delete().map_err(|error| killed.err().unwrap_or(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn owners() {
+        for bad in ["", "a.b", "a/b", "..", "a b", "é", &"x".repeat(65)] {
+            assert!(Owner::new(bad).is_err(), "{bad:?}");
+        }
+        for foreign in [
+            "job",
+            "cofferdam-",
+            "cofferdam-x",
+            "cofferdam-.x",
+            "cofferdam-a b.x",
+            "cofferdam-test-1-2",
+            "x.cofferdam-a.b",
+        ] {
+            assert_eq!(Owner::of(OsStr::new(foreign)), None, "{foreign:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_owner_comes_back(name in "[a-zA-Z0-9_-]{1,64}", job in "[^/\n]{1,80}") {
+            let owner = Owner::new(name).unwrap();
+            prop_assert_eq!(Owner::of(&owner.tagged(OsStr::new(&job))), Some(owner));
+        }
+
+        #[test]
+        fn never_panics(name: Vec<u8>) {
+            let _ = Owner::of(OsStr::from_bytes(&name));
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! The conformance list, as far as it is about many cgroups: walking, moving, giving away, and finding what was left.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use cofferdam_cgroups::{Controllers, ErrorKind, Hierarchy, Layout, Owner};
+
+use crate::support::{BOTH, LONG, Waiting, is_gone, kind, paths, until, v1_only};
+
+pub(crate) fn a_tree_is_walked(hierarchy: &Hierarchy) {
+    let job = hierarchy.create("job", BOTH).unwrap().into_guard();
+    for path in ["b/x/y", "a", "b/z"] {
+        job.create_below(path).unwrap();
+    }
+    assert_eq!(kind(job.create_below("b/z")), ErrorKind::AlreadyExists);
+    let expected = ["a", "b", "b/x", "b/x/y", "b/z"].map(PathBuf::from);
+    assert_eq!(job.walk().unwrap(), expected);
+    assert_eq!(job.children().unwrap(), ["a", "b"]);
+    assert_eq!(paths(&job.open_below("b/x/y").unwrap())[0], paths(&job)[0].join("b/x/y"));
+    for bad in ["", "/", "..", "a/../b", "/a"] {
+        if !bad.is_empty() {
+            assert_eq!(kind(job.open_below(bad)), ErrorKind::InvalidInput, "{bad:?}");
+        }
+        assert_eq!(kind(job.create_below(bad)), ErrorKind::InvalidInput, "{bad:?}");
+    }
+    assert_eq!(kind(job.open_below("a/none")), ErrorKind::Gone);
+    // It is found from the top as well.
+    let root = hierarchy.root(BOTH).unwrap();
+    assert!(root.walk().unwrap().iter().any(|path| path.ends_with("job/b/x/y")));
+    assert_eq!(kind(root.delete()), ErrorKind::InvalidInput);
+    job.close().unwrap();
+    assert_eq!(kind(job.walk()), ErrorKind::Gone);
+}
+
+pub(crate) fn processes_and_threads_are_moved(hierarchy: &Hierarchy) {
+    let job = hierarchy.create("job", BOTH).unwrap().into_guard();
+    let (from, to) = (job.child("from").unwrap(), job.child("to").unwrap());
+    let processes: Vec<_> = (0..5).map(|_| Waiting::in_cgroup(&from, "exec sleep 60")).collect();
+    let mut all: Vec<_> = processes.iter().map(Waiting::pid).collect();
+    all.sort_unstable();
+    assert_eq!(from.move_processes(&to).unwrap(), 5);
+    let mut moved = to.processes().unwrap();
+    moved.sort_unstable();
+    assert_eq!((from.processes().unwrap(), moved), (vec![], all.clone()));
+    let mut threads = to.threads().unwrap();
+    threads.sort_unstable();
+    assert_eq!(threads, all);
+    // A thread: v1 takes it anywhere, v2 below its domain only.
+    let attached = from.attach_thread(all[0]);
+    if hierarchy.layout() == Layout::V1 {
+        attached.unwrap();
+        assert_eq!(from.threads().unwrap(), [all[0]]);
+    } else {
+        assert!(attached.is_err());
+        let threaded = to.child("threaded");
+        if hierarchy.layout() == Layout::Hybrid {
+            let threaded = threaded.unwrap();
+            threaded.make_threaded().unwrap();
+            threaded.attach_thread(all[0]).unwrap();
+            assert_eq!(threaded.threads().unwrap(), [all[0]]);
+        } else {
+            assert_eq!(kind(threaded), ErrorKind::Occupied);
+        }
+    }
+    assert_eq!(kind(from.attach_thread(0)), ErrorKind::InvalidInput);
+    job.kill(LONG).unwrap();
+    job.close().unwrap();
+}
+
+pub(crate) fn files_are_found_or_not(hierarchy: &Hierarchy) {
+    let job = hierarchy.create("job", BOTH).unwrap().into_guard();
+    assert!(job.has_file("pids.max").unwrap() && job.has_file("cgroup.procs").unwrap());
+    assert!(!job.has_file("pids.no_such").unwrap());
+    assert_eq!(kind(job.has_file("../pids.max")), ErrorKind::InvalidInput);
+    assert_eq!(kind(job.has_file("/etc/passwd")), ErrorKind::InvalidInput);
+    job.close().unwrap();
+    assert_eq!(kind(job.has_file("pids.max")), ErrorKind::Gone);
+}
+
+pub(crate) fn capabilities_are_what_works(hierarchy: &Hierarchy) {
+    let found = hierarchy.capabilities().unwrap();
+    assert_eq!((found.layout, found.birth), (hierarchy.layout(), hierarchy.layout() == Layout::V2));
+    assert!(found.usable().contains(BOTH), "{found:?}");
+    assert_eq!(found.controllers.iter().map(|one| one.controller).collect::<Controllers>(), hierarchy.controllers());
+    let cpu = found.controller(Controllers::CPU).unwrap();
+    assert_eq!(cpu.is_v1, hierarchy.layout() != Layout::V2);
+    let job = hierarchy.create("job", BOTH).unwrap().into_guard();
+    let kills = job.has_file("cgroup.kill").unwrap();
+    assert!(found.kill.is_none_or(|kill| kill == kills));
+    assert_eq!(hierarchy.capabilities().unwrap().kill, Some(kills));
+    job.close().unwrap();
+}
+
+pub(crate) fn a_user_is_given_a_cgroup(hierarchy: &Hierarchy) {
+    const USER: u32 = 65_534;
+    let job = hierarchy.create("job", BOTH).unwrap().into_guard();
+    job.delegate(USER, USER).unwrap();
+    for path in job.paths() {
+        let owner = |file: &str| fs::metadata(path.join(file)).unwrap().uid();
+        assert_eq!((owner("."), owner("cgroup.procs")), (USER, USER));
+        for kept in ["pids.max", "cpu.max", "cpu.shares", "cgroup.kill"] {
+            assert!(!path.join(kept).exists() || owner(kept) == 0, "{kept}");
+        }
+    }
+    job.close().unwrap();
+}
+
+fn owner(name: &str) -> Owner {
+    Owner::new(name).unwrap()
+}
+
+/// What the program does that the next test kills.
+pub(crate) fn leaves_a_tree(layout: &str) {
+    let found = crate::support::detect();
+    let hierarchy = if found.layout().to_string() == layout { found } else { v1_only() };
+    let job = hierarchy.create_owned(&owner("dead"), "job", BOTH).unwrap().into_guard();
+    let child = job.create_below("a/b").unwrap();
+    let _process = Waiting::in_cgroup(&child, "exec sleep 600");
+    println!("ready");
+    std::thread::sleep(LONG * 30);
+}
+
+/// A program that is killed drops nothing. The next one finds what is left of it, and nothing else.
+pub(crate) fn what_a_killed_program_left_is_found(hierarchy: &Hierarchy) {
+    let mine = hierarchy.create_owned(&owner("alive"), "job", BOTH).unwrap().into_guard();
+    let plain = hierarchy.create("job", BOTH).unwrap().into_guard();
+    let lookalike = hierarchy.create("cofferdam-dead", BOTH).unwrap().into_guard();
+    let mut survivor = Waiting::in_cgroup(&mine, "exec sleep 600");
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args([crate::LEAVES_A_TREE, &hierarchy.layout().to_string()]);
+    let mut program = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(program.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    program.kill().unwrap();
+    program.wait().unwrap();
+    let left = hierarchy.open_owned(&owner("dead"), "job", BOTH).unwrap();
+    let left_paths = paths(&left);
+    let processes = left.open_below("a/b").unwrap().processes().unwrap();
+    assert_eq!(processes.len(), 1);
+
+    // Nothing is done to who is alive.
+    assert!(hierarchy.gc(|_| true).unwrap().is_empty());
+    assert!(left_paths.iter().all(|path| path.exists()));
+    let mut asked = Vec::new();
+    let collected = hierarchy.gc(|one| {
+        asked.push(one.clone());
+        *one == owner("alive")
+    });
+    let collected = collected.unwrap();
+    assert!(asked.contains(&owner("alive")) && asked.contains(&owner("dead")));
+    let [one] = &collected[..] else { panic!("{collected:?}") };
+    assert_eq!((&one.owner, one.name.to_str()), (&owner("dead"), Some("cofferdam-dead.job")));
+    assert!(one.result.is_ok(), "{one:?}");
+    assert!(is_gone(&left_paths));
+    until("its process has ended", || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", processes[0]));
+        stat.is_err() || stat.unwrap().contains(") Z ")
+    });
+    assert!(!survivor.has_ended());
+    for kept in [&mine, &plain, &lookalike] {
+        assert!(kept.paths().all(std::path::Path::exists));
+        kept.close().unwrap();
+    }
+    assert!(hierarchy.gc(|_| false).unwrap().is_empty());
+    // It was the child of a program that is gone, and is now ours to wait for, where we are who waits for orphans.
+    let _ = rustix::process::waitpid(
+        rustix::process::Pid::from_raw(processes[0].cast_signed()),
+        rustix::process::WaitOptions::NOHANG,
+    );
+}

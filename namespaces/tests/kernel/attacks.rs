@@ -1,0 +1,161 @@
+//! A root whose maker wants out. Each attack is met, and with the defence switched off, from outside (see the test kit), it succeeds.
+
+use crate::roots::Busybox;
+use crate::support::{engine, output_with, program, refused};
+use cofferdam_namespaces::{Engine, Fds, IdMap, Mount, Namespaces, Root, Sandbox, Step};
+use cofferdam_testkit::Place;
+use cofferdam_testkit::fault::{Poke, weaken};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+/// Every path of the child is resolved as any path is, and not inside the root.
+const ANYWHERE: Poke = Poke { number: libc::SYS_openat2, argument: 2, word: 2, value: 0 };
+
+fn inside(root: &Path, script: &str) -> Sandbox {
+    let sandbox = program("/bin/sh").args(["-c", script]).env("PATH", "/bin");
+    sandbox.namespaces(Namespaces::MOUNT | Namespaces::PID).user(IdMap::root()).root(Root::directory(root))
+}
+
+fn entries(folder: &Path) -> usize {
+    fs::read_dir(folder).unwrap().count()
+}
+
+/// How often a race is run: in one place often, and ten times as often with `COFFERDAM_TEST_LONG=1`; elsewhere to see that it works there too.
+fn rounds() -> usize {
+    let long = std::env::var_os("COFFERDAM_TEST_LONG").is_some_and(|value| value == "1");
+    let rounds = match (Place::required(), engine()) {
+        (Ok(None | Some(Place::Host)), Engine::Shared) => 10_000,
+        (Ok(None | Some(Place::Host | Place::HostUser)), _) => 1_000,
+        _ => 200,
+    };
+    if long { rounds * 10 } else { rounds }
+}
+
+/// CVE-2021-30465: somebody exchanges a directory on the way to a mount point and a link that leads out, while it is being made and mounted upon.
+pub(crate) fn a_mount_point_swapped_for_a_link() {
+    let (root, outside) = (Busybox::new(), tempfile::tempdir().unwrap());
+    let (way, link) = (root.path().join("way"), root.path().join("link"));
+    fs::create_dir(&way).unwrap();
+    symlink(outside.path(), &link).unwrap();
+    // Where the link leads, seen from inside, there is a directory too: a spawn succeeds more often.
+    fs::create_dir_all(root.path().join(outside.path().strip_prefix("/").unwrap())).unwrap();
+    // What is mounted must be inside, and nowhere else. `target` is another one each time, so that it must be made.
+    let spawn = |number: usize| {
+        let target = format!("/way/{number}/deep");
+        let sandbox = inside(root.path(), "exec /bin/true").mount(Mount::tmpfs(&target));
+        sandbox.spawn().and_then(|child| child.wait()).is_ok_and(|status| status.success())
+    };
+    let (stop, swaps) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                renameat_with(CWD, &way, CWD, &link, RenameFlags::EXCHANGE).unwrap();
+                swaps.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let result = std::panic::catch_unwind(|| {
+            let mut succeeded = 0;
+            for number in 0..rounds() {
+                succeeded += usize::from(spawn(number));
+                assert_eq!(entries(outside.path()), 0, "after {number} rounds");
+            }
+            assert!(succeeded > 0, "never mounted");
+            assert!(swaps.load(Ordering::Relaxed) > 0);
+            // Without the defence it does not take long.
+            let escaped = (0..2000).any(|number| {
+                let (weakened, _) = weaken(ANYWHERE, || spawn(rounds() + number));
+                assert!(weakened > 0);
+                entries(outside.path()) > 0
+            });
+            assert!(escaped, "the attack is none");
+        });
+        stop.store(true, Ordering::Relaxed);
+        result.unwrap();
+    });
+}
+
+/// CVE-2024-45310 and its kin: a link in the root that leads out, on the way to a mount point that is to be made.
+pub(crate) fn nothing_is_made_outside() {
+    let (root, outside) = (Busybox::new(), tempfile::tempdir().unwrap());
+    symlink(outside.path(), root.path().join("dev")).unwrap();
+    let sandboxes = || {
+        [
+            inside(root.path(), "exit").mount(Mount::tmpfs("/dev/made")),
+            inside(root.path(), "exit").mount(Mount::bind("/etc/passwd", "/dev/file")),
+            inside(root.path(), "exit").mount(Mount::dev("/dev/deep/dev")),
+        ]
+    };
+    for sandbox in sandboxes() {
+        let error = refused(&sandbox);
+        assert_eq!((error.step(), error.raw_os_error()), (Step::Mount, Some(libc::ENOENT)), "{error}");
+        assert_eq!(entries(outside.path()), 0);
+    }
+    for (number, sandbox) in sandboxes().into_iter().enumerate() {
+        // Whether it gets to its end or not: it has been outside.
+        let _ = weaken(ANYWHERE, || sandbox.spawn().and_then(|child| child.wait()));
+        assert_eq!(entries(outside.path()), number + 1, "the attack is none");
+    }
+}
+
+/// CVE-2025-31133: a root whose `/dev/null` is what is to be seen instead of what is masked.
+pub(crate) fn a_mask_is_the_hosts_null_device() {
+    let root = Busybox::new();
+    for folder in ["dev", "etc"] {
+        fs::create_dir(root.path().join(folder)).unwrap();
+    }
+    fs::write(root.path().join("etc/prize"), "prize\n").unwrap();
+    fs::write(root.path().join("etc/secret"), "secret\n").unwrap();
+    symlink("/etc/prize", root.path().join("dev/null")).unwrap();
+    let show = |mount| {
+        let sandbox = inside(root.path(), "cat /etc/secret; stat -c %t:%T /etc/secret").mount(mount);
+        output_with(sandbox, Fds::new())
+    };
+    assert_eq!(show(Mount::mask("/etc/secret")), "1:3\n");
+    // What a mask would be that took the root's own.
+    let naive = Mount::bind(root.path().join("dev/../etc/prize"), "/etc/secret");
+    assert_eq!(show(naive), "prize\n0:0\n");
+}
+
+/// Somebody has replaced the host's `/dev/null`, or made the child open another one: it is no mask.
+pub(crate) fn a_null_device_that_is_none() {
+    let root = Busybox::new();
+    fs::create_dir(root.path().join("etc")).unwrap();
+    fs::write(root.path().join("etc/secret"), "secret\n").unwrap();
+    mount("fake", "/mnt", "tmpfs", MountFlags::empty(), None).unwrap();
+    fs::write("/mnt/null", "prize\n").unwrap();
+    // The first eight bytes of "/dev/null".
+    let path = u64::from_ne_bytes(*b"/mnt/nul");
+    let elsewhere = Poke { number: libc::SYS_openat, argument: 1, word: 0, value: path };
+    // Without a user namespace nothing else is opened so.
+    let sandbox = program("/bin/cat").arg("/etc/secret").namespaces(Namespaces::MOUNT);
+    let sandbox = sandbox.root(Root::directory(root.path())).mount(Mount::mask("/etc/secret"));
+    let (weakened, result) = weaken(elsewhere, || sandbox.spawn().map(|child| child.wait().unwrap()));
+    let error = result.unwrap_err();
+    // Once for the device, and once to see whether the path is a directory, had it come to that.
+    assert_eq!(weakened, 1);
+    assert_eq!((error.step(), error.raw_os_error()), (Step::Mount, Some(libc::ENODEV)), "{error}");
+    unmount("/mnt", UnmountFlags::empty()).unwrap();
+    assert!(sandbox.spawn().unwrap().wait().unwrap().success());
+}
+
+/// CVE-2019-16884, CVE-2025-52881: what is written to `/proc` for the sandbox does not end in a file of its root, whatever is mounted there.
+pub(crate) fn a_proc_in_the_root_is_not_written() {
+    let root = Busybox::new();
+    let own = root.path().join("proc/self");
+    fs::create_dir_all(&own).unwrap();
+    for name in ["uid_map", "gid_map", "setgroups"] {
+        fs::write(own.join(name), "untouched").unwrap();
+    }
+    let show = "cat /proc/self/uid_map; busybox id -u";
+    assert_eq!(output_with(inside(root.path(), show), Fds::new()), "untouched0\n");
+    let hidden = inside(root.path(), "busybox id -u; ls /proc").mount(Mount::tmpfs("/proc"));
+    assert_eq!(output_with(hidden, Fds::new()), "0\n");
+    for name in ["uid_map", "gid_map", "setgroups"] {
+        assert_eq!(fs::read_to_string(own.join(name)).unwrap(), "untouched");
+    }
+}

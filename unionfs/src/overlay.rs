@@ -113,6 +113,12 @@ impl Overlay {
         self
     }
 
+    /// Lets files be found by handle, `name_to_handle_at(2)`, as an NFS server does. By default off; with an upper it needs [`index`](Self::index).
+    pub fn nfs_export(mut self, on: bool) -> Self {
+        self.options.nfs_export = on;
+        self
+    }
+
     /// Whether inode numbers are made unique across file systems. By default off.
     pub fn xino(mut self, xino: Xino) -> Self {
         self.options.xino = xino;

@@ -4,6 +4,7 @@ mod containers;
 mod endings;
 mod figures;
 mod image;
+mod overlay_tour;
 mod refusals;
 mod support;
 
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 fn main() -> ExitCode {
-    run(&[busyloop_limit(), run_image()].concat())
+    run(&[busyloop_limit(), overlay_tour(), run_image()].concat())
 }
 
 fn busyloop_limit() -> Vec<Test> {
@@ -43,6 +44,11 @@ fn busyloop_limit() -> Vec<Test> {
         ]);
     }
     tests
+}
+
+fn overlay_tour() -> Vec<Test> {
+    let needs = [Need::Program(overlay_tour::PROGRAM), Need::Overlay];
+    vec![Test::new("the_classic_tour", overlay_tour::the_classic_tour).needs(&needs)]
 }
 
 /// What run-image needs: alone, with limits, and with all that only root can have.

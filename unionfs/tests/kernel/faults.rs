@@ -2,7 +2,7 @@
 
 use crate::support::{Merged, Place, list, mounted, open, open_fds};
 use cofferdam_testkit::fault::{Action, Call, Fault, Watch, Who};
-use cofferdam_unionfs::{Error, ErrorKind, Form, Operation, Overlay, WritableLayer};
+use cofferdam_unionfs::{Error, ErrorKind, Form, LayerStore, Operation, Overlay, SyncPolicy, WritableLayer};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use rustix::fs::{FileType, Mode, mknodat};
 use std::fs;
@@ -28,6 +28,10 @@ const WATCHED: &[i64] = &[
     libc::SYS_unlinkat,
     libc::SYS_getdents64,
     libc::SYS_lseek,
+    libc::SYS_renameat2,
+    libc::SYS_flock,
+    libc::SYS_fsync,
+    libc::SYS_syncfs,
 ];
 
 /// Calls `f` once for each system call that it makes when all is well, with that one failing. Gives the names of those calls.
@@ -175,4 +179,76 @@ pub(crate) fn layers_as_links(form: Form) {
         (ErrorKind::Unsupported, Some("/proc/thread-self/fd".as_ref())),
         "{error}"
     );
+}
+
+/// Opening, staging, publishing, taking, collecting: whatever fails, it is told, and the next one finds a store that is whole.
+pub(crate) fn every_call_of_a_store(form: Form) {
+    let place = Place::new(form);
+    let path = place.layer("store", &[]);
+    let dir = open(&path);
+    // The very first opening makes other calls.
+    drop(crate::store::reopened(&path, form));
+    let (id, owner) = (crate::store::id("x"), crate::store::owner("y"));
+    let work = || {
+        let store = LayerStore::open(&dir, form)?.sync_policy(SyncPolicy::PerFile);
+        let stage = store.stage(&owner)?;
+        mknodat(&stage, "file", FileType::RegularFile, Mode::RUSR, 0).expect("is made");
+        stage.publish(&id, None)?;
+        store.acquire(&id, &crate::store::owner("z"))?;
+        store.chain(&id)?;
+        store.gc([])?;
+        store.remove(&id).map(drop)
+    };
+    let calls = walk(work, |name, result| {
+        // That a lock cannot be let go is nothing to be told: it goes with its descriptor.
+        if name == "flock" && result.is_ok() {
+            return;
+        }
+        typed(name, result);
+        let store = crate::store::reopened(&path, form);
+        assert_eq!(store.check().unwrap_or_else(|e| panic!("{name}: {e}")), [], "after {name} failed");
+        store.gc([]).unwrap_or_else(|e| panic!("{name}: {e}"));
+        for folder in ["layers", "staging", "trash"] {
+            assert!(list(path.join(folder)).is_empty(), "after {name} failed");
+        }
+    });
+    for call in ["mkdirat", "openat2", "fsync", "renameat2", "flock", "unlinkat", "getdents64", "fgetxattr", "fchmod"] {
+        assert!(calls.contains(&call), "{call} is not among {calls:?}");
+    }
+}
+
+/// A file system with room for so many inodes, and then one more, until all goes well: it is full at each step in turn.
+pub(crate) fn a_full_disk_at_every_step(form: Form) {
+    let place = Place::new(form);
+    let path = place.layer("disk", &[]);
+    let mut failures = 0;
+    for inodes in 2.. {
+        let options = |inodes: u32| format!("size=1m,nr_inodes={inodes}");
+        let mount_with = |flags, inodes| {
+            mount(Some("tmpfs"), &path, Some("tmpfs"), flags, Some(options(inodes).as_str())).expect("is mounted");
+        };
+        mount_with(MsFlags::empty(), inodes);
+        let (id, owner) = (crate::store::id("x"), crate::store::owner("y"));
+        let publish = || -> Result<(), Error> {
+            let store = LayerStore::open(open(&path), form)?;
+            store.stage(&owner)?.publish(&id, None).map(drop)
+        };
+        let result = publish();
+        mount_with(MsFlags::MS_REMOUNT, 1000);
+        let store = crate::store::reopened(&path, form);
+        assert_eq!(store.check().unwrap_or_else(|e| panic!("{e}")), []);
+        assert_eq!(crate::store::names(&store).len(), usize::from(result.is_ok()));
+        assert!(list(path.join("staging")).is_empty());
+        drop(store);
+        umount2(&path, MntFlags::empty()).expect("is unmounted");
+        match result {
+            Ok(()) => break,
+            Err(error) => {
+                let found = (error.kind(), error.raw_os_error());
+                assert_eq!(found, (ErrorKind::LimitReached, Some(libc::ENOSPC)), "{error}");
+                failures += 1;
+            }
+        }
+    }
+    assert!(failures >= 8, "only {failures} steps had no room");
 }

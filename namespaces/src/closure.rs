@@ -20,7 +20,10 @@ pub(crate) fn spawn(plan: &Shared, body: &mut dyn FnMut() -> u8) -> Result<Child
     let mut stack = Stack::map(Stack::LARGE).map_err(no_memory)?;
     let birth = Birth::new();
     let mut task = Task::new(Frame::new(&plan.parts.program, slots, true, &telling).until_program(), &theirs, body);
-    plan.guarded(&birth, |namespaces, cgroup| sys::clone_task(namespaces, cgroup, &mut stack, &mut task, &birth))?;
+    plan.guarded(&birth, |world, used| {
+        task.frame.falls_back(used);
+        sys::clone_task(world, &mut stack, &mut task, &birth)
+    })?;
     drop(theirs);
     let born = birth.take().ok_or_else(Error::status_lost)?;
     let started = accompany(plan, &gate, &born);
@@ -32,7 +35,7 @@ pub(crate) fn spawn(plan: &Shared, body: &mut dyn FnMut() -> u8) -> Result<Child
         plan.judge(&born, &outcome)?;
     }
     started?;
-    Ok(Child::new(born, pipes.ours(), Report { engine: Engine::Copy }))
+    Ok(Child::new(born, pipes.ours(), Report { engine: Engine::Copy, fallbacks: outcome.used }))
 }
 
 /// Until the closure has begun, or the child has ended. It stops where a held one does, which has no descriptors of ours any more.

@@ -5,8 +5,8 @@ use crate::identity::{Change, Identity};
 use crate::plan::{Parts, Plan};
 use crate::program::{Arg, Finding, Program, SCRATCH, Slot, Sys, Then};
 use crate::sys::SIGNAL_SET_SIZE;
-use crate::{Error, Fds, Namespaces, Sandbox, Step};
-use crate::{attributes, clocks, engine, gate, idmap, limits, mounts, scheduling, start, sys, sysctl};
+use crate::{Error, Fallbacks, Fds, Namespaces, Sandbox, Step};
+use crate::{attributes, clocks, engine, fallbacks, gate, idmap, limits, mounts, scheduling, start, sys, sysctl};
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -34,8 +34,18 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
         // Its root is where the process is when it is made: after the version 1 cgroups have been entered.
         namespaces.remove(Namespaces::CGROUP);
     }
+    let fallback_procs = match &cgroup.directory {
+        Some(directory) if sandbox.fallbacks.contains(Fallbacks::CGROUP_PROCS) => {
+            Some(fallbacks::cgroup_procs(directory.as_fd())?)
+        }
+        _ => None,
+    };
+    if sandbox.fallbacks.contains(Fallbacks::CLOSE_EACH) {
+        fallbacks::check_proc()?;
+    }
     let bound = Bound {
         procs: &cgroup.procs,
+        fallback_procs: fallback_procs.as_ref(),
         streams: &streams.sources,
         sources: &sources,
         identity: &identity,
@@ -45,6 +55,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
     Ok(Plan::new(Parts {
         name: sandbox.program.clone(),
         program,
+        fallbacks: sandbox.fallbacks,
         asked: sandbox.engine,
         engine: engine::choose(sandbox.engine, identity.changes.of_ids())?,
         namespaces,
@@ -58,6 +69,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
             .chain(streams.held)
             .chain(cgroup.procs.into_iter().map(|(_, fd)| fd))
             .chain(parent)
+            .chain(fallback_procs)
             .chain(sources.held)
             .collect(),
     }))
@@ -66,6 +78,8 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
 /// What a sandbox's names stand for.
 struct Bound<'a> {
     procs: &'a [(PathBuf, OwnedFd)],
+    /// For want of a clone that enters a version 2 cgroup.
+    fallback_procs: Option<&'a OwnedFd>,
     streams: &'a [Option<Arg>; 3],
     sources: &'a mounts::Sources,
     identity: &'a Identity,
@@ -84,7 +98,14 @@ impl Bound<'_> {
         if let Some(parent) = self.parent {
             die_with_parent(program, parent);
         }
-        close_descriptors(program);
+        close_descriptors(program, sandbox.fallbacks);
+        if let Some(procs) = self.fallback_procs {
+            fallbacks::enter_cgroup(
+                program,
+                procs,
+                sandbox.namespaces.contains(Namespaces::CGROUP) && self.procs.is_empty(),
+            );
+        }
         enter_cgroups(program, self.procs);
         if !self.procs.is_empty() && sandbox.namespaces.contains(Namespaces::CGROUP) {
             program.call(Step::CgroupNamespace, "", Sys::unshare, [libc::CLONE_NEWCGROUP.into()]);
@@ -113,8 +134,8 @@ impl Bound<'_> {
             change_directory(program, path)?;
         }
         limits::compile_descriptors(program, sandbox);
-        hold(program, sandbox.die_with_parent);
-        reset_signals(program)?;
+        hold(program, sandbox.die_with_parent, sandbox.fallbacks);
+        reset_signals(program, sandbox.fallbacks)?;
         start::compile(program, sandbox)?;
         Ok(list)
     }
@@ -132,6 +153,9 @@ impl Bound<'_> {
 fn check(sandbox: &Sandbox) -> Result<(), Error> {
     if !Namespaces::all().contains(sandbox.namespaces) {
         return Err(Error::config("namespaces", "have a flag that is none"));
+    }
+    if !Fallbacks::all().contains(sandbox.fallbacks) {
+        return Err(Error::config("fallbacks", "have a flag that is none"));
     }
     clocks::check(sandbox)?;
     if sandbox.program.is_empty() {
@@ -157,9 +181,13 @@ fn die_with_parent(program: &mut Program, parent: BorrowedFd<'_>) {
 }
 
 /// From here on nothing survives the start of the program but what is put in place afterwards.
-fn close_descriptors(program: &mut Program) {
+fn close_descriptors(program: &mut Program, allowed: Fallbacks) {
     let args = [3_u64.into(), u32::MAX.into(), libc::CLOSE_RANGE_CLOEXEC.into()];
-    program.call(Step::CloseDescriptors, "", Sys::close_range, args);
+    let [mark, _] = fallbacks::of_close_range(allowed);
+    program.call_then(Step::CloseDescriptors, "", Sys::close_range, args, mark);
+    if allowed.contains(Fallbacks::CLOSE_EACH) {
+        fallbacks::mark_each(program);
+    }
 }
 
 fn enter_cgroups(program: &mut Program, procs: &[(PathBuf, OwnedFd)]) {
@@ -180,11 +208,15 @@ fn connect(program: &mut Program, sources: &[Option<Arg>; 3]) {
 
 /// Closes what it has of the host, so that no pipe of others stays open because of it, says that it is ready, and waits. The end of the file,
 /// when the caller is gone, is no release; and as long as it waits it dies with its parent, in case that somebody else has that file.
-fn hold(program: &mut Program, die_with_parent: bool) {
+fn hold(program: &mut Program, die_with_parent: bool, allowed: Fallbacks) {
     let none: Arg = 0_u64.into();
+    let [_, close] = fallbacks::of_close_range(allowed);
     program.call(Step::Hold, "", Sys::prctl, [libc::PR_SET_PDEATHSIG.into(), libc::SIGKILL.into()]);
     for [first, last] in gate::OTHERS {
-        program.call(Step::Hold, "", Sys::close_range, [first.into(), last.into(), none]);
+        program.call_then(Step::Hold, "", Sys::close_range, [first.into(), last.into(), none], close);
+    }
+    if allowed.contains(Fallbacks::CLOSE_EACH) {
+        fallbacks::close_each(program);
     }
     gate::compile(program, Step::Hold);
     if !die_with_parent {
@@ -192,13 +224,25 @@ fn hold(program: &mut Program, die_with_parent: bool) {
     }
 }
 
-/// The clone has reset all handlers, but what the caller ignores stays ignored; Rust's runtime ignores SIGPIPE.
-fn reset_signals(program: &mut Program) -> Result<(), Error> {
+/// The clone has reset all handlers, but what the caller ignores stays ignored; Rust's runtime ignores SIGPIPE. The older clone resets nothing.
+fn reset_signals(program: &mut Program, fallbacks: Fallbacks) -> Result<(), Error> {
     let default = program.words([libc::SIG_DFL as u64, 0, 0, 0]);
     let size: Arg = SIGNAL_SET_SIZE.into();
-    for signal in sys::ignored_signals().map_err(|errno| Error::os(Step::Prepare, "rt_sigaction", errno))? {
+    let reset = |program: &mut Program, signal: u32| {
         let args = [signal.into(), default.into(), 0_u64.into(), size];
         program.call(Step::Signals, format!("signal {signal}"), Sys::rt_sigaction, args);
+    };
+    let ignored = sys::ignored_signals().map_err(|errno| Error::os(Step::Prepare, "rt_sigaction", errno))?;
+    for signal in &ignored {
+        reset(program, *signal);
+    }
+    if fallbacks.contains(Fallbacks::CLONE) {
+        let fixed = [libc::SIGKILL.cast_unsigned(), libc::SIGSTOP.cast_unsigned()];
+        program.only(Fallbacks::CLONE, |program| {
+            for signal in (1..=64).filter(|signal| !ignored.contains(signal) && !fixed.contains(signal)) {
+                reset(program, signal);
+            }
+        });
     }
     let none = program.words([0]);
     let args = [libc::SIG_SETMASK.into(), none.into(), 0_u64.into(), size];

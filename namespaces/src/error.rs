@@ -184,8 +184,9 @@ impl From<Error> for io::Error {
 
 fn kind_of(step: Step, call: &str, errno: i32) -> ErrorKind {
     match errno {
-        // clone3 of a kernel that does not know a flag or has no such namespace.
-        libc::EINVAL if step == Step::Clone => ErrorKind::Unsupported,
+        // clone3 of a kernel that does not know a flag or has no such namespace; close_range of one that can only close.
+        libc::EINVAL if step == Step::Clone || call == "close_range" => ErrorKind::Unsupported,
+        libc::E2BIG if call == "clone3" => ErrorKind::Unsupported,
         // A cgroup that has been deleted.
         libc::ENODEV if matches!(step, Step::Clone | Step::Cgroup) => ErrorKind::NotFound,
         libc::EAGAIN if call == "openat2" => ErrorKind::Busy,

@@ -3,7 +3,7 @@
 use crate::gate::Gate;
 use crate::plan::{Pipes, Shared, end};
 use crate::sys::{Birth, Born, Outcome};
-use crate::{Child, Error, Namespaces, Report, Step, namespace};
+use crate::{Child, Error, Fallbacks, Namespaces, Report, Step, namespace};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -88,10 +88,10 @@ pub(crate) fn hold(plan: &Arc<Shared>) -> Result<Held, Error> {
 }
 
 impl Told {
-    /// Whether the program has started; if not, the child is reaped.
-    fn judge(&self, plan: &Shared, born: &Born) -> Result<(), Error> {
+    /// Whether the program has started, and by which fallbacks; if not, the child is reaped.
+    fn judge(&self, plan: &Shared, born: &Born) -> Result<Fallbacks, Error> {
         match self.outcome.get() {
-            Some(Ok(outcome)) => plan.judge(born, outcome),
+            Some(Ok(outcome)) => plan.judge(born, outcome).map(|()| outcome.used),
             // A clone that failed has no child; and the thread tells before it opens the gate.
             _ => Err(Error::status_lost()),
         }
@@ -162,10 +162,14 @@ impl Held {
         self.gate.wait()?;
         let judged = self.told.judge(&self.plan, &self.born);
         self.released = true;
-        judged?;
+        let fallbacks = judged?;
         let keeper = if stay { self.thread.take() } else { None };
-        Ok(Child::new(self.born.clone(), std::mem::take(&mut self.ours), Report { engine: self.plan.parts.engine })
-            .kept_by(keeper))
+        Ok(Child::new(
+            self.born.clone(),
+            std::mem::take(&mut self.ours),
+            Report { engine: self.plan.parts.engine, fallbacks },
+        )
+        .kept_by(keeper))
     }
 }
 

@@ -43,6 +43,9 @@
 //! Because no page table is copied, a spawn takes as long from a program with an 8 GiB heap as from a small one.
 //! [`Plan::explain`] shows the list.
 //!
+//! Where that cannot be, because user and group change or [code of the caller's](Plan::spawn_fn) is to run inside, the child has a copy of the
+//! memory, and takes the same steps: see [`Engine`].
+//!
 //! # A root of its own
 //!
 //! A [`Root`] is a detached mount, as `fsmount(2)` and `open_tree(2)` give it and `Overlay::mount` of `cofferdam-unionfs` returns it. The child attaches it
@@ -134,8 +137,13 @@
 //! | [`Fds::cgroup`] with a directory | `CLONE_INTO_CGROUP` | 5.7 |
 //! | [`Sandbox::root`], [`Sandbox::mount`] | `fsopen`, `fsmount`, `move_mount`, `open_tree` | 5.2 |
 //! | [`Sandbox::mount`], [`Sandbox::working_directory`] | `openat2` | 5.6 |
+//! | flags of a [`Mount`], [`Sandbox::read_only_root`] | `mount_setattr` | 5.12 |
 //!
-//! There are no silent fallbacks: an older kernel gives an error of kind [`Unsupported`](ErrorKind::Unsupported).
+//! An older kernel, or a seccomp filter around the caller that hides a call, gives an error of kind [`Unsupported`](ErrorKind::Unsupported) that names the call. There
+//! are no silent fallbacks: those of [`Fallbacks`] are used where [`Sandbox::fallbacks`] allows them, and [`Child::report`] tells which were.
+//!
+//! Two calls have none, because none would be safe. `openat2(2)`: a walk from name to name would have to follow a link inside the root as the kernel
+//! does, while somebody changes it. `mount_setattr(2)`: a remount is not recursive, and undoes flags that it is not told of.
 //!
 //! # Privileges
 //!
@@ -184,6 +192,7 @@ mod closure;
 mod compile;
 mod engine;
 mod error;
+mod fallbacks;
 mod fds;
 mod gate;
 mod held;
@@ -216,6 +225,7 @@ pub use child::Child;
 pub use clocks::{Clock, ClockOffset};
 pub use engine::Engine;
 pub use error::{Error, ErrorKind};
+pub use fallbacks::Fallbacks;
 pub use fds::Fds;
 pub use held::Held;
 pub use identity::{Credentials, IdMap, IdRange};

@@ -3,12 +3,12 @@
 use crate::bind::{STREAM, STREAM_NAMES, above_streams, path_of};
 use crate::identity::Maps;
 use crate::program::{Program, SLOTS};
-use crate::sys::{self, Birth, Block, Born, Frame, Outcome, SharedTelling, SignalMask, Telling};
-use crate::{Call, Child, Engine, Error, Held, Namespaces, Report, Step, hint, scope};
+use crate::sys::{self, Birth, Block, Born, Frame, Outcome, SharedTelling, SignalMask, Telling, World};
+use crate::{Call, Child, Engine, Error, Fallbacks, Held, Namespaces, Report, Step, fallbacks, hint, scope};
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 use std::ffi::OsString;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A checked [`Sandbox`](crate::Sandbox) with its descriptors: spawns any number of processes, from any number of threads.
@@ -39,6 +39,7 @@ pub(crate) struct Parts {
     pub(crate) asked: Option<Engine>,
     /// The namespaces that the clone makes.
     pub(crate) namespaces: Namespaces,
+    pub(crate) fallbacks: Fallbacks,
     /// The version 2 cgroup that the clone enters.
     pub(crate) cgroup: Option<OwnedFd>,
     pub(crate) pipes: [bool; 3],
@@ -89,7 +90,7 @@ impl Plan {
         let outcome = plan.clone_child(pipes.slots(), false, &birth)?;
         let born = birth.take().ok_or_else(Error::status_lost)?;
         plan.judge(&born, &outcome)?;
-        Ok(Child::new(born, pipes.ours(), Report { engine: plan.parts.engine }))
+        Ok(Child::new(born, pipes.ours(), Report { engine: plan.parts.engine, fallbacks: outcome.used }))
     }
 
     /// Brings a child to the point where only the start of its program is left, and holds it there.
@@ -119,9 +120,10 @@ impl Shared {
         let own = Telling::new();
         let shared = if self.parts.engine == Engine::Copy { Some(self.take_telling()?) } else { None };
         let telling = shared.as_deref().unwrap_or(&own);
-        let frame = Frame::new(&self.parts.program, slots, held, telling);
-        let cloned = self.guarded(birth, |namespaces, cgroup| {
-            sys::clone_and_run(self.parts.engine, namespaces, cgroup, &frame, birth)
+        let mut frame = Frame::new(&self.parts.program, slots, held, telling);
+        let cloned = self.guarded(birth, |world, used| {
+            frame.falls_back(used);
+            sys::clone_and_run(self.parts.engine, world, &frame, birth)
         });
         let outcome = telling.outcome();
         if let Some(telling) = shared {
@@ -130,15 +132,24 @@ impl Shared {
         cloned.map(|()| outcome)
     }
 
-    /// Clones while no signal of the caller's can reach the child.
+    /// Clones, by the means that there are, while no signal of the caller's can reach the child.
     pub(crate) fn guarded(
         &self,
         birth: &Birth,
-        clone: impl FnOnce(u64, Option<BorrowedFd<'_>>) -> Result<(), i32>,
+        mut clone: impl FnMut(World<'_>, Fallbacks) -> Result<(), i32>,
     ) -> Result<(), Error> {
         let blocked = |errno| Error::os(Step::BlockSignals, "rt_sigprocmask", errno);
         let before = SignalMask::ALL.set().map_err(blocked)?;
-        let cloned = clone(self.parts.namespaces.bits(), self.parts.cgroup.as_ref().map(AsFd::as_fd));
+        let (mut used, into_cgroup) = (Fallbacks::empty(), self.parts.cgroup.is_some());
+        let cloned = loop {
+            match clone(self.world(used), used) {
+                Ok(()) => break Ok(()),
+                Err(errno) => match fallbacks::after_clone(self.parts.fallbacks, used, into_cgroup, errno) {
+                    Some(more) => used |= more,
+                    None => break Err(errno),
+                },
+            }
+        };
         let restored = before.set().map_err(blocked);
         match (cloned, restored) {
             (Ok(()), Ok(_)) => Ok(()),
@@ -149,7 +160,23 @@ impl Shared {
                 }
                 Err(error)
             }
-            (Err(errno), _) => Err(self.hint(Error::os(Step::Clone, "clone3", errno).about(self.clone_object(errno)))),
+            (Err(errno), _) => {
+                let call = if used.contains(Fallbacks::CLONE) { "clone" } else { "clone3" };
+                Err(self.hint(Error::os(Step::Clone, call, errno).about(self.clone_object(errno))))
+            }
+        }
+    }
+
+    fn world(&self, used: Fallbacks) -> World<'_> {
+        let (mut namespaces, mut cgroup) = (self.parts.namespaces, self.parts.cgroup.as_ref());
+        if used.contains(Fallbacks::CGROUP_PROCS) {
+            namespaces.remove(Namespaces::CGROUP);
+            cgroup = None;
+        }
+        World {
+            namespaces: namespaces.bits(),
+            cgroup: cgroup.map(AsFd::as_fd),
+            by_old_clone: used.contains(Fallbacks::CLONE),
         }
     }
 

@@ -3,7 +3,7 @@
 //! The list is data: the child only interprets it ([`crate::sys`]), errors are told by an index into it, [`Plan::explain`](crate::Plan::explain)
 //! prints it, and the tests fail each of its entries in turn.
 
-use crate::Step;
+use crate::{Fallbacks, Step};
 use std::ffi::{CString, OsStr, OsString};
 use std::fmt;
 use std::sync::atomic::AtomicU64;
@@ -44,6 +44,12 @@ pub(crate) enum Then {
     TryNext,
     /// Success goes on behind the next `done` calls, and the result is kept; this errno goes on behind the next `failed` ones.
     Branch { keep: Option<Slot>, errno: i32, done: usize, failed: usize },
+    /// As `Go`, but with one of these errnos the calls follow that are made [`only`](Program::only) then.
+    Or(Fallbacks, [i32; 2]),
+    /// It lists descriptors: each above 2 is closed at the start of a program.
+    MarkEach,
+    /// It lists descriptors: each above 2 is closed, but these.
+    CloseEachBut([Slot; 2]),
     /// The call has written all of this to the scratch words; anything else is this errno.
     Finds([Finding; 2], i32),
 }
@@ -69,6 +75,8 @@ pub(crate) struct Op {
     pub(crate) then: Then,
     /// Made only by a child that is held.
     pub(crate) held: bool,
+    /// Made only where one of these is used.
+    pub(crate) only: Fallbacks,
     /// Not made if a branch goes on behind it.
     sometimes: bool,
     step: Step,
@@ -85,6 +93,7 @@ pub(crate) struct Program {
     // Boxes do not move when this struct does, so that addresses in `ops` stay good.
     strings: Vec<CString>,
     words: Vec<Box<[AtomicU64]>>,
+    only: Fallbacks,
     slots: usize,
     /// Files that the child has written to and not closed.
     left_open: Vec<Slot>,
@@ -121,6 +130,8 @@ calls! {
     fsopen = SYS_fsopen,
     getcwd = SYS_getcwd,
     ioprio_set = SYS_ioprio_set,
+    getdents64 = SYS_getdents64,
+    lseek = SYS_lseek,
     mkdirat = SYS_mkdirat,
     mknodat = SYS_mknodat,
     mount = SYS_mount,
@@ -209,7 +220,17 @@ impl Program {
         }
         let object = self.object(object.as_ref());
         let held = step == Step::Hold && !self.always_held;
-        self.ops.push(Op { number: sys.number(), args, then, held, sometimes: false, step, name: sys.name(), object });
+        self.ops.push(Op {
+            number: sys.number(),
+            args,
+            then,
+            held,
+            only: self.only,
+            sometimes: false,
+            step,
+            name: sys.name(),
+            object,
+        });
     }
 
     /// Adds a system call of which `errno` is no failure; where it and where success go on is told by [`failure_joins`](Self::failure_joins)
@@ -248,6 +269,13 @@ impl Program {
             op.sometimes = true;
         }
         skipped.len()
+    }
+
+    /// The calls that `add` adds are made only where this is used.
+    pub(crate) fn only(&mut self, fallback: Fallbacks, add: impl FnOnce(&mut Self)) {
+        self.only = fallback;
+        add(self);
+        self.only = Fallbacks::empty();
     }
 
     /// A slot that nobody else has.
@@ -294,9 +322,9 @@ impl Program {
         &self.ops
     }
 
-    /// The calls of a child that is not held.
+    /// The calls of a child that is not held, and needs no fallback.
     pub(crate) fn calls(&self) -> impl Iterator<Item = Call<'_>> {
-        self.ops.iter().filter(|op| !op.held).map(|op| Call { program: self, op })
+        self.ops.iter().filter(|op| !op.held && op.only.is_empty()).map(|op| Call { program: self, op })
     }
 
     pub(crate) fn get(&self, at: usize) -> Option<Call<'_>> {

@@ -1,11 +1,12 @@
 //! How a child came to be.
 
-use crate::Engine;
+use crate::{Engine, Fallbacks};
 
 /// How a child came to be, see [`Child::report`](crate::Child::report).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Report {
     pub(crate) engine: Engine,
+    pub(crate) fallbacks: Fallbacks,
 }
 
 impl Report {
@@ -13,5 +14,11 @@ impl Report {
     #[must_use]
     pub fn engine(&self) -> Engine {
         self.engine
+    }
+
+    /// What was done instead of system calls that are missing; without need nothing.
+    #[must_use]
+    pub fn fallbacks(&self) -> Fallbacks {
+        self.fallbacks
     }
 }

@@ -1,7 +1,7 @@
 //! The spec: what is wanted, as plain data.
 
 use crate::{
-    Child, Clock, ClockOffset, Credentials, Engine, Error, Fds, IdMap, IoPriority, Mount, Nice, OomScoreAdj,
+    Child, Clock, ClockOffset, Credentials, Engine, Error, Fallbacks, Fds, IdMap, IoPriority, Mount, Nice, OomScoreAdj,
     Personality, Plan, Propagation, Resource, Rlimit, Root, Scheduler,
 };
 use bitflags::bitflags;
@@ -85,6 +85,7 @@ pub struct Sandbox {
     pub(crate) stdio: [Stdio; 3],
     pub(crate) die_with_parent: bool,
     pub(crate) engine: Option<Engine>,
+    pub(crate) fallbacks: Fallbacks,
 }
 
 impl Sandbox {
@@ -127,6 +128,7 @@ impl Sandbox {
             stdio: [const { Stdio::Inherit }; 3],
             die_with_parent: false,
             engine: None,
+            fallbacks: Fallbacks::empty(),
         }
     }
 
@@ -303,6 +305,13 @@ impl Sandbox {
     #[doc(alias("vfork", "fork"))]
     pub fn engine(mut self, engine: Engine) -> Self {
         self.engine = Some(engine);
+        self
+    }
+
+    /// What may be done instead where the kernel lacks a system call. By default nothing.
+    #[must_use]
+    pub fn fallbacks(mut self, fallbacks: Fallbacks) -> Self {
+        self.fallbacks |= fallbacks;
         self
     }
 

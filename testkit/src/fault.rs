@@ -96,10 +96,15 @@ pub enum Action {
 pub struct Fault {
     /// Among whose calls.
     pub who: Who,
-    /// The how-manieth of them, from 0.
+    /// The how-manieth of them, from 0; or [`EVERY`](Self::EVERY) one.
     pub nth: usize,
     /// What happens to it.
     pub action: Action,
+}
+
+impl Fault {
+    /// As `nth`: all of them, as on a kernel that lacks the call. For a [`Watch`] of one system call.
+    pub const EVERY: usize = usize::MAX;
 }
 
 /// A word in the memory that an argument of a child's system call points to, and what it becomes before the kernel reads it.

@@ -1,7 +1,7 @@
 //! The clone itself, and who was born.
 
 use super::interpreter::{Frame, child};
-use super::raw::{clone3, errno_of};
+use super::raw::{Entry, clone, errno_of};
 use super::stack::Stack;
 use crate::Engine;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -26,19 +26,58 @@ pub(super) struct CloneArgs {
     cgroup: u64,
 }
 
+/// The process of a pidfd, where clone(2) could not tell it; 0 without `/proc`.
+fn pid_of(pidfd: &OwnedFd) -> u32 {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).unwrap_or_default();
+    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+    pid.unwrap_or(0)
+}
+
+/// Where a child is born.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct World<'a> {
+    /// The bits of its new namespaces.
+    pub(crate) namespaces: u64,
+    /// The directory of its version 2 cgroup.
+    pub(crate) cgroup: Option<BorrowedFd<'a>>,
+    /// Whether clone3(2) is missing. Then there can be no cgroup.
+    pub(crate) by_old_clone: bool,
+}
+
+impl World<'_> {
+    /// The caller's own.
+    pub(super) const OURS: Self = World { namespaces: 0, cgroup: None, by_old_clone: false };
+}
+
 impl CloneArgs {
     /// Without a stack the child goes on where the caller is on its own, as with `vfork(2)`.
-    pub(super) fn new(flags: u64, cgroup: Option<BorrowedFd<'_>>, stack: Option<&Stack>, birth: &Birth) -> Self {
-        let into = if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 };
+    pub(super) fn new(flags: u64, world: World<'_>, stack: Option<&Stack>, birth: &Birth) -> Self {
+        let into = if world.cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 };
         CloneArgs {
-            flags: flags | into | ALWAYS,
+            flags: flags | world.namespaces | into | ALWAYS,
             pidfd: birth.pidfd.as_ptr().expose_provenance() as u64,
             parent_tid: birth.pid.as_ptr().expose_provenance() as u64,
             stack: stack.map_or(0, |stack| stack.bottom() as u64),
             stack_size: stack.map_or(0, |stack| stack.size as u64),
-            cgroup: cgroup.map_or(0, |fd| u64::from(fd.as_raw_fd().cast_unsigned())),
+            cgroup: world.cgroup.map_or(0, |fd| u64::from(fd.as_raw_fd().cast_unsigned())),
             ..CloneArgs::default()
         }
+    }
+
+    /// By clone3(2), or `by_old_clone`.
+    ///
+    /// # Safety
+    /// As [`clone`]: the flags, and what the stack is used for.
+    pub(super) unsafe fn clone(&self, by_old_clone: bool, entry: Entry, data: *mut libc::c_void) -> i64 {
+        if by_old_clone {
+            // It tells the pidfd where clone3 tells the pid, and knows only the flags of the first 32 bits; the handlers are reset by the child.
+            let flags = self.flags & !(CLONE_CLEAR_SIGHAND | libc::CLONE_PARENT_SETTID as u64);
+            // SAFETY: the caller vouches for it.
+            return unsafe { clone(libc::SYS_clone, [flags, self.stack + self.stack_size, self.pidfd], entry, data) };
+        }
+        let (args, size) = ((&raw const *self).expose_provenance() as u64, size_of::<CloneArgs>() as u64);
+        // SAFETY: the caller vouches for it.
+        unsafe { clone(libc::SYS_clone3, [args, size, 0], entry, data) }
     }
 }
 
@@ -79,7 +118,11 @@ impl Birth {
         }
         // SAFETY: the kernel has opened this descriptor, CLOEXEC, and put it here, from where it is taken once.
         let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-        Some(Born { pid: self.pid.load(Relaxed).cast_unsigned(), pidfd: Arc::new(pidfd) })
+        let pid = match self.pid.load(Relaxed).cast_unsigned() {
+            0 => pid_of(&pidfd),
+            pid => pid,
+        };
+        Some(Born { pid, pidfd: Arc::new(pidfd) })
     }
 }
 
@@ -89,20 +132,14 @@ impl Birth {
 /// be mapped, for which all threads of the caller have to wait for one another.
 ///
 /// The child has no exit signal until it starts a program, so that a failed one neither raises SIGCHLD nor meets a foreign `waitpid(-1)`.
-pub(crate) fn clone_and_run(
-    engine: Engine,
-    namespaces: u64,
-    cgroup: Option<BorrowedFd<'_>>,
-    frame: &Frame<'_>,
-    birth: &Birth,
-) -> Result<(), i32> {
+pub(crate) fn clone_and_run(engine: Engine, world: World<'_>, frame: &Frame<'_>, birth: &Birth) -> Result<(), i32> {
     let memory = match engine {
         Engine::Shared => IN_OUR_MEMORY,
         Engine::Copy => WAITED_FOR,
     };
-    let args = CloneArgs::new(namespaces | memory, cgroup, None, birth);
+    let args = CloneArgs::new(memory, world, None, birth);
     // SAFETY: CLONE_VFORK suspends this thread until the child has left this memory, so that `args`, `frame` and `birth` outlive it, and
     // nobody else uses the stack; a copy has copies of them. `child` never returns and keeps to the rules of this folder.
-    let result = unsafe { clone3(&raw const args, child, std::ptr::from_ref(frame).cast_mut().cast()) };
+    let result = unsafe { args.clone(world.by_old_clone, child, std::ptr::from_ref(frame).cast_mut().cast()) };
     if result < 0 { Err(errno_of(result)) } else { Ok(()) }
 }

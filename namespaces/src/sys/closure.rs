@@ -1,12 +1,11 @@
 //! Code of the caller's in a sandbox: see [`Plan::spawn_fn`].
 
-use super::clone::{Birth, CloneArgs};
+use super::clone::{Birth, CloneArgs, World};
 use super::interpreter::{Frame, exit, follow};
-use super::raw::{clone3, errno_of, syscall6};
+use super::raw::{errno_of, syscall6};
 use super::stack::Stack;
 use crate::gate::Gate;
 use crate::{Child, Error, Plan};
-use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// The exit code of a Rust program that panics.
@@ -65,7 +64,7 @@ impl Plan {
 
 /// What such a child does.
 pub(crate) struct Task<'a> {
-    frame: Frame<'a>,
+    pub(crate) frame: Frame<'a>,
     /// The number of the descriptor by which it says that it is there.
     gate: u64,
     /// Does not unwind.
@@ -79,16 +78,10 @@ impl<'a> Task<'a> {
 }
 
 /// Clones with these namespaces, and returns at once. As [`clone_and_run`](super::clone::clone_and_run) otherwise.
-pub(crate) fn clone_task(
-    namespaces: u64,
-    cgroup: Option<BorrowedFd<'_>>,
-    stack: &mut Stack,
-    task: &mut Task<'_>,
-    birth: &Birth,
-) -> Result<(), i32> {
-    let args = CloneArgs::new(namespaces, cgroup, Some(stack), birth);
+pub(crate) fn clone_task(world: World<'_>, stack: &mut Stack, task: &mut Task<'_>, birth: &Birth) -> Result<(), i32> {
+    let args = CloneArgs::new(0, world, Some(stack), birth);
     // SAFETY: without CLONE_VM the child has copies of `task` and of the stack; `run_task` never returns.
-    let result = unsafe { clone3(&raw const args, run_task, std::ptr::from_mut(task).cast()) };
+    let result = unsafe { args.clone(world.by_old_clone, run_task, std::ptr::from_mut(task).cast()) };
     if result < 0 { Err(errno_of(result)) } else { Ok(()) }
 }
 

@@ -1,9 +1,9 @@
 //! Code of the caller's in a scope: see [`Scope::run`].
 
-use super::clone::{Birth, CloneArgs, IN_OUR_MEMORY};
+use super::clone::{Birth, CloneArgs, IN_OUR_MEMORY, World};
 use super::interpreter::exit;
 use super::process::{Block, reap};
-use super::raw::{clone3, errno_of, syscall6};
+use super::raw::{errno_of, syscall6};
 use super::signals::SignalMask;
 use super::stack::Stack;
 use crate::{Error, Scope, Step};
@@ -83,9 +83,9 @@ impl Errand<'_> {
         let failed = |(call, errno)| Error::os(Step::Scope, call, errno);
         SignalMask::ALL.set().map_err(|errno| failed(("rt_sigprocmask", errno)))?;
         let (stack, birth) = (Stack::map(Stack::LARGE).map_err(failed)?, Birth::new());
-        let args = CloneArgs::new(libc::CLONE_FILES as u64 | IN_OUR_MEMORY, None, Some(&stack), &birth);
+        let args = CloneArgs::new(libc::CLONE_FILES as u64 | IN_OUR_MEMORY, World::OURS, Some(&stack), &birth);
         // SAFETY: as in `clone_and_run`. This thread is suspended, so that the child can use its thread-locals: nobody else does.
-        let result = unsafe { clone3(&raw const args, run_errand, std::ptr::from_mut(self).cast()) };
+        let result = unsafe { args.clone(false, run_errand, std::ptr::from_mut(self).cast()) };
         if result < 0 {
             return Err(failed(("clone3", errno_of(result))));
         }

@@ -1,7 +1,9 @@
 //! What the child does: it makes the system calls of its list, one after the other.
 
+use super::each::{self, for_each};
 use super::raw::{errno_of, syscall6};
 use super::telling::{SAID, Telling};
+use crate::Fallbacks;
 use crate::program::{Arg, Finding, Op, Program, SCRATCH, SLOTS, Then};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicI64, AtomicU64};
@@ -13,13 +15,27 @@ pub(crate) struct Frame<'a> {
     slots: Box<[AtomicI64]>,
     /// Whether the calls that hold the child are made too.
     held: bool,
+    /// Fallbacks that the clone has needed.
+    used: Fallbacks,
     telling: &'a Telling,
 }
 
 impl<'a> Frame<'a> {
     pub(crate) fn new(program: &'a Program, slots: [i64; SLOTS], held: bool, telling: &'a Telling) -> Self {
         let values = slots.into_iter().chain(std::iter::repeat(-1)).take(program.slots());
-        Frame { ops: program.ops(), slots: values.map(AtomicI64::new).collect(), held, telling }
+        Frame {
+            ops: program.ops(),
+            slots: values.map(AtomicI64::new).collect(),
+            held,
+            used: Fallbacks::empty(),
+            telling,
+        }
+    }
+
+    /// Makes also the calls that these fallbacks take.
+    pub(crate) fn falls_back(&mut self, used: Fallbacks) {
+        self.used = used;
+        self.telling.used.store(used.bits(), Relaxed);
     }
 
     /// Only what comes before the start of a program.
@@ -47,17 +63,17 @@ pub(super) extern "C" fn child(frame: *mut libc::c_void) -> ! {
 pub(super) fn follow(frame: &Frame<'_>) -> bool {
     let scratch = [const { AtomicU64::new(0) }; SCRATCH];
     let told = scratch.as_ptr().expose_provenance() as u64;
-    let (mut next, mut denied) = (0_usize, false);
+    let (mut next, mut denied, mut used) = (0_usize, false, frame.used);
     while let Some(op) = frame.ops.get(next) {
         let at = next;
         next += 1;
-        if op.held && !frame.held {
+        if op.held && !frame.held || !op.only.is_empty() && !op.only.intersects(used) {
             continue;
         }
         frame.telling.at.store(at, Relaxed);
         let args = op.args.map(|arg| match arg {
             Arg::Value(value) => value,
-            Arg::Slot(slot) => slot_of(frame, slot.0).map_or(u64::MAX, |slot| slot.load(Relaxed).cast_unsigned()),
+            Arg::Slot(slot) => value_of(frame, slot.0),
             Arg::Scratch => told,
         });
         let result = make(op.number, args);
@@ -75,6 +91,16 @@ pub(super) fn follow(frame: &Frame<'_>) -> bool {
                 next = next.saturating_add(failed);
                 0
             }
+            Then::Or(fallback, errnos) if errnos.contains(&errno) => {
+                used |= fallback;
+                frame.telling.used.store(used.bits(), Relaxed);
+                0
+            }
+            Then::MarkEach if errno == 0 => for_each(&scratch, args, result, each::mark),
+            Then::CloseEachBut(kept) if errno == 0 => for_each(&scratch, args, result, |fd| {
+                let keep = kept.iter().any(|slot| value_of(frame, slot.0) == fd);
+                if keep { 0 } else { each::close(fd) }
+            }),
             // As execvp(3): go on looking, but remember that there was one that may not be started.
             Then::TryNext if errno == libc::EACCES => {
                 denied = true;
@@ -95,6 +121,10 @@ pub(super) fn follow(frame: &Frame<'_>) -> bool {
 
 fn slot_of<'a>(frame: &'a Frame<'_>, slot: usize) -> Option<&'a AtomicI64> {
     frame.slots.get(slot)
+}
+
+fn value_of(frame: &Frame<'_>, slot: usize) -> u64 {
+    slot_of(frame, slot).map_or(u64::MAX, |slot| slot.load(Relaxed).cast_unsigned())
 }
 
 fn keep(frame: &Frame<'_>, slot: usize, result: i64) -> i32 {

@@ -7,6 +7,7 @@
 
 mod clone;
 mod closure;
+mod each;
 mod errand;
 mod interpreter;
 mod process;
@@ -16,7 +17,7 @@ mod signals;
 mod stack;
 mod telling;
 
-pub(crate) use clone::{Birth, Born, clone_and_run};
+pub(crate) use clone::{Birth, Born, World, clone_and_run};
 pub(crate) use closure::{Task, clone_task};
 pub(crate) use interpreter::Frame;
 pub(crate) use process::{Block, own_pidfd, reap, send_signal};

@@ -1,18 +1,18 @@
 //! System calls by hand: for a child that may touch nothing of libc.
 #![allow(clippy::many_single_char_names, reason = "the six arguments of a system call have no better names here")]
 
-use super::clone::CloneArgs;
 use std::arch::asm;
 
 /// What a child runs.
 pub(super) type Entry = extern "C" fn(*mut libc::c_void) -> !;
 
-/// clone3(2) that calls `entry` with `data` in the child, on the stack that `args` name or further down on this one, and returns in the caller.
+/// clone3(2), or clone(2) with the arguments that both architectures take in the same order, that calls `entry` with `data` in the child, on the
+/// stack that is named or further down on this one, and returns in the caller.
 ///
 /// # Safety
-/// `args` asks for `CLONE_VFORK` or not for `CLONE_VM` and, if it names a stack, for one that is the child's alone; both pointers are valid during
-/// the call.
-pub(super) unsafe fn clone3(args: *const CloneArgs, entry: Entry, data: *mut libc::c_void) -> i64 {
+/// The arguments ask for `CLONE_VFORK` or not for `CLONE_VM` and, if they name a stack, for one that is the child's alone; all pointers are valid
+/// during the call.
+pub(super) unsafe fn clone(number: i64, [a, b, c]: [u64; 3], entry: Entry, data: *mut libc::c_void) -> i64 {
     let result: i64;
     #[cfg(target_arch = "x86_64")]
     // SAFETY: the child starts with an empty frame on an aligned stack and never comes back here; if it is this stack, then below all that is in
@@ -24,15 +24,18 @@ pub(super) unsafe fn clone3(args: *const CloneArgs, entry: Entry, data: *mut lib
             "test rax, rax",
             "jnz 2f",
             "xor ebp, ebp",
-            "mov rdi, r8",
+            "mov rdi, r12",
             "push 0",
             "jmp r9",
             "2:",
-            inlateout("rax") libc::SYS_clone3 => result,
-            in("rdi") args,
-            in("rsi") size_of::<CloneArgs>(),
-            in("r8") data,
+            inlateout("rax") number => result,
+            in("rdi") a,
+            in("rsi") b,
+            in("rdx") c,
+            in("r10") 0_u64,
+            in("r8") 0_u64,
             in("r9") entry,
+            in("r12") data,
             out("rcx") _,
             out("r11") _,
         );
@@ -45,14 +48,17 @@ pub(super) unsafe fn clone3(args: *const CloneArgs, entry: Entry, data: *mut lib
             "cbnz x0, 2f",
             "mov x29, xzr",
             "mov x30, xzr",
-            "mov x0, x3",
-            "br x4",
+            "mov x0, x10",
+            "br x9",
             "2:",
-            in("x8") libc::SYS_clone3,
-            inlateout("x0") args => result,
-            in("x1") size_of::<CloneArgs>(),
-            in("x3") data,
-            in("x4") entry,
+            in("x8") number,
+            inlateout("x0") a => result,
+            in("x1") b,
+            in("x2") c,
+            in("x3") 0_u64,
+            in("x4") 0_u64,
+            in("x9") entry,
+            in("x10") data,
         );
     }
     result

@@ -1,10 +1,11 @@
 //! What a child tells: words in memory that its caller reads, which no seccomp filter can forbid.
 
 use super::last_errno;
+use crate::Fallbacks;
 use std::ops::Deref;
 use std::ptr::{NonNull, null_mut};
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicI32, AtomicU8, AtomicUsize};
+use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicUsize};
 
 /// Room for what the kernel says about a file system's option.
 pub(super) const SAID: usize = 256;
@@ -18,6 +19,8 @@ pub(crate) struct Telling {
     pub(super) errno: AtomicI32,
     /// What the kernel says about that, if it says anything.
     pub(super) said: [AtomicU8; SAID],
+    /// The bits of the fallbacks that were used.
+    pub(super) used: AtomicU32,
 }
 
 /// Where a child came to.
@@ -29,17 +32,25 @@ pub(crate) struct Outcome {
     pub(crate) errno: Option<i32>,
     /// What the kernel said about the failure, as it wrote it; mostly nothing.
     pub(crate) said: Vec<u8>,
+    /// What was done instead of system calls that are missing.
+    pub(crate) used: Fallbacks,
 }
 
 impl Telling {
     pub(crate) fn new() -> Self {
-        Telling { at: AtomicUsize::new(0), errno: AtomicI32::new(0), said: [const { AtomicU8::new(0) }; SAID] }
+        Telling {
+            at: AtomicUsize::new(0),
+            errno: AtomicI32::new(0),
+            said: [const { AtomicU8::new(0) }; SAID],
+            used: AtomicU32::new(0),
+        }
     }
 
     /// As new.
     pub(crate) fn clear(&self) {
         self.at.store(0, Relaxed);
         self.errno.store(0, Relaxed);
+        self.used.store(0, Relaxed);
         for byte in &self.said {
             byte.store(0, Relaxed);
         }
@@ -48,7 +59,8 @@ impl Telling {
     pub(crate) fn outcome(&self) -> Outcome {
         let errno = self.errno.load(Relaxed);
         let said = self.said.iter().map(|byte| byte.load(Relaxed)).take_while(|byte| *byte != 0).collect();
-        Outcome { at: self.at.load(Relaxed), errno: (errno != 0).then_some(errno), said }
+        let used = Fallbacks::from_bits_truncate(self.used.load(Relaxed));
+        Outcome { at: self.at.load(Relaxed), errno: (errno != 0).then_some(errno), said, used }
     }
 }
 

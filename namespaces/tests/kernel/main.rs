@@ -7,6 +7,7 @@ mod closures;
 mod crowd;
 mod engines;
 mod errors;
+mod fallbacks;
 mod faults;
 mod hold;
 mod identity;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         life(),
         engines(),
         closures(),
+        fallbacks(),
         hold(),
         scopes(),
         cgroups(),
@@ -255,6 +257,15 @@ fn closures() -> Vec<Test> {
         test("the_caller_goes_on_beside_a_closure", closures::the_caller_goes_on_beside_a_closure),
         user("every_call_before_a_closure_can_fail", closures::every_call_before_a_closure_can_fail),
         root("a_closure_with_ranges_of_ids", closures::a_closure_with_ranges_of_ids),
+    ]
+}
+
+fn fallbacks() -> Vec<Test> {
+    vec![
+        user("without_clone3", fallbacks::without_clone3),
+        test("without_clone3_held", fallbacks::without_clone3_held),
+        v2("without_a_clone_into_a_cgroup", fallbacks::without_a_clone_into_a_cgroup).needs(&[Need::Userns]),
+        user("without_close_range", fallbacks::without_close_range),
     ]
 }
 

@@ -1,9 +1,9 @@
 //! Sandboxes at random: written down and read, and spawned.
 
-use crate::support::{output, sh};
+use crate::support::{output, program, sh};
 use cofferdam_namespaces::{
-    Credentials, Engine, Fds, IdMap, IdRange, IoPriority, Mount, Namespaces, Personality, Propagation, Resource,
-    Rlimit, Root, Sandbox, Scheduler, Stdio,
+    Credentials, Engine, Fallbacks, Fds, IdMap, IdRange, IoPriority, Mount, Namespaces, Personality, Propagation,
+    Resource, Rlimit, Root, Sandbox, Scheduler, Stdio,
 };
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -162,6 +162,7 @@ fn anything() -> impl Strategy<Value = Sandbox> {
         change(any_mount(), Sandbox::mount),
         change(select(vec![Propagation::Private, Propagation::Slave, Propagation::Shared]), Sandbox::propagation),
         change(select(vec![Engine::Shared, Engine::Copy]), Sandbox::engine),
+        change(select(Fallbacks::all().iter().collect::<Vec<_>>()), Sandbox::fallbacks),
         change(Just(()), |s, ()| s.read_only_root().allow_chroot()),
         change(any_string(), Sandbox::hostname),
         change(any_string(), Sandbox::domainname),
@@ -176,9 +177,8 @@ fn anything() -> impl Strategy<Value = Sandbox> {
         change(("[a-z.]{0,9}", ".{0,5}"), |s, (name, value)| s.sysctl(name, value)),
         change(streams, |s, stream: Stdio| s.stdin(stream.clone()).stderr(stream)),
     ];
-    (any_string(), prop::collection::vec(changes, 0..12)).prop_map(|(program, changes)| {
-        changes.iter().fold(Sandbox::new(program), |sandbox, change| (change.apply)(sandbox))
-    })
+    (any_string(), prop::collection::vec(changes, 0..12))
+        .prop_map(|(name, changes)| changes.iter().fold(program(name), |sandbox, change| (change.apply)(sandbox)))
 }
 
 pub(crate) fn every_spec_comes_back() {

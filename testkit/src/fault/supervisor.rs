@@ -153,7 +153,7 @@ impl Desk {
         };
         let nth = self.seen[who as usize];
         self.seen[who as usize] += 1;
-        let fault = self.fault.filter(|f| f.who == who && f.nth == nth).map(|f| f.action);
+        let fault = self.fault.filter(|f| f.who == who && (f.nth == nth || f.nth == Fault::EVERY)).map(|f| f.action);
         let mut calls = lock(&self.shared.calls);
         if calls.len() < calls.capacity() {
             calls.push(Call { who, pid: call.pid, number: call.number, args: call.args, fault });

@@ -2,7 +2,7 @@
 
 use crate::support::{Merged, Place, list, mounted, open, open_fds};
 use cofferdam_testkit::fault::{Action, Call, Fault, Watch, Who};
-use cofferdam_unionfs::{Error, ErrorKind, Form, LayerStore, Operation, Overlay, SyncPolicy, WritableLayer};
+use cofferdam_unionfs::{Error, ErrorKind, Form, LayerStore, Operation, Overlay, WritableLayer};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use rustix::fs::{FileType, Mode, mknodat};
 use std::fs;
@@ -28,10 +28,6 @@ const WATCHED: &[i64] = &[
     libc::SYS_unlinkat,
     libc::SYS_getdents64,
     libc::SYS_lseek,
-    libc::SYS_renameat2,
-    libc::SYS_flock,
-    libc::SYS_fsync,
-    libc::SYS_syncfs,
 ];
 
 /// Calls `f` once for each system call that it makes when all is well, with that one failing. Gives the names of those calls.
@@ -179,42 +175,6 @@ pub(crate) fn layers_as_links(form: Form) {
         (ErrorKind::Unsupported, Some("/proc/thread-self/fd".as_ref())),
         "{error}"
     );
-}
-
-/// Opening, staging, publishing, taking, collecting: whatever fails, it is told, and the next one finds a store that is whole.
-pub(crate) fn every_call_of_a_store(form: Form) {
-    let place = Place::new(form);
-    let path = place.layer("store", &[]);
-    let dir = open(&path);
-    // The very first opening makes other calls.
-    drop(crate::store::reopened(&path, form));
-    let (id, owner) = (crate::store::id("x"), crate::store::owner("y"));
-    let work = || {
-        let store = LayerStore::open(&dir, form)?.sync_policy(SyncPolicy::PerFile);
-        let stage = store.stage(&owner)?;
-        mknodat(&stage, "file", FileType::RegularFile, Mode::RUSR, 0).expect("is made");
-        stage.publish(&id, None)?;
-        store.acquire(&id, &crate::store::owner("z"))?;
-        store.chain(&id)?;
-        store.gc([])?;
-        store.remove(&id).map(drop)
-    };
-    let calls = walk(work, |name, result| {
-        // That a lock cannot be let go is nothing to be told: it goes with its descriptor.
-        if name == "flock" && result.is_ok() {
-            return;
-        }
-        typed(name, result);
-        let store = crate::store::reopened(&path, form);
-        assert_eq!(store.check().unwrap_or_else(|e| panic!("{name}: {e}")), [], "after {name} failed");
-        store.gc([]).unwrap_or_else(|e| panic!("{name}: {e}"));
-        for folder in ["layers", "staging", "trash"] {
-            assert!(list(path.join(folder)).is_empty(), "after {name} failed");
-        }
-    });
-    for call in ["mkdirat", "openat2", "fsync", "renameat2", "flock", "unlinkat", "getdents64", "fgetxattr", "fchmod"] {
-        assert!(calls.contains(&call), "{call} is not among {calls:?}");
-    }
 }
 
 /// A file system with room for so many inodes, and then one more, until all goes well: it is full at each step in turn.

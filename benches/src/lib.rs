@@ -25,6 +25,7 @@ compile_error!("cofferdam-benches is for Linux on x86_64 and aarch64");
 pub mod area;
 pub mod counting;
 pub mod floor;
+pub mod image;
 pub mod measuring;
 pub mod mount;
 pub mod report;
@@ -34,7 +35,7 @@ pub mod svg;
 pub use area::{Area, Case, Contender, Ready, Role, Runner, Sample};
 
 /// Every area, in the order in which they are run.
-pub const AREAS: &[Area] = &[spawn::AREA, mount::AREA];
+pub const AREAS: &[Area] = &[spawn::AREA, mount::AREA, image::AREA];
 
 /// A bench that went wrong says so and ends: nobody acts on what kind of failure it was.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;

@@ -8,6 +8,7 @@ mod acl;
 mod header;
 mod pax;
 mod sparse;
+mod write;
 
 use crate::{Error, ErrorKind, Limits, Operation};
 use header::{BLOCK, Header};
@@ -18,6 +19,7 @@ use std::io::{self, BufRead};
 pub(crate) use acl::map_ids;
 pub(crate) use header::{Kind, Time};
 pub(crate) use sparse::Sparse;
+pub(crate) use write::{pad, write_end, write_entry};
 
 /// One entry of the archive. Names are as they stand there: nothing is checked but that they have no zero byte.
 #[derive(Debug, Clone, PartialEq, Eq)]

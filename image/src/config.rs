@@ -3,6 +3,7 @@
 use crate::document::{null_is_empty, parse};
 use crate::{Digest, Error, ErrorKind, Operation};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 
 /// What an image says about the process to start: program, environment, working directory, user.
 ///
@@ -28,6 +29,14 @@ struct Parsed {
 struct Process {
     user: Option<String>,
     working_dir: Option<String>,
+    stop_signal: Option<String>,
+    // Go writes a set as an object of empty objects.
+    #[serde(deserialize_with = "null_is_empty")]
+    volumes: BTreeMap<String, Nothing>,
+    #[serde(deserialize_with = "null_is_empty")]
+    exposed_ports: BTreeMap<String, Nothing>,
+    #[serde(deserialize_with = "null_is_empty")]
+    labels: BTreeMap<String, String>,
     #[serde(deserialize_with = "null_is_empty")]
     env: Vec<String>,
     #[serde(deserialize_with = "null_is_empty")]
@@ -35,6 +44,11 @@ struct Process {
     #[serde(deserialize_with = "null_is_empty")]
     cmd: Vec<String>,
 }
+
+/// An empty object, in which others may put something one day.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(transparent)]
+struct Nothing(#[expect(dead_code, reason = "nobody knows what it means")] serde_json::Value);
 
 #[derive(Debug, Clone, Deserialize)]
 struct RootFs {
@@ -91,6 +105,27 @@ impl Config {
         self.parsed.config.user.as_deref().filter(|s| !s.is_empty())
     }
 
+    /// The signal that asks the process to end, as it stands there: `SIGTERM`, `15`. By default `SIGTERM`.
+    #[must_use]
+    pub fn stop_signal(&self) -> Option<&str> {
+        self.parsed.config.stop_signal.as_deref().filter(|s| !s.is_empty())
+    }
+
+    /// Directories that are meant to be mounted from outside.
+    pub fn volumes(&self) -> impl Iterator<Item = &str> {
+        self.parsed.config.volumes.keys().map(String::as_str)
+    }
+
+    /// Ports that the process listens on, as they stand there: `80/tcp`.
+    pub fn exposed_ports(&self) -> impl Iterator<Item = &str> {
+        self.parsed.config.exposed_ports.keys().map(String::as_str)
+    }
+
+    /// Labels: names and values.
+    pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.parsed.config.labels.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// The operating system that it is for, in Go's words.
     #[must_use]
     pub fn os(&self) -> Option<&str> {
@@ -109,7 +144,7 @@ impl Config {
         &self.diff_ids
     }
 
-    /// The document itself, with all that has no accessor here: labels, ports, health check, history.
+    /// The document itself, with all that has no accessor here: health check, onbuild, history.
     #[must_use]
     pub fn json(&self) -> &[u8] {
         &self.json
@@ -130,13 +165,16 @@ mod tests {
         let id = Digest::of(b"x");
         let json = format!(
             r#"{{"os":"linux","architecture":"amd64","history":[],"config":{{"User":"app:staff","WorkingDir":"/srv",
-            "Env":["PATH=/bin","A=b=c","EMPTY"],"Entrypoint":["/init"],"Cmd":["-v"],"Healthcheck":{{"Test":["x"]}}}},
+            "Env":["PATH=/bin","A=b=c","EMPTY"],"StopSignal":"SIGINT","Volumes":{{"/data":{{}}}},"ExposedPorts":{{"80/tcp":{{}}}},"Labels":{{"a":"b"}},"Entrypoint":["/init"],"Cmd":["-v"],"Healthcheck":{{"Test":["x"]}}}},
             "rootfs":{{"type":"layers","diff_ids":["{id}"]}}}}"#
         );
         let config = config(&json).unwrap();
         assert_eq!(config.command(), ["/init", "-v"]);
         assert!(config.env().eq([("PATH", "/bin"), ("A", "b=c"), ("EMPTY", "")]));
         assert_eq!((config.user(), config.working_directory()), (Some("app:staff"), Some("/srv")));
+        assert_eq!(config.stop_signal(), Some("SIGINT"));
+        assert!(config.volumes().eq(["/data"]) && config.exposed_ports().eq(["80/tcp"]));
+        assert!(config.labels().eq([("a", "b")]));
         assert_eq!((config.os(), config.architecture()), (Some("linux"), Some("amd64")));
         assert_eq!(config.diff_ids(), [id]);
         assert_eq!(config.json(), json.as_bytes(), "unknown fields are kept");

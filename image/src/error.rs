@@ -67,6 +67,10 @@ pub enum Operation {
     ReadLayer,
     /// Reading a layer's archive, and writing what it holds.
     Unpack,
+    /// Making a layer of files.
+    Commit,
+    /// Writing an image to a layout or an archive.
+    Write,
 }
 
 impl Operation {
@@ -79,6 +83,8 @@ impl Operation {
             Operation::ReadConfig => "read the config",
             Operation::ReadLayer => "read the layer",
             Operation::Unpack => "unpack",
+            Operation::Commit => "make a layer",
+            Operation::Write => "write the image",
         }
     }
 }
@@ -166,6 +172,21 @@ impl Error {
             (Some(errno), Some(call)) => Self::os(Operation::Unpack, call, Errno::from_raw_os_error(errno)),
             _ => Self::message(ErrorKind::Refused, Operation::Unpack, error.to_string()),
         }
+    }
+
+    /// From the sister crate's store or root directory.
+    pub(crate) fn from_store(error: &cofferdam_unionfs::Error) -> Self {
+        use cofferdam_unionfs::ErrorKind as Theirs;
+        let mut own = Self::message(ErrorKind::Os, Operation::Unpack, error.to_string());
+        own.set_kind(match (error.raw_os_error(), error.kind()) {
+            (Some(errno), _) => kind_of(Errno::from_raw_os_error(errno)),
+            (None, Theirs::NotFound) => ErrorKind::NotFound,
+            (None, Theirs::InvalidInput) => ErrorKind::InvalidInput,
+            (None, Theirs::LimitReached) => ErrorKind::LimitExceeded,
+            (None, Theirs::Unsupported) => ErrorKind::Unsupported,
+            (None, _) => ErrorKind::Os,
+        });
+        own
     }
 
     pub(crate) fn about(mut self, object: impl Into<OsString>) -> Self {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 const MAX_INDEXES: usize = 4;
 
 /// What the layers of a `docker save` archive are.
-const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
+pub(crate) const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 
 /// An image, in an OCI layout directory or an archive as `docker save` writes it: its config, and its layers, which can be unpacked one by one.
 ///

@@ -31,7 +31,7 @@ const AT_A_TIME: usize = 4;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Layers are decompressed, verified and written in parallel, and waits for those below only when it needs to know what they have.
+/// Layers are decompressed, verified and written in parallel; one waits for those below only when it needs to know what they have.
 /// That never changes the result.
 #[must_use]
 pub struct Layers {
@@ -80,11 +80,12 @@ impl Layers {
             let words = "needs one stage for each layer";
             return Err(Error::new(ErrorKind::InvalidInput, Operation::Unpack, words));
         }
-        self.run(|number, options| {
+        let unpacker = |number: usize, options: Options| {
             let (below, from) = stages.split_at(number);
             let stage = from.first().ok_or_else(missing)?;
-            Ok((Unpacker::new(stage, options)?.lowers(below)?, None))
-        })
+            Ok(Job { unpacker: Unpacker::new(stage, options)?.lowers(below)?, finish: Box::new(|_| Ok(())) })
+        };
+        self.run(&[], &no_news(), unpacker)
     }
 
     /// Merges all layers onto the tree `target`. If that is empty, its root becomes the image's in every respect. `scratch` is an empty directory of the same file system, not in the target, which
@@ -95,59 +96,86 @@ impl Layers {
     #[doc(alias = "squash")]
     pub fn flatten(self, scratch: impl AsFd, target: impl AsFd) -> Result<Vec<Report>, Error> {
         let (scratch, target) = (scratch.as_fd(), target.as_fd());
-        self.run(|number, options| {
+        let unpacker = |number: usize, options: Options| {
             let stage = Stage::make(scratch, number)?;
             let unpacker = Unpacker::new(&stage.dir, options)?.onto(target)?;
             // The first one makes the root; the others find it made.
             let unpacker = if number == 0 { unpacker.onto_nothing(target)? } else { unpacker };
-            Ok((unpacker, Some(stage)))
-        })
+            Ok(Job { unpacker, finish: Box::new(|_| stage.remove()) })
+        };
+        self.run(&[], &no_news(), unpacker)
     }
 
-    fn run<'a>(
+    /// Takes only some of the layers as work to be done: the others are there. `lowers` says where those below a layer are, when all of them are there,
+    /// if they are not where they were said to be before.
+    pub(crate) fn run<'a>(
         self,
-        unpacker: impl Fn(usize, Options) -> Result<(Unpacker, Option<Stage<'a>>), Error> + Sync,
+        there: &[usize],
+        lowers: &Arc<Lowers>,
+        job: impl Fn(usize, Options) -> Result<Job<'a>, Error> + Sync,
     ) -> Result<Vec<Report>, Error> {
         let Layers { sources, options, observer } = self;
-        let turns = Arc::new(Turns { state: Mutex::new(vec![State::Waiting; sources.len()]), changed: Condvar::new() });
-        let (count, watch) = (sources.len(), Arc::new(Watch { observer, stopped: AtomicBool::new(false) }));
-        let queue = Mutex::new(sources.into_iter().enumerate());
+        let state = |number| if there.contains(&number) { State::Done } else { State::Waiting };
+        let state = Mutex::new((0..sources.len()).map(state).collect());
+        let turns = Arc::new(Turns { state, changed: Condvar::new() });
+        let watch = Arc::new(Watch { observer, stopped: AtomicBool::new(false) });
+        let todo: Vec<_> = sources.into_iter().enumerate().filter(|(number, _)| !there.contains(number)).collect();
+        let (count, queue) = (todo.len(), Mutex::new(todo.into_iter()));
+        let one = |number: usize, source: Source| {
+            let Job { unpacker, finish } = job(number, options.clone())?;
+            let observer = OfLayer { number, watch: Arc::clone(&watch) };
+            let (turn, lowers) = (Arc::clone(&turns), Arc::clone(lowers));
+            let wait = Wait(Box::new(move || turn.wait(number).and_then(|()| lowers(number))));
+            let report = source.unpack(unpacker.observer(Arc::new(observer)).wait(wait))?;
+            finish(&|| turns.wait(number))?;
+            Ok(report)
+        };
         let work = || {
             let mut done = Vec::new();
             loop {
                 let next = lock(&queue).next();
                 let Some((number, source)) = next else { return done };
-                let one = || {
-                    let (unpacker, stage) = unpacker(number, options.clone())?;
-                    let wait = Arc::clone(&turns);
-                    let unpacker = unpacker
-                        .wait(Wait(Box::new(move || wait.wait(number))))
-                        .observer(Arc::new(OfLayer { number, watch: Arc::clone(&watch) }));
-                    let report = source.unpack(unpacker)?;
-                    stage.map_or(Ok(()), Stage::remove)?;
-                    Ok(report)
-                };
-                let result = one().map_err(|e: Error| e.in_layer(number));
+                let result = one(number, source).map_err(|e: Error| e.in_layer(number));
                 watch.stopped.fetch_or(result.is_err(), Ordering::Relaxed);
                 turns.ended(number, result.is_ok());
                 done.push((number, result));
             }
         };
-        let mut results = thread::scope(|scope| {
-            let others =
-                thread::available_parallelism().map_or(1, usize::from).min(AT_A_TIME).min(count).saturating_sub(1);
-            // A thread that cannot be had is not needed: this one does the work.
-            let spawn = |_| thread::Builder::new().name("cofferdam-layer".into()).spawn_scoped(scope, work).ok();
-            let threads: Vec<_> = (0..others).filter_map(spawn).collect();
-            let mut results = work();
-            for thread in threads {
-                results.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-            }
-            results
-        });
+        let mut results = on_threads(count, work);
         results.sort_by_key(|(number, _)| *number);
         reports(results.into_iter().map(|(_, result)| result).collect())
     }
+}
+
+/// Where the layers below one are, lowest first.
+pub(crate) type Lowers = dyn Fn(usize) -> Result<Option<Vec<OwnedFd>>, Error> + Send + Sync;
+
+/// They are where they were said to be.
+fn no_news() -> Arc<Lowers> {
+    Arc::new(|_| Ok(None))
+}
+
+/// How one layer is unpacked, and what is done when that went well. It is given a way to wait for the layers below.
+pub(crate) struct Job<'a> {
+    pub(crate) unpacker: Unpacker,
+    pub(crate) finish: Finish<'a>,
+}
+
+type Finish<'a> = Box<dyn FnOnce(&dyn Fn() -> Result<(), Error>) -> Result<(), Error> + 'a>;
+
+/// Does so much work on some threads, this one among them.
+fn on_threads<T: Send>(count: usize, work: impl Fn() -> Vec<T> + Sync + Copy + Send) -> Vec<T> {
+    let at_a_time = thread::available_parallelism().map_or(1, usize::from).min(AT_A_TIME).min(count);
+    thread::scope(|scope| {
+        // A thread that cannot be had is not needed: this one does the work.
+        let spawn = |_| thread::Builder::new().name("cofferdam-layer".into()).spawn_scoped(scope, work).ok();
+        let threads: Vec<_> = (1..at_a_time).filter_map(spawn).collect();
+        let mut results = work();
+        for thread in threads {
+            results.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        results
+    })
 }
 
 /// All of them, or the first error that is not the consequence of another.

@@ -1,4 +1,4 @@
-//! OCI images on Linux: found, verified, and their layers unpacked into directories that an overlay mount can stack.
+//! Container images on Linux: found, verified, their layers unpacked as layers of an overlay mount or flattened into one tree; and made.
 //!
 //! ```no_run
 //! use cofferdam_image::{Image, Options, Selection};
@@ -22,23 +22,31 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A layer is decompressed, hashed, parsed and written in one pass. When [`unpack_layer`](Image::unpack_layer) returns a [`Report`], blob and
-//! `DiffID` are what the image promises; when it returns an [`Error`], that names layer, entry and reason.
+//! A layer is decompressed, hashed, parsed and written in one pass, each by a thread of its own. When [`unpack_layer`](Image::unpack_layer) returns a [`Report`],
+//! blob and `DiffID` are what the image promises; when it returns an [`Error`], that names layer, entry and reason. [`Layers`] unpacks all of an image, several
+//! at a time; [`Image::unpack_into`] does it into the layer store of `cofferdam-unionfs`.
 //!
 //! # What is here
 //!
 //! | type | what it is |
 //! |---|---|
-//! | [`Image`] | an image in an OCI layout directory, chosen by a [`Selection`]: its [`Config`], its [`Layer`]s |
+//! | [`Image`] | an image in an OCI layout directory or a `docker save` archive, chosen by a [`Selection`]: its [`Config`], its [`Layer`]s |
 //! | [`LayerReader`] | the archive inside a layer's blob: decompressed, counted, hashed |
-//! | [`Unpacker`] | one layer, from a [`LayerReader`] into a directory, by [`Options`] and [`Limits`] |
+//! | [`Unpacker`] | one layer, from a [`LayerReader`] into a directory or [onto](Unpacker::onto) a tree, by [`Options`] and [`Limits`] |
+//! | [`Layers`] | all layers of an image: as they are, or flattened into one tree |
+//! | [`LayerBuilder`] | the other way round: a tree, or what has changed in it, as a layer |
+//! | [`Draft`], [`LayoutWriter`] | a new image, from nothing or another one, written to a layout; [`Image::save`] writes an archive |
 //! | [`Digest`] | the name of a blob, made only by a strict parser or from bytes |
+//!
+//! # Features
+//!
+//! - `zstd`: layers compressed with zstd, by its C sources. Frames that want windows of more than 128 MiB are refused.
 //!
 //! # What it does not do
 //!
 //! It does not mount, fetch from registries, keep a store, or start anything. It does not log, print, read configuration or keep state.
-//! In this version: no zstd, no sparse files (both are errors), no `docker save` archives, no unpacking onto a tree that is
-//! there, no id maps, no writing of images.
+//! In this version archives that are compressed as a whole are not read, and nothing is unpacked without losing ownership by a user who has no
+//! map of ids: a user namespace is the caller's to make.
 //!
 //! # What a layer means
 //!
@@ -50,7 +58,9 @@
 //! - Symbolic links are followed in the directories of an entry's name, never in its last component: those of this layer and, where lower layers are given,
 //!   theirs. With `lib -> usr/lib` below, `lib/x` is unpacked as `usr/lib/x`. None leads out of the root.
 //! - A directory that entries only pass through is as in the lower layers; else it is root's, with mode 0755 and the time 0.
-//! - A hard link to a file of a lower layer copies that file into this layer first, so that both names are of one file.
+//! - A hard link to a file of a lower layer copies that file, with all names that it has there, into this layer first, so that all stay names of one file.
+//!   Flattened, nothing is copied.
+//! - Flattened, a layer is unpacked beside the tree by the same rules, and then moved there: both modes mean the same.
 //! - A leading slash is dropped. `..` in a name is refused. Names are bytes.
 //!
 //! # Terms
@@ -74,7 +84,13 @@
 //!
 //! # Privileges
 //!
-//! [`Options::new`] is for root, [`Options::rootless`] for an ordinary user, to whom all files then belong; what was left out is in [`Report::skipped`].
+//! [`Options::new`] is for root, or root of a user namespace in which the image's users are mapped; [`Ownership::Mapped`] for root who prepares files for such a
+//! namespace; [`Options::rootless`] for an ordinary user, to whom all files then belong. What was left out is in [`Report::skipped`].
+//!
+//! # Memory
+//!
+//! About 8 MiB for each layer that is being unpacked, of which there are four at a time at most, whatever their size; for zstd the window of its
+//! frames in addition; a few hundred bytes for each directory of a layer.
 //!
 //! # Threats that are met here
 //!
@@ -87,7 +103,8 @@
 //! - No digest is a path before it has been parsed, no document used before it has been verified, none read as what it does not claim to be.
 //! - Documents, PAX headers, names, attributes, entries and bytes have [limits](Limits), checked before memory is taken or data written.
 //! - Archives that tar readers understand differently are refused.
-//! - Attributes (`trusted.overlay.*`, `user.overlay.*`) and devices (0:0) by which a layer would steer overlayfs are refused.
+//! - Attributes (`trusted.overlay.*`, `user.overlay.*`) and devices (0:0) by which a layer would steer overlayfs are refused (attributes: or left out, as
+//!   [`Policy`] says).
 //! - Until the end every directory of the stage has mode 0700. Afterwards it is the caller's part that nobody else can enter the directory above:
 //!   a layer has set-user-id programs.
 #![deny(
@@ -102,10 +119,12 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail"))]
 
 mod archive;
+mod commit;
 mod config;
 mod digest;
 mod docker;
 mod document;
+mod draft;
 mod error;
 mod image;
 mod layers;
@@ -116,12 +135,18 @@ mod owner;
 mod pipeline;
 mod reader;
 mod report;
+mod save;
 mod section;
 mod select;
+mod store;
 mod unpack;
+mod user;
+mod writer;
 
+pub use commit::LayerBuilder;
 pub use config::Config;
 pub use digest::{Algorithm, Digest};
+pub use draft::Draft;
 pub use error::{Error, ErrorKind, Operation};
 pub use image::{Image, Layer};
 pub use layers::Layers;
@@ -132,4 +157,7 @@ pub use reader::{Compression, LayerReader, LayerSummary};
 pub use report::{Report, Skipped, SkippedPart};
 pub use section::Blob;
 pub use select::Selection;
+pub use store::Unpacked;
 pub use unpack::Unpacker;
+pub use user::User;
+pub use writer::{LayoutWriter, NewLayer};

@@ -122,7 +122,9 @@ impl<R: Read> Source<'_, R> {
             self.to_hasher.send(Piece::Archive(Arc::clone(&chunk))).ok()?;
             self.to_writer.send(Ok(chunk)).ok()?;
             if last {
-                return self.tell_observer().ok().map(|()| self.inflater.sizes());
+                // Too late to be cancelled: all of it is on its way.
+                let _ = self.tell_observer();
+                return Some(self.inflater.sizes());
             }
         }
     }

@@ -14,17 +14,19 @@ use crate::archive::{Archive, Entry, Kind};
 use crate::pipeline::{self, Chunks};
 use crate::report::{Skipped, SkippedPart};
 use crate::{Devices, Error, ErrorKind, LayerReader, LayerSummary, Observer, Operation, Options, Policy, Report};
+pub(crate) use dirs::{Dirs, names, stat_in};
 use flatten::Target;
 use lowers::Lowers;
 use meta::{LeftOut, Meta};
-use name::{Meaning, TreePath, ancestors, join, meaning, split, tree_path};
+pub(crate) use name::split;
+use name::{Meaning, TreePath, ancestors, join, meaning, tree_path};
 use resolve::{Node, resolve};
 use rustix::fs::FileType;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{BufRead, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
 use tree::Tree;
@@ -69,8 +71,8 @@ pub struct Unpacker {
     skipped: Vec<Skipped>,
 }
 
-/// Blocks until all layers below are there.
-pub(crate) struct Wait(pub(crate) Box<dyn FnOnce() -> Result<(), Error> + Send>);
+/// Blocks until all layers below are there. It may say where they are now, lowest first.
+pub(crate) struct Wait(pub(crate) Box<dyn FnOnce() -> Result<Option<Vec<OwnedFd>>, Error> + Send>);
 
 struct Watcher(Arc<dyn Observer>);
 
@@ -213,8 +215,11 @@ impl Unpacker {
 
     /// The layers below, when they are all there.
     fn below(&mut self) -> Result<&Lowers, Error> {
-        if let Some(Wait(wait)) = self.wait.take() {
-            wait()?;
+        if let Some(Wait(wait)) = self.wait.take()
+            && let Some(layers) = wait()?
+        {
+            let layers: Vec<BorrowedFd<'_>> = layers.iter().map(AsFd::as_fd).collect();
+            self.lowers = Lowers::new(&layers, self.options.form)?;
         }
         Ok(&self.lowers)
     }

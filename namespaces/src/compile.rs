@@ -21,8 +21,8 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
     let mut names = Names::new(fds.named)?;
     let streams = Streams::bind(&sandbox.stdio, &mut names)?;
     let sources = mounts::Sources::look_up(sandbox, &mut names)?;
+    let identity = Identity::of(sandbox, &mut names)?;
     let held = names.finish()?;
-    let identity = Identity::of(sandbox)?;
     // A child that waits for the caller must not wait for ever.
     let parent = if sandbox.die_with_parent || identity.by_caller() {
         Some(sys::own_pidfd().map_err(|e| Error::os(Step::Prepare, "pidfd_open", e.raw_os_error().unwrap_or(0)))?)
@@ -33,6 +33,10 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
     if !cgroup.procs.is_empty() {
         // Its root is where the process is when it is made: after the version 1 cgroups have been entered.
         namespaces.remove(Namespaces::CGROUP);
+    }
+    if identity.join.is_some() {
+        // They would be the caller's user namespace's: the child makes them.
+        namespaces = Namespaces::empty();
     }
     let fallback_procs = match &cgroup.directory {
         Some(directory) if sandbox.fallbacks.contains(Fallbacks::CGROUP_PROCS) => {
@@ -99,23 +103,29 @@ impl Bound<'_> {
             die_with_parent(program, parent);
         }
         close_descriptors(program, sandbox.fallbacks);
+        // In a user namespace that is joined they are made later, with all others.
+        let own_cgroups = self.identity.join.is_none() && sandbox.namespaces.contains(Namespaces::CGROUP);
         if let Some(procs) = self.fallback_procs {
-            fallbacks::enter_cgroup(
-                program,
-                procs,
-                sandbox.namespaces.contains(Namespaces::CGROUP) && self.procs.is_empty(),
-            );
+            fallbacks::enter_cgroup(program, procs, own_cgroups && self.procs.is_empty());
         }
         enter_cgroups(program, self.procs);
-        if !self.procs.is_empty() && sandbox.namespaces.contains(Namespaces::CGROUP) {
+        if own_cgroups && !self.procs.is_empty() {
             program.call(Step::CgroupNamespace, "", Sys::unshare, [libc::CLONE_NEWCGROUP.into()]);
         }
         attributes::oom_score(program, sandbox);
+        // As long as the file of its offsets is the child's: with other ids it is root's.
+        clocks::compile(program, sandbox);
         if let Some(maps) = &self.identity.maps {
             maps.compile(program);
         }
+        if let Some(user_namespace) = self.identity.join {
+            idmap::join(program, user_namespace);
+        }
         self.change_ids(program, Step::IdMap, &self.identity.changes.first);
-        clocks::compile(program, sandbox);
+        let others = sandbox.namespaces - Namespaces::USER;
+        if self.identity.join.is_some() && !others.is_empty() {
+            program.call(Step::Unshare, "", Sys::unshare, [others.bits().into()]);
+        }
         sysctl::compile(program, sandbox)?;
         if sandbox.namespaces.contains(Namespaces::MOUNT) {
             mounts::compile(program, self.sources, sandbox)?;

@@ -1,5 +1,6 @@
 //! Who is who in a user namespace, and who the program is: plain data, and what can be told to be wrong with it.
 
+use crate::bind::Names;
 use crate::{Error, Namespaces, Sandbox};
 use nix::unistd::{getegid, geteuid};
 use std::fmt::Write;
@@ -31,6 +32,7 @@ pub(crate) enum Kind {
     Single { uid: u32, gid: u32 },
     Ranges { uids: Vec<IdRange>, gids: Vec<IdRange> },
     Subordinate,
+    Join(String),
 }
 
 impl IdMap {
@@ -69,6 +71,19 @@ impl IdMap {
     #[doc(alias("subuid", "subgid", "newuidmap", "newgidmap", "map-auto"))]
     pub fn subordinate() -> Self {
         Kind::Subordinate.into()
+    }
+
+    /// Those of the user namespace that [`Fds::bind`](crate::Fds::bind) gives this name, which the program joins instead of having one for itself. The caller needs
+    /// `CAP_SYS_ADMIN` in it, as its owner has who made it.
+    ///
+    /// The child is user 0 and group 0 there before it does anything else, without supplementary groups where the namespace allows that; it makes the
+    /// sandbox's other namespaces in it. A new pid or time namespace is not among them.
+    ///
+    /// Who is root in that namespace may be hostile: until its program starts, the child is a copy ([`Engine::Copy`](crate::Engine::Copy)) that nobody may trace.
+    #[must_use]
+    #[doc(alias("setns", "nsenter", "userns"))]
+    pub fn join(name: impl Into<String>) -> Self {
+        Kind::Join(name.into()).into()
     }
 
     /// Denies `setgroups(2)` inside also where it would be allowed: with ranges. The caller's supplementary groups stay the program's then.
@@ -209,13 +224,20 @@ const GROUPS: usize = 65536;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Change {
     pub(crate) groups: Option<Vec<u32>>,
+    /// Whether the groups stay as they are where `setgroups(2)` is denied.
+    pub(crate) may_keep_groups: bool,
     pub(crate) gid: Option<u32>,
     pub(crate) uid: Option<u32>,
 }
 
 impl Change {
     fn between(from: (u32, u32), to: (u32, u32), groups: Option<Vec<u32>>) -> Self {
-        Change { groups, gid: (from.1 != to.1).then_some(to.1), uid: (from.0 != to.0).then_some(to.0) }
+        Change {
+            groups,
+            may_keep_groups: false,
+            gid: (from.1 != to.1).then_some(to.1),
+            uid: (from.0 != to.0).then_some(to.0),
+        }
     }
 
     /// The kernel resets the dumpable flag of a process, and its signal at the parent's death, when these change.
@@ -245,18 +267,31 @@ pub(crate) struct Changes {
 /// What a sandbox's identity comes to, for this caller.
 #[derive(Debug)]
 pub(crate) struct Identity {
+    /// The user namespace that is not made but joined.
+    pub(crate) join: Option<i32>,
     pub(crate) maps: Option<Maps>,
     pub(crate) changes: Changes,
 }
 
 impl Identity {
-    pub(crate) fn of(sandbox: &Sandbox) -> Result<Self, Error> {
+    pub(crate) fn of(sandbox: &Sandbox, names: &mut Names) -> Result<Self, Error> {
         let caller = (geteuid().as_raw(), getegid().as_raw());
         let root = IdMap::root();
         let map = sandbox.namespaces.contains(Namespaces::USER).then(|| sandbox.user.as_ref().unwrap_or(&root));
+        let wanted = sandbox.credentials.as_ref();
+        if let Some(IdMap { kind: Kind::Join(name), .. }) = map {
+            // The one takes another process, the other is entered before the user namespace is.
+            if sandbox.namespaces.intersects(Namespaces::PID | Namespaces::TIME) {
+                return Err(Error::config(
+                    "pid or time namespace",
+                    "cannot be made in a user namespace that is joined",
+                ));
+            }
+            return Ok(Identity { join: Some(names.number(name)?), maps: None, changes: Changes::joining(wanted)? });
+        }
         let maps = map.map(|map| Maps::new(map, caller)).transpose()?;
-        let changes = Changes::new(caller, maps.as_ref(), sandbox.credentials.as_ref())?;
-        Ok(Identity { maps, changes })
+        let changes = Changes::new(caller, maps.as_ref(), wanted)?;
+        Ok(Identity { join: None, maps, changes })
     }
 
     /// Whether the caller writes the maps, while the child waits.
@@ -268,6 +303,15 @@ impl Identity {
 impl Changes {
     pub(crate) fn of_ids(&self) -> bool {
         self.first.of_ids() || self.last.of_ids()
+    }
+
+    /// In a namespace whose maps are not known.
+    fn joining(wanted: Option<&Credentials>) -> Result<Self, Error> {
+        let first = Change { groups: Some(Vec::new()), may_keep_groups: true, gid: Some(0), uid: Some(0) };
+        let Some(wanted) = wanted else { return Ok(Changes { first, last: Change::default() }) };
+        wanted.check(None)?;
+        let groups = wanted.groups.clone();
+        Ok(Changes { first, last: Change::between((0, 0), (wanted.uid, wanted.gid), groups) })
     }
 
     /// From the caller's effective user and group to who the program is to be.
@@ -282,7 +326,7 @@ impl Changes {
                 let Some(ids) = wanted_ids else { return Ok(Changes::default()) };
                 // Not compared with the caller's: its real and saved ids may be others.
                 let groups = Some(wanted_groups.unwrap_or_default());
-                let last = Change { groups, gid: Some(ids.1), uid: Some(ids.0) };
+                let last = Change { groups, gid: Some(ids.1), uid: Some(ids.0), ..Change::default() };
                 Ok(Changes { first: Change::default(), last })
             }
             Some(maps) if maps.by_child => Ok(Changes::default()),
@@ -297,6 +341,7 @@ impl Changes {
                     groups: maps.setgroups.then(Vec::new),
                     gid: (now.1 != Some(root.1)).then_some(root.1),
                     uid: (now.0 != Some(root.0)).then_some(root.0),
+                    may_keep_groups: false,
                 };
                 let last = Change::between(root, ids, wanted_groups.filter(|groups| !groups.is_empty()));
                 Ok(Changes { first, last })
@@ -389,7 +434,12 @@ mod tests {
     fn ids_change_to_root_and_then_to_the_program() {
         let wide = maps(&[(0, 100_000, 65536)], true);
         let changes = |caller, maps, wanted: Option<Credentials>| Changes::new(caller, maps, wanted.as_ref()).unwrap();
-        let change = |groups: Option<&[u32]>, gid, uid| Change { groups: groups.map(<[u32]>::to_vec), gid, uid };
+        let change = |groups: Option<&[u32]>, gid, uid| Change {
+            groups: groups.map(<[u32]>::to_vec),
+            may_keep_groups: false,
+            gid,
+            uid,
+        };
         let none = Change::default();
 
         assert_eq!(changes((0, 0), None, None), Changes::default());

@@ -26,6 +26,7 @@ impl Maps {
                 by_child: false,
             },
             Kind::Subordinate => subid::maps(caller)?,
+            Kind::Join(_) => return Err(Error::config("user namespace", "that is joined has its maps already")),
         };
         maps.setgroups &= !map.deny_setgroups;
         Ok(maps)
@@ -90,6 +91,12 @@ pub(crate) fn write_file(program: &mut Program, step: Step, path: CString, text:
     program.call(step, &object, Sys::write, [file.into(), text.into(), len.into()]);
 }
 
+/// The child goes into a user namespace that is there. Root in it must not trace a process that has a copy of the caller's memory (CVE-2016-9962).
+pub(crate) fn join(program: &mut Program, user_namespace: i32) {
+    program.call(Step::JoinUser, "", Sys::prctl, [libc::PR_SET_DUMPABLE.into(), 0_u64.into()]);
+    program.call(Step::JoinUser, "", Sys::setns, [user_namespace.into(), libc::CLONE_NEWUSER.into()]);
+}
+
 /// Groups first and the user last: who is no longer root may not change them. By system calls of this process alone: libc's would
 /// want to do it for each thread of the host program.
 pub(crate) fn change(program: &mut Program, step: Step, change: &Change) {
@@ -100,7 +107,8 @@ pub(crate) fn change(program: &mut Program, step: Step, change: &Change) {
             _ => 0,
         });
         let list = program.words(pairs);
-        program.call(step, "groups", Sys::setgroups, [(groups.len() as u64).into(), list.into()]);
+        let then = if change.may_keep_groups { Then::Unless(libc::EPERM) } else { Then::Go };
+        program.call_then(step, "groups", Sys::setgroups, [(groups.len() as u64).into(), list.into()], then);
     }
     if let Some(gid) = change.gid {
         program.call(step, format!("group {gid}"), Sys::setresgid, [gid; 3].map(Arg::from));

@@ -152,6 +152,7 @@ calls! {
     sched_setscheduler = SYS_sched_setscheduler,
     sendto = SYS_sendto,
     setdomainname = SYS_setdomainname,
+    setns = SYS_setns,
     setgroups = SYS_setgroups,
     sethostname = SYS_sethostname,
     setpriority = SYS_setpriority,

@@ -60,10 +60,14 @@ steps! {
     CgroupNamespace child "make a cgroup namespace",
     /// Saying how soon it is killed when memory is short.
     OomScore child "set the oom score",
-    /// Writing the user namespace's id maps, or waiting for the caller to do it; then being root inside.
-    IdMap child "map ids",
     /// Making a time namespace and setting its clocks.
     Time child "set the clocks",
+    /// Joining a user namespace that is there.
+    JoinUser child "join the user namespace",
+    /// Writing the user namespace's id maps, or waiting for the caller to do it; then being root inside.
+    IdMap child "map ids",
+    /// Making the other namespaces in a user namespace that was joined.
+    Unshare child "make namespaces",
     /// Writing settings of the new namespaces.
     Sysctl child "write a sysctl",
     /// Making all mounts private, so that none propagates to the host.

@@ -7,13 +7,14 @@ mod image;
 mod overlay_tour;
 mod refusals;
 mod support;
+mod unpack;
 
 use cofferdam_testkit::{Need, Test, patience, run};
 use std::process::ExitCode;
 use std::time::Duration;
 
 fn main() -> ExitCode {
-    run(&[busyloop_limit(), overlay_tour(), run_image()].concat())
+    run(&[busyloop_limit(), overlay_tour(), run_image(), unpack_image()].concat())
 }
 
 fn busyloop_limit() -> Vec<Test> {
@@ -79,5 +80,14 @@ fn run_image() -> Vec<Test> {
         image("one_at_a_time_at_the_bridge", containers::one_at_a_time_at_the_bridge).needs(&[Need::Root, Need::Veth]),
         limits("the_memory_limit_kills", containers::the_memory_limit_kills),
         limits("the_cpu_limit_is_in_force", containers::the_cpu_limit_is_in_force),
+    ]
+}
+
+fn unpack_image() -> Vec<Test> {
+    vec![
+        Test::new("both_modes_and_json", unpack::both_modes_and_json),
+        Test::new("refused_images_leave_nothing", unpack::refused_images_leave_nothing),
+        Test::new("an_image_of_a_layout", unpack::an_image_of_a_layout).needs(&[Need::Program("/bin/busybox")]),
+        Test::new("killed_in_the_middle", unpack::killed_in_the_middle),
     ]
 }

@@ -19,20 +19,20 @@ const CACHED: usize = 32;
 const DEEPEST: usize = 512;
 
 #[derive(Debug)]
-pub(super) struct Dirs {
+pub(crate) struct Dirs {
     root: Arc<OwnedFd>,
     /// Used last comes last.
     cache: Vec<(TreePath, Arc<OwnedFd>)>,
 }
 
 impl Dirs {
-    pub(super) fn new(root: BorrowedFd<'_>) -> Result<Self, Error> {
+    pub(crate) fn new(root: BorrowedFd<'_>) -> Result<Self, Error> {
         let root = open_beneath(root, ".", OFlags::RDONLY | OFlags::DIRECTORY).map_err(fail("openat2", b"."))?;
         Ok(Dirs { root: Arc::new(root), cache: Vec::new() })
     }
 
     /// Opens a directory that is known to be there.
-    pub(super) fn open(&mut self, path: &[u8]) -> Result<Arc<OwnedFd>, Error> {
+    pub(crate) fn open(&mut self, path: &[u8]) -> Result<Arc<OwnedFd>, Error> {
         if path.is_empty() {
             return Ok(Arc::clone(&self.root));
         }
@@ -83,7 +83,7 @@ impl Dirs {
 }
 
 /// What is in a directory.
-pub(super) fn names(dir: BorrowedFd<'_>, path: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
+pub(crate) fn names(dir: BorrowedFd<'_>, path: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
     let mut names = Vec::new();
     for entry in Dir::read_from(dir).map_err(fail("openat", path))? {
         let entry = entry.map_err(fail("getdents64", path))?;
@@ -96,7 +96,7 @@ pub(super) fn names(dir: BorrowedFd<'_>, path: &[u8]) -> Result<Vec<Vec<u8>>, Er
 }
 
 /// The status of a name in a directory, without following it.
-pub(super) fn stat_in(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Stat>, Error> {
+pub(crate) fn stat_in(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Stat>, Error> {
     match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(stat)),
         Err(Errno::NOENT) => Ok(None),

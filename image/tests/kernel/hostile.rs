@@ -1,7 +1,7 @@
 //! Archives that want to write outside, or to be taken for something else. For each that could harm a careless unpacker, such a one is
 //! run too: if it does not harm, the test proves nothing.
 
-use crate::support::{Scratch, Tar, is_root, lenient, listing, options, sentinel, unpack, unpack_new};
+use crate::support::{Scratch, Tar, is_root, lenient, listing, options, sentinel, unpack, unpack_new, unpack_onto};
 use cofferdam_image::{ErrorKind, Limits, Options};
 use std::fs;
 use std::io::Read;
@@ -61,6 +61,18 @@ pub(crate) fn nothing_outside_changes() {
             assert!(error.entry().is_some(), "{error}");
         } else {
             assert!(!listing(&stage).is_empty());
+        }
+        // Nor if what leads outside is in the tree already.
+        for split in 1..entries.len() {
+            let (below, above) = entries.split_at(split);
+            let (stage, target) = (scratch.stage(), scratch.stage());
+            for part in [below, above] {
+                // Whatever is refused, the next part may not be.
+                let _ = unpack_onto(&Tar::of(part).end(), &stage, &target, lenient());
+                fs::remove_dir_all(&stage).unwrap();
+                fs::create_dir(&stage).unwrap();
+            }
+            assert_eq!(sentinel(&scratch.outside()), before, "{below:?}, then {above:?}");
         }
         // The proof that it could have changed.
         let stage = scratch.stage();

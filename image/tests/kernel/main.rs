@@ -8,7 +8,9 @@ mod properties;
 mod python;
 mod race;
 mod semantics;
+mod store;
 mod support;
+mod writing;
 
 use cofferdam_testkit::{Need, Test, run};
 use std::process::ExitCode;
@@ -19,7 +21,7 @@ fn main() -> ExitCode {
     let root = |name, run| Test::new(name, run).needs(&[Need::Root]);
     let overlay = |name, run| Test::new(name, run).needs(&[Need::Root, Need::Overlay]).time(Duration::from_secs(180));
     let python = |name, run| Test::new(name, run).needs(&[Need::Program(python::PYTHON)]);
-    run(&[
+    let entries = [
         overlay("layers_mean_what_they_should_in_any_order", semantics::layers_mean_what_they_should_in_any_order),
         overlay("of_several_with_one_name_the_last_counts", semantics::of_several_with_one_name_the_last_counts),
         test("flattened_layers_mean_the_same", semantics::flattened_layers_mean_the_same),
@@ -59,7 +61,31 @@ fn main() -> ExitCode {
         python("entries_are_those_of_tarfile", python::entries_are_those_of_tarfile),
         python("entries_are_those_of_tarfile_at_random", python::entries_are_those_of_tarfile_at_random),
         test("the_order_of_entries_does_not_matter", properties::the_order_of_entries_does_not_matter),
+        overlay("the_union_of_layers_is_their_flattened_tree", properties::the_union_of_layers_is_their_flattened_tree),
         test("no_bytes_lead_outside", properties::no_bytes_lead_outside).time(Duration::from_secs(180)),
         root("every_failure_is_told", faults::every_failure_is_told).time(Duration::from_secs(180)),
-    ])
+    ];
+    run(&[&entries[..], &images()].concat())
+}
+
+/// Stores, and images that are made.
+fn images() -> Vec<Test> {
+    let test = Test::new;
+    let root = |name, run| Test::new(name, run).needs(&[Need::Root]);
+    let overlay = |name, run| Test::new(name, run).needs(&[Need::Root, Need::Overlay]);
+    vec![
+        test("a_tree_comes_back_as_it_was", writing::a_tree_comes_back_as_it_was),
+        test("the_same_files_give_the_same_layer", writing::the_same_files_give_the_same_layer),
+        test("changes_make_one_tree_of_the_other", writing::changes_make_one_tree_of_the_other),
+        overlay("an_upper_directory_becomes_a_layer", writing::an_upper_directory_becomes_a_layer),
+        test("an_image_on_top_of_another", writing::an_image_on_top_of_another),
+        test("archives_of_docker", writing::archives_of_docker),
+        root("others_read_what_we_write", writing::others_read_what_we_write)
+            .needs(&[Need::Program("/usr/bin/skopeo"), Need::Program("/usr/bin/umoci")]),
+        test("layers_that_are_there_are_not_unpacked_again", store::layers_that_are_there_are_not_unpacked_again),
+        overlay("an_image_in_a_store_is_mounted", store::an_image_in_a_store_is_mounted),
+        test("a_failure_leaves_whole_layers_only", store::a_failure_leaves_whole_layers_only),
+        root("a_full_disk", store::a_full_disk).needs(&[Need::Program("/bin/mount")]),
+        test("users_are_the_images_own", store::users_are_the_images_own),
+    ]
 }

@@ -1,11 +1,14 @@
 //! What holds for any archive.
 
+use crate::semantics::seen;
 use crate::support::{Scratch, Tar, gzip, lenient, sentinel, tree, unpack};
 use cofferdam_image::ErrorKind;
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use std::cell::Cell;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 
 const LOWER: &[&str] = &[
     "a/",
@@ -55,8 +58,37 @@ const UPPER: &[&str] = &[
     "x/y/.wh.z",
 ];
 
+/// The same cases every time; a million of them if there is time.
 fn runner(cases: u32) -> TestRunner {
-    TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() })
+    let long = std::env::var_os("COFFERDAM_TEST_LONG").is_some();
+    let cases = if long { 1_000_000 } else { cases };
+    let config = Config { cases, failure_persistence: None, ..Config::default() };
+    TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha))
+}
+
+/// Whatever comes in whatever order: what is mounted is what is flattened.
+pub(crate) fn the_union_of_layers_is_their_flattened_tree() {
+    let some = |from: &'static [&'static str]| prop::sample::subsequence(from, 0..=from.len()).prop_shuffle();
+    let stack = (some(LOWER), prop::collection::vec(prop_oneof![some(UPPER), some(LOWER)], 1..4));
+    let compared = Cell::new(0);
+    let result = runner(200).run(&stack, |(lowest, more)| {
+        let scratch = Scratch::new();
+        let stack: Vec<Tar> = [lowest].iter().chain(&more).map(|entries| Tar::of(entries)).collect();
+        let mut done: Vec<PathBuf> = Vec::new();
+        for layer in &stack {
+            let stage = scratch.stage();
+            // What contradicts itself is refused in both modes.
+            if unpack(&layer.clone().end(), &stage, Some(&done), lenient()).is_err() {
+                return Ok(());
+            }
+            done.push(stage);
+        }
+        compared.set(compared.get() + 1);
+        prop_assert_eq!(tree(&scratch.flat(&stack)), seen(&done));
+        Ok(())
+    });
+    result.unwrap();
+    assert!(compared.get() > 20, "only {} stacks were compared", compared.get());
 }
 
 pub(crate) fn the_order_of_entries_does_not_matter() {

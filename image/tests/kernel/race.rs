@@ -1,6 +1,6 @@
 //! Somebody else exchanges a directory of the stage for a symlink, again and again, while a layer is unpacked.
 
-use crate::support::{Scratch, Tar, options, sentinel, unpack};
+use crate::support::{Scratch, Tar, lenient, options, sentinel, unpack, unpack_onto};
 use cofferdam_image::ErrorKind;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::fs;
@@ -66,6 +66,19 @@ pub(crate) fn a_directory_that_is_swapped_for_a_symlink() {
     });
     assert_eq!(sentinel(&scratch.outside()), before);
     assert!(interferences > 0, "the race was never met");
+    // The same in a tree onto which the layer is merged.
+    let staging = scratch.stage();
+    race(&scratch, |target| {
+        let _ = fs::remove_dir_all(&staging);
+        fs::create_dir(&staging).unwrap();
+        let _ = fs::create_dir(target.join("d"));
+        for number in 0..DIRECTORIES {
+            let _ = fs::create_dir(target.join(format!("d/{number}")));
+        }
+        // Until the layer is there, the directory may be anything.
+        unpack_onto(&archive, &staging, target, lenient()).is_err()
+    });
+    assert_eq!(sentinel(&scratch.outside()), before);
     // The same race takes in who opens by paths: it is one.
     race(&scratch, |stage| {
         let _ = fs::create_dir(stage.join("d"));

@@ -72,11 +72,12 @@ pub(crate) fn union<T>(layers: &[PathBuf], look: impl Fn(&Path) -> T) -> T {
     look(Path::new(&format!("/proc/self/fd/{}", mount.as_raw_fd())))
 }
 
-/// All that there is to see of the union. (Of a single layer that hides the others, the mount shows its own mark too.)
+/// All that there is to see of the union. (Of a single layer that hides the others, the mount shows its own marks too.)
 pub(crate) fn seen(layers: &[PathBuf]) -> BTreeMap<String, String> {
     let mut tree = union(layers, tree);
-    let root = tree.get_mut("").unwrap();
-    *root = root.replace("trusted.overlay.opaque=[79] ", "");
+    for line in tree.values_mut() {
+        *line = line.replace("trusted.overlay.opaque=[79] ", "");
+    }
     tree
 }
 

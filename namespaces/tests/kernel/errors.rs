@@ -1,7 +1,9 @@
 //! A spawn that cannot succeed says why, and leaves nothing.
 
+use crate::faults::fork;
 use crate::support::{output, program, refused};
 use cofferdam_namespaces::{ErrorKind, Fds, IdMap, Mount, Namespaces, Root, Scope, Stdio, Step};
+use nix::sys::wait::{WaitStatus, waitpid};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -32,6 +34,23 @@ pub(crate) fn missing_working_directory() {
     let error = refused(&program("/bin/true").working_directory("/nowhere"));
     assert_eq!((error.kind(), error.step()), (ErrorKind::NotFound, Step::WorkingDirectory));
     assert_eq!(error.object().map(Path::new), Some(Path::new("/nowhere")));
+}
+
+/// A directory that no path leads to is none, however the child came there (CVE-2024-21626): here it was unmounted under the caller's feet. Not
+/// asked for, it is left as it is.
+pub(crate) fn working_directory_out_of_reach() {
+    use nix::mount::{MntFlags, MsFlags, mount, umount2};
+    let folder = tempfile::tempdir().unwrap();
+    let caller = fork(|| {
+        mount(Some("x"), folder.path(), Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+        std::env::set_current_dir(folder.path()).unwrap();
+        umount2(folder.path(), MntFlags::MNT_DETACH).unwrap();
+        assert!(program("/bin/true").spawn().unwrap().wait().unwrap().success());
+        let error = refused(&program("/bin/true").working_directory("."));
+        assert_eq!((error.step(), error.raw_os_error()), (Step::WorkingDirectory, Some(libc::ENOENT)), "{error}");
+        assert_eq!(error.system_call(), Some("getcwd"));
+    });
+    assert_eq!(waitpid(caller, None), Ok(WaitStatus::Exited(caller, 0)));
 }
 
 /// Without privileges and without a user namespace.

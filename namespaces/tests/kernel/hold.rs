@@ -78,7 +78,7 @@ pub(crate) fn dropped_without_release() {
 }
 
 /// The thread that was suspended ends by itself, soon.
-fn threads_end() {
+pub(crate) fn threads_end() {
     while fs::read_dir("/proc/self/task").unwrap().count() > 1 {
         thread::yield_now();
     }

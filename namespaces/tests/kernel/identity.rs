@@ -1,15 +1,21 @@
 //! Who is who in a user namespace, and who the program is.
 
-use crate::faults::fork;
-use crate::support::{output, program, refused, sh};
-use cofferdam_namespaces::{Credentials, ErrorKind, Fds, IdMap, IdRange, Namespaces, Sandbox, Scope, Step};
+use crate::faults::{fork, no_child_is_left};
+use crate::hold::threads_end;
+use crate::support::{output, program, read, refused, sh};
+use cofferdam_namespaces::{
+    Clock, ClockOffset, Credentials, Engine, Error, ErrorKind, Fds, IdMap, IdRange, Namespaces, Plan, Sandbox, Scope,
+    Stdio, Step,
+};
 use cofferdam_testkit::fault::{Action, Fault, Watch, Who, inject, record};
 use nix::errno::Errno;
 use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 use nix::unistd::{Gid, setgroups};
 use std::collections::BTreeSet;
-use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
 /// Root and others inside, all of them nobody outside.
 pub(crate) fn strangers() -> IdMap {
@@ -42,18 +48,15 @@ pub(crate) fn several_ranges() {
     let file = folder.path().join("file");
     output(sh(&format!("touch {file:?}")).user(strangers()));
     let made = fs::metadata(&file).unwrap();
-    assert_eq!(
-        (std::os::unix::fs::MetadataExt::uid(&made), std::os::unix::fs::MetadataExt::gid(&made)),
-        (100_000, 100_000)
-    );
+    assert_eq!((made.uid(), made.gid()), (100_000, 100_000));
 }
 
 /// In every namespace at once, all owned by the user namespace, and with the right to change its own ids.
 pub(crate) fn ranges_with_all_namespaces() {
     let script = "mount -t tmpfs x /mnt && hostname inside && setpriv --reuid 7 --regid 8 --groups 9,10 \
-        grep -E '^(Uid|Gid|Groups):' /proc/self/status";
-    let sandbox = sh(script).namespaces(Namespaces::all());
-    assert_eq!(words(sandbox.user(strangers())), "Uid: 7 7 7 7 Gid: 8 8 8 8 Groups: 9 10");
+        grep -E '^(Uid|Gid|Groups):' /proc/self/status && grep boottime /proc/self/timens_offsets";
+    let sandbox = sh(script).namespaces(Namespaces::all()).clock_offset(Clock::Boottime, ClockOffset::new(1000, 0));
+    assert_eq!(words(sandbox.user(strangers())), "Uid: 7 7 7 7 Gid: 8 8 8 8 Groups: 9 10 boottime 1000 0");
 }
 
 pub(crate) fn credentials_are_the_programs() {
@@ -84,7 +87,7 @@ pub(crate) fn other_credentials_die_with_the_parent() {
         }
         let (told, tell) = nix::unistd::pipe().unwrap();
         let caller = fork(|| {
-            let sandbox = sandbox.clone().stdout(cofferdam_namespaces::Stdio::fd("pipe"));
+            let sandbox = sandbox.clone().stdout(Stdio::fd("pipe"));
             std::mem::forget(sandbox.spawn_with(Fds::new().bind("pipe", tell.try_clone().unwrap())).unwrap());
             nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).unwrap();
         });
@@ -126,7 +129,7 @@ pub(crate) fn a_file_that_denies_a_group_is_denied() {
     let script = format!("cat {0:?} || setpriv --clear-groups cat {0:?} || echo denied", file.path());
     let caller = fork(|| {
         setgroups(&[Gid::from_raw(2000)]).unwrap();
-        let script = sh(&script).stderr(cofferdam_namespaces::Stdio::Null);
+        let script = sh(&script).stderr(Stdio::Null);
         assert_eq!(output(script.clone().user(strangers().deny_setgroups())), "denied\n");
         assert_eq!(output(script.user(strangers())), "secret");
     });
@@ -151,7 +154,7 @@ pub(crate) fn subordinate_ids() {
     // SAFETY: a system call.
     unsafe { scope.run(|| chown(file.path(), Some(7), Some(8)).unwrap()) }.unwrap();
     let owner = fs::metadata(file.path()).unwrap();
-    assert_eq!(std::os::unix::fs::MetadataExt::uid(&owner), 100_006);
+    assert_eq!(owner.uid(), 100_006);
 }
 
 /// What the administrator does not allow is said in newuidmap's words, and nothing is left.
@@ -167,36 +170,10 @@ pub(crate) fn ranges_that_are_not_ours() {
 /// Each call of the child and each of the caller that writes the maps, failed in turn; and the child killed.
 pub(crate) fn every_call_for_the_maps_can_fail() {
     let sandbox = program("/bin/true").user(strangers()).credentials(Credentials::new(12, 34));
-    let run = || sandbox.prepare(Fds::new())?.spawn()?.wait();
-    let no_child_is_left = || {
-        assert_eq!(
-            waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::__WALL),
-            Err(Errno::ECHILD)
-        );
-    };
-    std::thread::spawn(|| ()).join().unwrap();
-    let (calls, result) = record(run);
-    assert!(result.unwrap().success());
-    let told: Vec<i64> = sandbox.prepare(Fds::new()).unwrap().explain().map(|call| call.number()).collect();
-    let done: Vec<i64> = calls.iter().filter(|call| call.who == Who::Child).map(|call| call.number).collect();
-    assert_eq!(done, told);
-    let mut steps = BTreeSet::new();
-    for nth in 0..done.len() {
-        let plan = sandbox.prepare(Fds::new()).unwrap();
-        let call = plan.explain().nth(nth).unwrap();
-        let (_, result) = inject(Fault { who: Who::Child, nth, action: Action::Errno(libc::EXFULL) }, run);
-        let error = result.expect_err("fails");
-        assert_eq!((error.step(), error.raw_os_error()), (call.step(), Some(libc::EXFULL)), "{call}: {error}");
-        steps.insert(error.step());
-        no_child_is_left();
-        let (_, result) = inject(Fault { who: Who::Child, nth, action: Action::Kill }, run);
-        if call.step() != Step::Exec {
-            let error = result.expect_err("is killed");
-            assert_eq!((error.step(), error.kind()), (call.step(), ErrorKind::Killed), "{call}: {error}");
-        }
-        no_child_is_left();
-    }
+    let prepare = || sandbox.prepare(Fds::new());
+    let steps = walk(&prepare);
     assert!([Step::IdMap, Step::Credentials, Step::Hold].iter().all(|step| steps.contains(step)), "{steps:?}");
+    let run = || prepare()?.spawn()?.wait();
     // The caller writes nothing but the two maps.
     let writes = Watch::only(&[libc::SYS_write]);
     let (calls, _) = writes.record(run);
@@ -207,7 +184,112 @@ pub(crate) fn every_call_for_the_maps_can_fail() {
         assert_eq!((error.step(), error.raw_os_error()), (Step::IdMap, Some(libc::EXFULL)), "{error}");
         no_child_is_left();
     }
-    while fs::read_dir("/proc/self/task").unwrap().count() > 1 {
-        std::thread::yield_now();
+    threads_end();
+}
+
+/// Lets each call of a child fail, and kills it there. The steps that were walked.
+fn walk(prepare: &(dyn Fn() -> Result<Plan, Error> + Sync)) -> BTreeSet<Step> {
+    let run = || prepare()?.spawn()?.wait();
+    // With the first thread glibc takes two signals for itself, which may have been ignored.
+    std::thread::spawn(|| ()).join().unwrap();
+    let (calls, result) = record(run);
+    assert!(result.unwrap().success());
+    let plan = prepare().unwrap();
+    let told: Vec<i64> = plan.explain().map(|call| call.number()).collect();
+    let done: Vec<i64> = calls.iter().filter(|call| call.who == Who::Child).map(|call| call.number).collect();
+    assert_eq!(done, told);
+    for (nth, call) in plan.explain().enumerate() {
+        let (_, result) = inject(Fault { who: Who::Child, nth, action: Action::Errno(libc::EXFULL) }, run);
+        let error = result.expect_err("fails");
+        assert_eq!((error.step(), error.raw_os_error()), (call.step(), Some(libc::EXFULL)), "{call}: {error}");
+        no_child_is_left();
+        let (_, result) = inject(Fault { who: Who::Child, nth, action: Action::Kill }, run);
+        if call.step() != Step::Exec {
+            let error = result.expect_err("is killed");
+            assert_eq!((error.step(), error.kind()), (call.step(), ErrorKind::Killed), "{call}: {error}");
+        }
+        no_child_is_left();
     }
+    plan.explain().map(|call| call.step()).collect()
+}
+
+/// A user namespace that is there, and nobody in it.
+fn prepared(map: IdMap) -> OwnedFd {
+    let held = program("/bin/true").user(map).prepare(Fds::new()).unwrap().hold().unwrap();
+    held.namespace(Namespaces::USER).unwrap()
+}
+
+fn joining(sandbox: Sandbox, user: &OwnedFd) -> Result<Plan, Error> {
+    sandbox.user(IdMap::join("user")).prepare(Fds::new().bind("user", user.try_clone().unwrap()))
+}
+
+/// The namespaces that it makes are the joined one's, and it is root in all of them, however often it is spawned.
+pub(crate) fn a_user_namespace_is_joined() {
+    let user = prepared(IdMap::root());
+    let number = File::from(user.try_clone().unwrap()).metadata().unwrap().ino();
+    let script = format!("readlink /proc/self/ns/user; {IDS}; mount -t tmpfs x /mnt && hostname joined && hostname");
+    let sandbox =
+        copied(&script).namespaces(Namespaces::all() - Namespaces::PID - Namespaces::TIME).stdout(Stdio::Pipe);
+    let plan = joining(sandbox, &user).unwrap();
+    for _ in 0..3 {
+        let mut child = plan.spawn().unwrap();
+        let text = read(&mut child);
+        assert!(child.wait().unwrap().success());
+        let words: Vec<_> = text.split_whitespace().collect();
+        assert_eq!(words[0], format!("user:[{number}]"));
+        assert_eq!(words[1..11].join(" "), "Uid: 0 0 0 0 Gid: 0 0 0 0");
+        assert_eq!(words.last(), Some(&"joined"));
+    }
+    let error = joining(program("/bin/true").namespaces(Namespaces::PID), &user).unwrap_err();
+    assert_eq!(
+        (error.kind(), error.object().unwrap().to_str()),
+        (ErrorKind::InvalidConfig, Some("pid or time namespace"))
+    );
+    let error = joining(Sandbox::new("/bin/true").engine(Engine::Shared), &user).unwrap_err();
+    assert_eq!((error.kind(), error.object().unwrap().to_str()), (ErrorKind::InvalidConfig, Some("engine")));
+    let no_namespace = fs::File::open("/dev/null").unwrap().into();
+    let error = joining(copied("true"), &no_namespace).unwrap().spawn().unwrap_err();
+    assert_eq!((error.step(), error.system_call()), (Step::JoinUser, Some("setns")), "{error}");
+}
+
+pub(crate) fn credentials_in_a_joined_namespace() {
+    let user = prepared(strangers());
+    let sandbox = copied(IDS).credentials(Credentials::new(12, 34).groups([56])).stdout(Stdio::Pipe);
+    let mut child = joining(sandbox, &user).unwrap().spawn().unwrap();
+    let text = read(&mut child).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(text, "Uid: 12 12 12 12 Gid: 34 34 34 34 Groups: 56");
+    assert!(child.wait().unwrap().success());
+}
+
+pub(crate) fn every_call_of_a_join_can_fail() {
+    let user = prepared(IdMap::root());
+    let sandbox = Sandbox::new("/bin/true").namespaces(Namespaces::MOUNT | Namespaces::NET);
+    let steps = walk(&|| joining(sandbox.clone(), &user));
+    assert!([Step::JoinUser, Step::IdMap, Step::Unshare].iter().all(|step| steps.contains(step)), "{steps:?}");
+}
+
+/// Root of the joined namespace cannot look into a child that has a copy of our memory: CVE-2016-9962. Into its program it can.
+pub(crate) fn who_joins_cannot_be_traced() {
+    let user = prepared(IdMap::root());
+    let script = "read -r pid; readlink /proc/$pid/exe >/dev/null && echo seen || echo hidden; read -r again;
+        readlink /proc/$pid/exe >/dev/null && echo seen || echo hidden";
+    let root = copied(script).stdin(Stdio::Pipe).stdout(Stdio::Pipe).stderr(Stdio::Null);
+    let mut root = joining(root, &user).unwrap().spawn().unwrap();
+    let (mut tell, told) = (root.stdin.take().unwrap(), root.stdout.take().unwrap());
+    let mut answers = BufReader::new(told).lines();
+    let held = joining(Sandbox::new("/bin/sleep").arg("1000"), &user).unwrap().hold().unwrap();
+    writeln!(tell, "{}", held.id()).unwrap();
+    assert_eq!(answers.next().unwrap().unwrap(), "hidden");
+    let child = held.release().unwrap();
+    writeln!(tell, "again").unwrap();
+    assert_eq!(answers.next().unwrap().unwrap(), "seen");
+    assert!(root.wait().unwrap().success());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    threads_end();
+}
+
+/// Whatever engine the test is about: who joins is a copy.
+fn copied(script: &str) -> Sandbox {
+    sh(script).engine(Engine::Copy)
 }

@@ -86,6 +86,7 @@ fn errors() -> Vec<Test> {
         test("missing_program", errors::missing_program),
         test("program_not_executable", errors::program_not_executable),
         test("missing_working_directory", errors::missing_working_directory),
+        root("working_directory_out_of_reach", errors::working_directory_out_of_reach),
         test("invalid_configuration", errors::invalid_configuration),
         test("invalid_descriptors", errors::invalid_descriptors),
         test("path_is_searched_as_execvp_does", errors::path_is_searched_as_execvp_does),
@@ -126,6 +127,10 @@ fn identity() -> Vec<Test> {
         test("subordinate_ids", identity::subordinate_ids).needs(helped).needs(&[Need::SubordinateIds]),
         test("ranges_that_are_not_ours", identity::ranges_that_are_not_ours).needs(helped),
         root("every_call_for_the_maps_can_fail", identity::every_call_for_the_maps_can_fail),
+        user("a_user_namespace_is_joined", identity::a_user_namespace_is_joined),
+        root("credentials_in_a_joined_namespace", identity::credentials_in_a_joined_namespace),
+        user("every_call_of_a_join_can_fail", identity::every_call_of_a_join_can_fail),
+        user("who_joins_cannot_be_traced", identity::who_joins_cannot_be_traced),
     ]
 }
 

@@ -2,8 +2,8 @@
 
 use crate::support::{output, program, sh};
 use cofferdam_namespaces::{
-    Credentials, Engine, Fallbacks, Fds, IdMap, IdRange, IoPriority, Mount, Namespaces, Personality, Propagation,
-    Resource, Rlimit, Root, Sandbox, Scheduler, Stdio,
+    Clock, ClockOffset, Credentials, Engine, Fallbacks, Fds, IdMap, IdRange, IoPriority, Mount, Namespaces,
+    Personality, Propagation, Resource, Rlimit, Root, Sandbox, Scheduler, Stdio,
 };
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -43,6 +43,7 @@ fn any_map() -> impl Strategy<Value = IdMap> {
         any::<(u32, u32)>().prop_map(|(uid, gid)| IdMap::single(uid, gid)),
         (ranges(), ranges()).prop_map(|(uids, gids)| IdMap::ranges(uids, gids)),
         Just(IdMap::subordinate().deny_setgroups()),
+        ".{0,5}".prop_map(IdMap::join),
     ]
 }
 
@@ -175,6 +176,9 @@ fn anything() -> impl Strategy<Value = Sandbox> {
         change(priorities, Sandbox::io_priority),
         change(any_personality(), Sandbox::personality),
         change(("[a-z.]{0,9}", ".{0,5}"), |s, (name, value)| s.sysctl(name, value)),
+        change(any::<(i64, u32)>(), |s, (seconds, nanoseconds)| {
+            s.clock_offset(Clock::Monotonic, ClockOffset::new(seconds, nanoseconds))
+        }),
         change(streams, |s, stream: Stdio| s.stdin(stream.clone()).stderr(stream)),
     ];
     (any_string(), prop::collection::vec(changes, 0..12))
@@ -245,7 +249,7 @@ const SHOW: &str = "show() { printf '%s\\t%s\\n' \"$1\" \"$2\"; }
     for file in oom_score_adj personality; do show $file \"$(cat /proc/self/$file)\"; done
     for file in kernel/hostname kernel/domainname net/ipv4/ip_forward; do show $file \"$(cat /proc/sys/$file)\"; done
     show cpus \"$(grep Cpus_allowed_list /proc/self/status | cut -f 2)\"
-    for name in user pid mnt uts ipc net cgroup; do show $name \"$(readlink /proc/self/ns/$name)\"; done
+    for name in user pid mnt uts ipc net cgroup time; do show $name \"$(readlink /proc/self/ns/$name)\"; done
     read -r _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ nice _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ policy _ </proc/self/stat
     show nice $nice; show policy $policy";
 
@@ -293,7 +297,7 @@ fn aspects(first_cpu: u16) -> impl Strategy<Value = Vec<Option<Aspect>>> {
     all.into_iter().map(prop::option::of).collect::<Vec<_>>()
 }
 
-const NAMES: [(Namespaces, &str); 7] = [
+const NAMES: [(Namespaces, &str); 8] = [
     (Namespaces::USER, "user"),
     (Namespaces::PID, "pid"),
     (Namespaces::MOUNT, "mnt"),
@@ -301,6 +305,7 @@ const NAMES: [(Namespaces, &str); 7] = [
     (Namespaces::IPC, "ipc"),
     (Namespaces::NET, "net"),
     (Namespaces::CGROUP, "cgroup"),
+    (Namespaces::TIME, "time"),
 ];
 
 fn show(sandbox: Sandbox) -> BTreeMap<String, String> {

@@ -1,0 +1,106 @@
+//! Unpacking the layers of a real image, with full verification, on a file system of one's choice.
+//!
+//! The image is a layout that `COFFERDAM_BENCH_LAYOUT` names, made by `examples/debian-image` (and `examples/debian-layers`): image `debian` of one
+//! layer, `debian-layers` of several. Files go below `COFFERDAM_BENCH_DIR`, or `/dev/shm`: what they are on decides much.
+
+mod floors;
+mod ours;
+#[cfg(feature = "peers")]
+mod peers;
+
+use crate::Result;
+use crate::area::{Area, Case, Contender, Ready, Role, Sample};
+use cofferdam_image::{Image, Selection};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+use tempfile::TempDir;
+
+/// The area.
+pub const AREA: Area = Area { name: "image", cases, plots: &[] };
+
+/// The image, and where its files go.
+pub(crate) struct Place {
+    layout: PathBuf,
+    tag: &'static str,
+    folder: TempDir,
+    /// How many files there are in the end: every contender makes as many.
+    files: std::sync::OnceLock<usize>,
+}
+
+impl Place {
+    fn new(tag: &'static str) -> Result<Self> {
+        let layout = std::env::var_os("COFFERDAM_BENCH_LAYOUT").ok_or("COFFERDAM_BENCH_LAYOUT is not set")?;
+        let dir = std::env::var_os("COFFERDAM_BENCH_DIR").unwrap_or_else(|| "/dev/shm".into());
+        let folder = TempDir::new_in(dir)?;
+        let place = Place { layout: layout.into(), tag, folder, files: std::sync::OnceLock::new() };
+        place.image()?;
+        Ok(place)
+    }
+
+    fn image(&self) -> Result<Image> {
+        Ok(Image::open(&self.layout, &Selection::new().reference(self.tag))?)
+    }
+
+    /// Checks what a contender has made, and removes it.
+    fn clear(&self, made: &Path) -> Result<()> {
+        let count = count(made)?;
+        let expected = *self.files.get_or_init(|| count);
+        std::fs::remove_dir_all(made)?;
+        if count == expected { Ok(()) } else { Err(format!("{count} files instead of {expected}").into()) }
+    }
+}
+
+fn count(dir: &Path) -> Result<usize> {
+    let mut found = 0;
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        found += 1 + if entry.file_type()?.is_dir() { count(&entry.path())? } else { 0 };
+    }
+    Ok(found)
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "as other areas")]
+fn cases(quick: bool) -> Result<Vec<Case>> {
+    let tags: &[&'static str] = if quick { &["debian"] } else { &["debian", "debian-layers"] };
+    Ok(tags.iter().map(|tag| case(tag)).collect())
+}
+
+fn case(tag: &'static str) -> Case {
+    Case {
+        name: tag.to_owned(),
+        threads: 1,
+        point: None,
+        ready: Box::new(move || {
+            let place = Arc::new(Place::new(tag)?);
+            let mut contenders = vec![ours::flatten(&place)];
+            contenders.extend(floors::of(&place));
+            #[cfg(feature = "peers")]
+            contenders.extend(peers::of(&place));
+            Ok(Ready { contenders, held: Box::new(place) })
+        }),
+    }
+}
+
+/// One way: `work` makes files below the folder that it is given, if it makes any.
+fn contender(
+    name: &str,
+    role: Role,
+    place: &Arc<Place>,
+    work: impl Fn(&Place, &Path) -> Result<()> + Send + Sync + 'static,
+) -> Contender {
+    let (place, work) = (Arc::clone(place), Arc::new(work));
+    Contender::new(name, role, move || {
+        let (place, work) = (Arc::clone(&place), Arc::clone(&work));
+        move || {
+            let made = place.folder.path().join("made");
+            let start = Instant::now();
+            work(&place, &made)?;
+            let whole = start.elapsed();
+            if made.exists() {
+                place.clear(&made)?;
+            }
+            Ok(Sample { whole, returned: whole })
+        }
+    })
+}

@@ -1,0 +1,56 @@
+//! What people use today. buildah's storage must be on the measured file system too, so it is given one there.
+
+use super::{Place, contender};
+use crate::Result;
+use crate::area::{Contender, Role};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+pub(super) fn of(place: &Arc<Place>) -> Vec<Contender> {
+    let mut contenders = vec![contender("umoci raw unpack", Role::Peer, place, |place, made| {
+        run(Command::new("umoci").args(["raw", "unpack", "--image"]).arg(source(place, "")).arg(made))
+    })];
+    // Into its storage, where the files stay: they are removed, but not counted.
+    contenders.push(contender("buildah from", Role::Peer, place, |place, made| {
+        let storage = made.with_file_name("storage");
+        let mut command = Command::new("buildah");
+        command.args(["--storage-driver", "overlay", "--root"]).arg(&storage);
+        command.arg("--runroot").arg(made.with_file_name("run")).arg("from").arg(source(place, "oci:"));
+        run(&mut command)?;
+        Ok(std::fs::remove_dir_all(storage)?)
+    }));
+    if place.image().is_ok_and(|image| image.layers().len() == 1) {
+        for (name, program) in [("gzip | tar", "gzip"), ("pigz | tar", "pigz")] {
+            contenders.push(contender(name, Role::Peer, place, move |place, made| {
+                let script =
+                    format!("{program} -dc \"$1\" | tar -x --numeric-owner -p --xattrs --xattrs-include='*' -C \"$2\"");
+                extract(place, made, &script)
+            }));
+        }
+        contenders.push(contender("bsdtar", Role::Peer, place, |place, made| {
+            extract(place, made, "bsdtar -x --numeric-owner -p -f \"$1\" -C \"$2\"")
+        }));
+    }
+    contenders
+}
+
+fn source(place: &Place, prefix: &str) -> String {
+    format!("{prefix}{}:{}", place.layout.display(), place.tag)
+}
+
+fn extract(place: &Place, made: &Path, script: &str) -> Result<()> {
+    std::fs::create_dir(made)?;
+    let image = place.image()?;
+    let digest = image.layers()[0].digest.as_ref().ok_or("a layout has digests")?;
+    let blob = place.layout.join("blobs").join(digest.algorithm().name()).join(digest.hex());
+    run(Command::new("sh").args(["-c", script, "sh"]).arg(blob).arg(made))
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let output = command.stdin(Stdio::null()).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or("it failed").to_owned().into())
+}

@@ -1,0 +1,135 @@
+//! Images in a layer store: whole layers or none, each once; and who the image's user is.
+
+use crate::support::{Scratch, Tar, gzip, is_root, lenient, listing};
+use cofferdam_image::{Draft, ErrorKind, Image, LayoutWriter, Options, Progress, Selection, User};
+use cofferdam_unionfs::{Form, LayerStore, Overlay, Owner};
+use std::fs::{self, File};
+use std::ops::ControlFlow;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+fn image(scratch: &Scratch, layers: &[Tar]) -> Image {
+    let dir = scratch.stage();
+    let writer = LayoutWriter::open(File::open(&dir).unwrap()).unwrap();
+    let draft = layers.iter().fold(Draft::empty("amd64"), |draft, layer| {
+        draft.layer(&writer.import(&gzip(&layer.clone().end())[..]).unwrap(), "a layer")
+    });
+    draft.user("app").write(&writer, "image").unwrap();
+    Image::open(&dir, &Selection::new().platform("linux", "amd64")).unwrap()
+}
+
+fn form() -> Form {
+    if is_root() { Form::Trusted } else { Form::User }
+}
+
+fn open(dir: &Path) -> LayerStore {
+    LayerStore::open(File::open(dir).unwrap(), form()).unwrap()
+}
+
+fn content(layer: &impl AsFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", layer.as_fd().as_raw_fd()))
+}
+
+fn three() -> [Tar; 3] {
+    [Tar::of(&["d/", "d/f=1", "l->d"]), Tar::of(&["l/g=2", "h=>d/f"]), Tar::of(&["d/.wh.f", "new=3"])]
+}
+
+pub(crate) fn layers_that_are_there_are_not_unpacked_again() {
+    let scratch = Scratch::new();
+    let (owner, other) = (Owner::new("image:one").unwrap(), Owner::new("image:two").unwrap());
+    let store = open(&scratch.stage());
+    let three = three();
+    let first = image(&scratch, &three[..2]).unpack_into(&store, &owner, &lenient(), None).unwrap();
+    assert_eq!(first.reports.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [0, 1]);
+    assert_eq!(listing(&content(&first.layers[1])), ["d/", "d/f=1", "d/g=2", "h=1"]);
+    let again = image(&scratch, &three).unpack_into(&store, &other, &lenient(), None).unwrap();
+    assert_eq!(again.reports.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [2]);
+    assert_eq!((again.layers.len(), store.layers().unwrap().len()), (3, 3));
+    // The same archive on other layers is another layer: it can mean something else.
+    let twice = image(&scratch, &[three[0].clone(), three[0].clone()]);
+    let twice = twice.unpack_into(&store, &other, &lenient(), None).unwrap();
+    assert_eq!((twice.layers[0].id(), twice.reports.len()), (first.layers[0].id(), 1));
+    assert_ne!(twice.layers[1].id(), twice.layers[0].id());
+    store.gc(&[owner]).unwrap();
+    assert_eq!(store.layers().unwrap().len(), 2);
+}
+
+pub(crate) fn an_image_in_a_store_is_mounted() {
+    let scratch = Scratch::new();
+    let store = open(&scratch.stage());
+    let unpacked =
+        image(&scratch, &three()).unpack_into(&store, &Owner::new("x").unwrap(), &Options::new(), None).unwrap();
+    let root = Overlay::new().lowers(store.chain(unpacked.layers[2].id()).unwrap()).mount().unwrap();
+    assert_eq!(listing(&content(&root)), ["d/", "d/g=2", "h=1", "l->d", "new=3"]);
+}
+
+pub(crate) fn a_failure_leaves_whole_layers_only() {
+    let scratch = Scratch::new();
+    let dir = scratch.stage();
+    let store = open(&dir);
+    let owner = Owner::new("x").unwrap();
+    let bad = image(&scratch, &[Tar::of(&["a=1"]), Tar::of(&["../evil=1"])]);
+    let error = bad.unpack_into(&store, &owner, &lenient(), None).unwrap_err();
+    assert_eq!((error.kind(), error.layer()), (ErrorKind::Refused, Some(1)), "{error}");
+    // Whoever watches can end it.
+    let stop: Arc<dyn cofferdam_image::Observer> = Arc::new(|_: Progress| ControlFlow::Break(()));
+    let good = image(&scratch, &three());
+    let error = good.unpack_into(&store, &owner, &lenient(), Some(stop)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
+    drop(store);
+    let store = open(&dir);
+    for id in store.layers().unwrap() {
+        assert_eq!(listing(&content(&store.layer(&id).unwrap().unwrap())), ["a=1"]);
+    }
+    assert!(fs::read_dir(dir.join("staging")).unwrap().next().is_none());
+    good.unpack_into(&store, &owner, &lenient(), None).unwrap();
+}
+
+pub(crate) fn a_full_disk() {
+    let scratch = Scratch::new();
+    let disk = scratch.stage();
+    let mount = |args: &[&str]| assert!(Command::new("/bin/mount").args(args).arg(&disk).status().unwrap().success());
+    mount(&["-t", "tmpfs", "-o", "size=2m", "small"]);
+    let store = open(&disk);
+    let owner = Owner::new("x").unwrap();
+    let large = format!("large={}", "x".repeat(3 << 20));
+    let image = image(&scratch, &[Tar::of(&["a=1"]), Tar::of(&[&large])]);
+    let error = image.unpack_into(&store, &owner, &Options::new(), None).unwrap_err();
+    assert_eq!((error.kind(), error.layer()), (ErrorKind::NoSpace, Some(1)), "{error}");
+    drop(store);
+    let store = open(&disk);
+    for id in store.layers().unwrap() {
+        assert_eq!(listing(&content(&store.layer(&id).unwrap().unwrap())), ["a=1"]);
+    }
+    mount(&["-o", "remount,size=16m"]);
+    assert_eq!(image.unpack_into(&store, &owner, &Options::new(), None).unwrap().layers.len(), 2);
+    drop(store);
+    assert!(Command::new("/bin/umount").arg("-l").arg(&disk).status().unwrap().success());
+}
+
+/// `/etc/passwd` of the image, wherever it leads, is the image's.
+pub(crate) fn users_are_the_images_own() {
+    let scratch = Scratch::new();
+    let image = image(&scratch, &[Tar::of(&["f=1"])]);
+    let root = scratch.stage();
+    let resolve = || image.config().resolve_user(File::open(&root).unwrap());
+    assert_eq!(resolve().unwrap_err().kind(), ErrorKind::NotFound, "no files at all");
+    fs::create_dir(root.join("etc")).unwrap();
+    fs::write(scratch.outside().join("passwd"), "app:x:1:1::/:\n").unwrap();
+    for target in
+        ["../../outside/passwd", scratch.outside().join("passwd").to_str().unwrap(), "/etc/passwd", "/proc/self/fd/0"]
+    {
+        symlink(target, root.join("etc/passwd")).unwrap();
+        assert!(resolve().is_err(), "{target}");
+        fs::remove_file(root.join("etc/passwd")).unwrap();
+    }
+    fs::create_dir(root.join("real")).unwrap();
+    fs::write(root.join("real/passwd"), "app:x:7:8::/srv:\n").unwrap();
+    fs::write(root.join("etc/group"), "staff:x:50:app\n").unwrap();
+    symlink("../../../../real/passwd", root.join("etc/passwd")).unwrap();
+    let User { uid, gid, groups, home, .. } = resolve().unwrap();
+    assert_eq!((uid, gid, groups, home.as_deref()), (7, 8, vec![50], Some("/srv")));
+}

@@ -71,6 +71,7 @@ in_both_forms! {
     faults::every_call_of_a_bind,
     faults::every_call_of_a_writable_layer,
     faults::layers_as_links,
+    faults::every_call_of_a_store,
     faults::a_full_disk_at_every_step,
     store::a_stack_is_published_and_mounted,
     store::nothing_is_seen_before_it_is_published,
@@ -120,6 +121,7 @@ const ON_ANY_KERNEL: &[&str] = &[
     "a_race_is_not_lost",
     "every_call_of_a_bind",
     "every_call_of_a_writable_layer",
+    "every_call_of_a_store",
     "a_full_disk_at_every_step",
 ];
 

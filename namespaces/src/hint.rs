@@ -46,8 +46,34 @@ fn of(error: &Error, namespaces: Namespaces, read: Read<'_>) -> Option<&'static 
         (Step::Mount, libc::EPERM) if user && error.system_call() == Some("fsmount") => Some(
             "in a user namespace, proc and sysfs can be mounted only while one is in sight that has nothing mounted over its parts",
         ),
-        _ => None,
+        _ => of_files(error, errno, user),
     }
+}
+
+/// About roots, mounts and what is found there.
+fn of_files(error: &Error, errno: i32, user: bool) -> Option<&'static str> {
+    let words = match (error.step(), error.system_call()?, errno) {
+        (_, "statx", libc::ESTALE) => "something else is there than when the plan was made: make a new one",
+        (_, "statx", libc::ENODEV) => "it is not the null device",
+        (Step::Mount, "openat2", libc::ENOENT) => {
+            "mount points are made in the sandbox's own root and in its tmpfs, and nowhere else"
+        }
+        (Step::Mount, "openat2", libc::EXDEV) => "the mount point is missing, and in another mount than its path says",
+        (Step::Mount, "open_tree", libc::EINVAL) if user => {
+            "a user namespace may not see what is hidden below other mounts: bind recursively"
+        }
+        (_, "mount_setattr", libc::EPERM) if user => {
+            "a user namespace may not change how the host counts access times, nor map the owners of the host's files"
+        }
+        (Step::Root | Step::Mount, "move_mount", libc::EINVAL) => {
+            "the descriptor is no detached mount, or it has been attached already: such a plan spawns once"
+        }
+        (Step::Pivot, "pivot_root", libc::EINVAL) => {
+            "the caller's root is an initramfs or no mount point; Sandbox::allow_chroot is for that"
+        }
+        _ => return None,
+    };
+    Some(words)
 }
 
 /// What takes a capability in the child's own user namespace.
@@ -83,7 +109,12 @@ mod tests {
             ((Step::Exec, "execve"), libc::EACCES, user, ubuntu, ""),
             (fsmount, libc::EPERM, user, "", "in a user namespace, proc"),
             (fsmount, libc::EPERM, PLAIN, "", ""),
-            ((Step::Mount, "openat2"), libc::ENOENT, user, "", ""),
+            ((Step::Mount, "openat2"), libc::ENOENT, user, "", "mount points are made"),
+            ((Step::Mount, "openat2"), libc::ELOOP, user, "", ""),
+            ((Step::Root, "statx"), libc::ESTALE, PLAIN, "", "something else is there"),
+            ((Step::Mount, "open_tree"), libc::EINVAL, user, "", "a user namespace may not see"),
+            ((Step::Mount, "open_tree"), libc::EINVAL, PLAIN, "", ""),
+            ((Step::Pivot, "pivot_root"), libc::EINVAL, user, "", "the caller's root is an initramfs"),
         ];
         for ((step, call), errno, namespaces, switch, start) in cases {
             let value = if switch == ubuntu { "1\n" } else { "0\n" };

@@ -48,20 +48,28 @@
 //!
 //! # A root of its own
 //!
-//! A [`Root`] is a detached mount, as `fsmount(2)` and `open_tree(2)` give it and `Overlay::mount` of `cofferdam-unionfs` returns it. The child attaches it
-//! in its own mount namespace, mounts inside it, and lets the host's root go with `pivot_root(2)`.
+//! A [`Root`] is a directory of the host, nothing but what is mounted there, or a detached mount, as `fsmount(2)` and `open_tree(2)` give it and
+//! `Overlay::mount` of `cofferdam-unionfs` returns it. The child attaches it in its own mount namespace, mounts inside it, and lets the host's
+//! root go with `pivot_root(2)`.
 //!
 //! ```no_run
-//! # use cofferdam_namespaces::{Fds, Mount, Namespaces, Root, Sandbox};
-//! # fn rootfs() -> std::os::fd::OwnedFd { unimplemented!() }
-//! let child = Sandbox::new("/bin/sh")
-//!     .namespaces(Namespaces::MOUNT | Namespaces::PID)
-//!     .root(Root::mount("rootfs"))
+//! # use cofferdam_namespaces::{IdMap, Mount, Namespaces, Root, Sandbox};
+//! let child = Sandbox::new("/usr/bin/python3")
+//!     .namespaces(Namespaces::MOUNT | Namespaces::PID | Namespaces::NET)
+//!     .user(IdMap::root())
+//!     .root(Root::directory("/srv/debian"))
+//!     .read_only_root()
+//!     .mount(Mount::bind("/home/me/project", "/work"))
+//!     .mount(Mount::tmpfs("/tmp").size(64 << 20))
 //!     .mount(Mount::proc("/proc"))
+//!     .mount(Mount::mask("/proc/kcore"))
 //!     .mount(Mount::dev("/dev"))
-//!     .spawn_with(Fds::new().bind("rootfs", rootfs()))?;
+//!     .working_directory("/work")
+//!     .spawn()?;
 //! # Ok::<(), cofferdam_namespaces::Error>(())
 //! ```
+//!
+//! What a [`Mount`] may be, where its mount point may be made and what is denied on it stands there.
 //!
 //! # Users and groups
 //!
@@ -137,7 +145,7 @@
 //! | [`Fds::cgroup`] with a directory | `CLONE_INTO_CGROUP` | 5.7 |
 //! | [`Sandbox::root`], [`Sandbox::mount`] | `fsopen`, `fsmount`, `move_mount`, `open_tree` | 5.2 |
 //! | [`Sandbox::mount`], [`Sandbox::working_directory`] | `openat2` | 5.6 |
-//! | flags of a [`Mount`], [`Sandbox::read_only_root`] | `mount_setattr` | 5.12 |
+//! | binds, masks, anything [read-only](Mount::read_only), [`Sandbox::read_only_root`] | `mount_setattr` | 5.12 |
 //!
 //! An older kernel, or a seccomp filter around the caller that hides a call, gives an error of kind [`Unsupported`](ErrorKind::Unsupported) that names the call. There
 //! are no silent fallbacks: those of [`Fallbacks`] are used where [`Sandbox::fallbacks`] allows them, and [`Child::report`] tells which were.
@@ -158,8 +166,12 @@
 //! - `setgroups(2)` is denied in a user namespace before its group map is written (CVE-2014-8989), unless the administrator has given the caller
 //!   groups of its own: with ranges that root or `newgidmap(1)` writes, the caller's supplementary groups are dropped.
 //! - Settings of the kernel are written through a `proc(5)` of the child's own, and only those that belong to a new namespace (CVE-2019-16884).
-//! - Mounts are attached by descriptor to a mount point that was resolved inside the root with `openat2(2)`: links in a hostile root lead
-//!   nowhere else. They do not propagate to the host.
+//! - Mounts are attached by descriptor to a mount point that was resolved inside the root with `openat2(2)`: links in a hostile root, also those
+//!   that are put there meanwhile, lead nowhere else (CVE-2021-30465, CVE-2024-45310). They do not propagate to the host. What is missing is made
+//!   in the root's own mount and in an empty tmpfs, never in what is bound.
+//! - What a plan is about it recognises by device and inode: a directory or file that has been exchanged since is refused.
+//! - A [mask](Mount::mask) is the host's null device, seen to be that, and not what the root calls `/dev/null` (CVE-2025-31133).
+//! - Binds have no devices and no set-user-id programs unless that is asked for; the flags that the host has set are kept.
 //! - The working directory is opened without magic links: no descriptor that is still open leads out (CVE-2024-21626).
 //! - Nothing of the host program's memory outlives `execve(2)`, and nothing of it changes: signal mask, dumpable flag,
 //!   working directory and descriptors are as before.

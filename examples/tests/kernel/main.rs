@@ -6,6 +6,7 @@ mod figures;
 mod image;
 mod overlay_tour;
 mod refusals;
+mod rootfs;
 mod support;
 mod unpack;
 
@@ -14,7 +15,21 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 fn main() -> ExitCode {
-    run(&[busyloop_limit(), overlay_tour(), run_image(), unpack_image()].concat())
+    run(&[busyloop_limit(), overlay_tour(), run_image(), unpack_image(), run_in_rootfs()].concat())
+}
+
+fn run_in_rootfs() -> Vec<Test> {
+    let needs = [Need::Program(rootfs::PROGRAM), Need::Program("/bin/busybox"), Need::Userns];
+    let rootfs = |name, run| Test::new(name, run).needs(&needs);
+    vec![
+        rootfs("a_root_of_busybox", rootfs::a_root_of_busybox),
+        rootfs("the_hosts_debian", rootfs::the_hosts_debian).needs(&[
+            Need::Program("/usr/bin/apt-get"),
+            Need::Program("/usr/bin/python3"),
+            Need::Program("/usr/bin/top"),
+        ]),
+        rootfs("an_empty_root_and_refusals", rootfs::an_empty_root_and_refusals),
+    ]
 }
 
 fn busyloop_limit() -> Vec<Test> {

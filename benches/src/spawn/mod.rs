@@ -54,6 +54,20 @@ pub enum Way {
     Prepared,
     /// `Sandbox::spawn`, which makes the plan too.
     OneShot,
+    /// As `Prepared`, on the engine that copies the caller's memory.
+    Copied,
+    /// As `OneShot`, on that engine.
+    CopiedOneShot,
+}
+
+impl Way {
+    fn is_prepared(self) -> bool {
+        matches!(self, Way::Prepared | Way::Copied)
+    }
+
+    fn is_copy(self) -> bool {
+        matches!(self, Way::Copied | Way::CopiedOneShot)
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +86,12 @@ impl Variant {
     }
 
     fn name(self) -> String {
-        let way = if self.way == Way::OneShot { ", one-shot" } else { "" };
+        let way = match self.way {
+            Way::Prepared => "",
+            Way::OneShot => ", one-shot",
+            Way::Copied => ", copy",
+            Way::CopiedOneShot => ", copy, one-shot",
+        };
         let threads = if self.threads == 1 { String::new() } else { format!(", {} threads", self.threads) };
         format!("{}{way}, {} GiB heap{threads}", self.shape.name(), self.gib)
     }
@@ -103,6 +122,10 @@ fn variants(heaps: &[usize]) -> Vec<Variant> {
             .extend([0, most].map(|gib| Variant { gib, threads: MANY, ..one }).into_iter().take(against.len().min(2)));
         if !shape.root {
             variants.push(Variant { way: Way::OneShot, ..one });
+            let copied = Variant { way: Way::Copied, ..one };
+            variants.extend(heaps.iter().map(|gib| Variant { gib: *gib, ..copied }));
+            variants.extend([0, most].map(|gib| Variant { gib, threads: MANY, ..copied }));
+            variants.push(Variant { way: Way::CopiedOneShot, ..one });
         }
     }
     for shape in Shape::each().chain([Shape::ALL]) {

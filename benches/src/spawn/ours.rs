@@ -6,7 +6,7 @@ use crate::Result;
 use crate::area::{Contender, Role, Sample};
 use crate::floor::root::detached;
 use crate::floor::spawn::{Floor, Kind};
-use cofferdam_namespaces::{Child, Fds, IdMap, Mount, Namespaces, Root, Sandbox, Stdio};
+use cofferdam_namespaces::{Child, Engine, Fds, IdMap, Mount, Namespaces, Root, Sandbox, Stdio};
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -34,8 +34,11 @@ fn sandbox(shape: Shape, program: &Program) -> Sandbox {
 /// # Errors
 /// If the plan cannot be made.
 pub fn cofferdam(shape: Shape, way: Way, program: &Program) -> Result<Contender> {
-    let sandbox = sandbox(shape, program);
-    let plan = if way == Way::Prepared { Some(sandbox.prepare(Fds::new())?) } else { None };
+    let mut sandbox = sandbox(shape, program);
+    if way.is_copy() {
+        sandbox = sandbox.engine(Engine::Copy);
+    }
+    let plan = if way.is_prepared() { Some(sandbox.prepare(Fds::new())?) } else { None };
     let root = program.root()?;
     let expect = Arc::new(Expect::of(shape)?);
     Ok(Contender::new("cofferdam", Role::Cofferdam, move || {

@@ -35,7 +35,9 @@ fn number(scratch: &[AtomicU64; SCRATCH], from: usize, end: usize) -> Option<u64
     for at in from..end {
         match byte(scratch, at) {
             0 => return value,
-            digit @ b'0'..=b'9' => value = Some(value.unwrap_or(0_u64).wrapping_mul(10) + u64::from(digit - b'0')),
+            digit @ b'0'..=b'9' => {
+                value = Some(value.unwrap_or(0_u64).wrapping_mul(10).wrapping_add((digit - b'0').into()));
+            }
             _ => return None,
         }
     }

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64};
 pub(crate) struct Frame<'a> {
     ops: &'a [Op],
     slots: Box<[AtomicI64]>,
+    scratch: Box<[AtomicU64; SCRATCH]>,
     /// Whether the calls that hold the child are made too.
     held: bool,
     /// Fallbacks that the clone has needed.
@@ -26,6 +27,7 @@ impl<'a> Frame<'a> {
         Frame {
             ops: program.ops(),
             slots: values.map(AtomicI64::new).collect(),
+            scratch: Box::new([const { AtomicU64::new(0) }; SCRATCH]),
             held,
             used: Fallbacks::empty(),
             telling,
@@ -61,7 +63,7 @@ pub(super) extern "C" fn child(frame: *mut libc::c_void) -> ! {
 
 /// Makes the calls of the list; returns whether none of them failed.
 pub(super) fn follow(frame: &Frame<'_>) -> bool {
-    let scratch = [const { AtomicU64::new(0) }; SCRATCH];
+    let scratch = &*frame.scratch;
     let told = scratch.as_ptr().expose_provenance() as u64;
     let (mut next, mut denied, mut used) = (0_usize, false, frame.used);
     while let Some(op) = frame.ops.get(next) {
@@ -82,7 +84,7 @@ pub(super) fn follow(frame: &Frame<'_>) -> bool {
             Then::Keep(slot) if errno == 0 => keep(frame, slot.0, result),
             Then::Unless(expected) if errno == expected => 0,
             Then::Exactly(wanted, otherwise) if errno == 0 && result != wanted => otherwise,
-            Then::Finds(findings, otherwise) if errno == 0 && !finds(&scratch, findings) => otherwise,
+            Then::Finds(findings, otherwise) if errno == 0 && !finds(scratch, findings) => otherwise,
             Then::Branch { keep: kept, done, .. } if errno == 0 => {
                 next = next.saturating_add(done);
                 kept.map_or(0, |slot| keep(frame, slot.0, result))
@@ -96,8 +98,8 @@ pub(super) fn follow(frame: &Frame<'_>) -> bool {
                 frame.telling.used.store(used.bits(), Relaxed);
                 0
             }
-            Then::MarkEach if errno == 0 => for_each(&scratch, args, result, each::mark),
-            Then::CloseEachBut(kept) if errno == 0 => for_each(&scratch, args, result, |fd| {
+            Then::MarkEach if errno == 0 => for_each(scratch, args, result, each::mark),
+            Then::CloseEachBut(kept) if errno == 0 => for_each(scratch, args, result, |fd| {
                 let keep = kept.iter().any(|slot| value_of(frame, slot.0) == fd);
                 if keep { 0 } else { each::close(fd) }
             }),

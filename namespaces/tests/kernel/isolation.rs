@@ -135,6 +135,11 @@ pub(crate) fn working_directory_is_entered() {
     assert_eq!(output(sh("pwd -P").working_directory("/usr/bin")), "/usr/bin\n");
     let ours = std::env::current_dir().unwrap();
     assert_eq!(output(sh("pwd -P")), format!("{}\n", ours.canonicalize().unwrap().display()));
+    // Also a long one.
+    let folder = tempfile::tempdir().unwrap();
+    let long = folder.path().join(["x".repeat(200), "y".repeat(200)].join("/"));
+    std::fs::create_dir_all(&long).unwrap();
+    assert_eq!(output(sh("pwd").working_directory(&long)).trim_end(), long.to_str().unwrap());
 }
 
 /// Nothing blocked and nothing ignored, whatever the caller does; and the caller's own mask is as before.

@@ -39,9 +39,16 @@ impl Connection {
         let subnet = Subnet::new(address(0), 24).ok_or("no subnet")?;
         let _turn = turn()?;
         let lease = Lease::take()?;
-        let made = Network::create(&host, &NetworkSpec::new(BRIDGE).owner("run-image").subnet(subnet));
+        // A bridge alone changes nothing of the host's settings; who publishes a port wants packets to be forwarded.
+        let publishes = !options.ports.is_empty();
+        let spec = NetworkSpec::new(BRIDGE).owner("run-image").subnet(subnet);
+        let made = Network::create(&host, &spec.enable_forwarding(publishes).host_loopback(publishes));
         let network = made.inspect_err(|_| lease.give_back())?;
+        for change in network.host_settings() {
+            eprintln!("run-image: {change}");
+        }
         let endpoint = EndpointSpec::new().owner(&options.name).address(lease.address);
+        let endpoint = options.ports.iter().fold(endpoint, |endpoint, port| endpoint.publish(*port));
         let attached = network.attach(&netns, &endpoint).inspect_err(|_| {
             // The error that is told is the first one.
             let _ = delete_unless_used(&network);

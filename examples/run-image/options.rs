@@ -2,6 +2,7 @@
 
 use cofferdam_cgroups::{Controllers, CpuQuota, Limits};
 use cofferdam_image::Selection;
+use cofferdam_netlink_bridge::PublishedPort;
 use lexopt::prelude::*;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -13,6 +14,8 @@ usage: run-image oci:DIR[:TAG] [options] [-- CMD [ARG...]]
   --cpus N                    at most that much CPU time: 0.5 is half of one core
   --memory SIZE               at most that much memory, and no swap: 64M, 1G, or bytes
   --network none|bridge|host  loopback alone (default); an address on a bridge that containers share; the host's own
+  --publish [ADDR:]8080:80[/tcp|udp|sctp]
+                              a port of the host, or a range 8000-8010:80-90, that leads to the container; with --network bridge
   --name NAME                 its host name, and the name of its cgroup
   --help                      print this
 
@@ -38,6 +41,7 @@ pub(crate) struct Options {
     pub(crate) controllers: Controllers,
     pub(crate) limits: Limits,
     pub(crate) network: Network,
+    pub(crate) ports: Vec<PublishedPort>,
     pub(crate) name: String,
 }
 
@@ -53,6 +57,7 @@ impl Options {
     pub(crate) fn parse(mut args: lexopt::Parser) -> Result<Command, String> {
         let (mut source, mut command) = (None, Vec::new());
         let (mut controllers, mut limits) = (Controllers::empty(), Limits::new());
+        let mut ports: Vec<PublishedPort> = Vec::new();
         let (mut network, mut name) = (Network::None, format!("run-image-{}", std::process::id()));
         while let Some(arg) = args.next().map_err(|e| e.to_string())? {
             match arg {
@@ -69,6 +74,11 @@ impl Options {
                     controllers |= Controllers::MEMORY;
                 }
                 Long("network") => network = mode(&text(&mut args)?)?,
+                Long("publish") => {
+                    let text = text(&mut args)?;
+                    let port = text.parse().map_err(|error| format!("--publish {text:?}: {error}"))?;
+                    ports.push(port);
+                }
                 Long("name") => name = text(&mut args)?,
                 Long("help") | Short('h') => return Ok(Command::Help),
                 Value(first) if source.is_none() => source = Some(first),
@@ -79,9 +89,12 @@ impl Options {
                 other => return Err(other.unexpected().to_string()),
             }
         }
+        if !ports.is_empty() && network != Network::Bridge {
+            return Err("--publish needs --network bridge".into());
+        }
         let source = source.ok_or("which image? oci:DIR or oci:DIR:TAG")?;
         let (layout, selection) = image(&source)?;
-        Ok(Command::Run(Box::new(Options { layout, selection, command, controllers, limits, network, name })))
+        Ok(Command::Run(Box::new(Options { layout, selection, command, controllers, limits, network, ports, name })))
     }
 }
 
@@ -151,13 +164,24 @@ mod tests {
         assert_eq!((options.layout, options.network), ("/images/box".into(), Network::Host));
         assert_eq!(options.command, ["sh", "-c", "--help"]);
         assert_eq!(options.controllers, Controllers::CPU | Controllers::MEMORY);
+        let options = parse(&["oci:x", "--network", "bridge", "--publish", "80:80", "--publish", "53:53/udp"]).unwrap();
+        assert_eq!(options.ports.len(), 2);
     }
 
     #[test]
     fn nonsense_is_refused() {
-        for line in
-            ["", "box", "oci:", "oci:x:", "oci:x --cpus 0", "oci:x --memory lots", "oci:x --network up", "oci:x --no"]
-        {
+        for line in [
+            "",
+            "box",
+            "oci:",
+            "oci:x:",
+            "oci:x --cpus 0",
+            "oci:x --memory lots",
+            "oci:x --network up",
+            "oci:x --no",
+            "oci:x --publish 80:80",
+            "oci:x --network bridge --publish 80",
+        ] {
             let args: Vec<&str> = line.split(' ').filter(|word| !word.is_empty()).collect();
             assert!(parse(&args).is_err(), "{line}");
         }

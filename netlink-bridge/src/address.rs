@@ -47,6 +47,11 @@ impl Subnet {
         bits(other) == bits(self.address) && self.first_bits(other) == self.first_bits(self.address)
     }
 
+    /// Whether an address is in both.
+    pub(crate) fn overlaps(self, other: Subnet) -> bool {
+        self.contains(other.address) || other.contains(self.address)
+    }
+
     /// The address with every bit after the prefix cleared, which names the subnet.
     pub(crate) fn network(self) -> IpAddr {
         from_number(self.address, self.first_bits(self.address))
@@ -60,6 +65,19 @@ impl Subnet {
             }
             _ => None,
         }
+    }
+
+    /// The last address that is in it.
+    pub(crate) fn last(self) -> IpAddr {
+        let after = bits(self.address) - self.prefix;
+        let rest = u128::MAX.checked_shl(after.into()).map_or(u128::MAX, |mask| !mask);
+        from_number(self.address, self.first_bits(self.address) | rest)
+    }
+
+    /// The address after this one, and after the last one the first.
+    pub(crate) fn next(self, address: IpAddr) -> IpAddr {
+        let next = from_number(self.address, number(address).wrapping_add(1));
+        if address != self.last() && self.contains(next) { next } else { self.network() }
     }
 
     /// The first address after the subnet's own, which the gateway has if nobody says otherwise.

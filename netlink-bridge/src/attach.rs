@@ -1,7 +1,7 @@
 //! How a container is attached, what is undone when that fails, and how it is detached.
 
-use crate::netlink::{Batch, Pair};
-use crate::{Endpoint, EndpointSpec, Error, ErrorKind, Host, NetNs, Network, Operation};
+use crate::netlink::{Batch, Pair, PortFlags};
+use crate::{Endpoint, EndpointSpec, Error, ErrorKind, Host, NetNs, Network, Operation, firewall, rules};
 use std::os::fd::AsFd;
 
 /// The index of each end, in its own namespace.
@@ -15,9 +15,11 @@ pub(crate) fn attach(network: &Network, netns: &NetNs, spec: &EndpointSpec) -> R
     network.spec().check()?;
     let endpoint = Endpoint::plan(network.spec(), spec, [random()?, random()?])?;
     let ends = create(network, netns, &endpoint)?;
-    // The port first: a link that is not tagged yet should not be so for long.
-    let set_up =
-        set_up_port(network, &endpoint, ends.port).and_then(|()| set_up_interface(netns, &endpoint, ends.interface));
+    // The port first: a link that is not tagged yet should not be so for long. Published ports last: now there is somebody to reach.
+    let set_up = network
+        .set_up_port(&endpoint, ends.port, false)
+        .and_then(|()| set_up_interface(netns, &endpoint, ends.interface))
+        .and_then(|()| publish(network.host(), &endpoint));
     match set_up {
         Ok(()) => Ok(endpoint),
         Err(error) => Err(undo(network.host(), &endpoint, error)),
@@ -31,7 +33,7 @@ fn create(network: &Network, netns: &NetNs, endpoint: &Endpoint) -> Result<Ends,
         port_mac: endpoint.port_mac(),
         bridge: network.index(),
         group: network.spec().group(),
-        mtu: network.spec().mtu,
+        mtu: network.mtu(),
         netns: netns.as_fd(),
         interface: endpoint.interface(),
         mac: endpoint.mac(),
@@ -45,7 +47,9 @@ fn create(network: &Network, netns: &NetNs, endpoint: &Endpoint) -> Result<Ends,
     let (created, link) = answers.done_and_link();
     if let Err(error) = created {
         let name_is_free = matches!(link, Ok(None));
-        return Err(explain(network, endpoint, error, name_is_free));
+        let error = explain(network, endpoint, error, name_is_free);
+        // A link of this name may be there, and it may be another's or, if only the answer went wrong, ours.
+        return Err(if name_is_free { error } else { undo(host, endpoint, error) });
     }
     let ends = link.and_then(|link| {
         let ends = link.and_then(|link| Some(Ends { port: link.index, interface: link.peer? }));
@@ -66,10 +70,23 @@ fn explain(network: &Network, endpoint: &Endpoint, error: Error, name_is_free: b
     }
 }
 
-fn set_up_port(network: &Network, endpoint: &Endpoint, index: u32) -> Result<(), Error> {
-    let mut batch = Batch::new();
-    batch.tag_and_up((Operation::SetUpPort, endpoint.port()), index, &endpoint.alias(), None);
-    network.host().session().run(batch)?.all()
+impl Network {
+    /// Tags the host's end and brings it up; puts it onto the bridge first if it is not on it.
+    pub(crate) fn set_up_port(&self, endpoint: &Endpoint, index: u32, put_on: bool) -> Result<(), Error> {
+        let mut batch = Batch::new();
+        let about = (Operation::SetUpPort, endpoint.port());
+        if put_on {
+            batch.set_bridge(about, index, self.index());
+        }
+        let hairpin = self.spec().hairpin && !endpoint.ports().is_empty();
+        let flags = PortFlags { isolated: !self.spec().icc, hairpin };
+        if flags == PortFlags::default() {
+            batch.tag_and_up(about, index, &endpoint.alias(), None);
+        } else {
+            batch.tag_and_up_port(about, index, &endpoint.alias(), flags);
+        }
+        self.host().session().run(batch)?.all()
+    }
 }
 
 fn set_up_interface(netns: &NetNs, endpoint: &Endpoint, index: u32) -> Result<(), Error> {
@@ -82,7 +99,18 @@ fn set_up_interface(netns: &NetNs, endpoint: &Endpoint, index: u32) -> Result<()
     for gateway in endpoint.gateways() {
         batch.default_route(index, *gateway);
     }
+    for (to, gateway) in endpoint.routes() {
+        batch.route_to(index, *to, *gateway);
+    }
     netns.session().run(batch)?.all()
+}
+
+fn publish(host: &Host, endpoint: &Endpoint) -> Result<(), Error> {
+    if endpoint.ports().is_empty() {
+        return Ok(());
+    }
+    rules::add(host, Operation::Publish, &firewall::of_endpoint(endpoint))?;
+    rules::forget_connections(host, Operation::Publish, endpoint)
 }
 
 fn undo(host: &Host, endpoint: &Endpoint, error: Error) -> Error {
@@ -92,8 +120,12 @@ fn undo(host: &Host, endpoint: &Endpoint, error: Error) -> Error {
     }
 }
 
-/// Deletes the port, and with it the container's end. A link that only has its name is left alone.
+/// Takes back published ports and deletes the port, and with it the container's end. What only has its name is left alone.
 pub(crate) fn detach(host: &Host, endpoint: &Endpoint) -> Result<(), Error> {
+    if !endpoint.ports().is_empty() {
+        rules::remove(host, Operation::Unpublish, &firewall::of_endpoint(endpoint))?;
+        rules::forget_connections(host, Operation::Unpublish, endpoint)?;
+    }
     let mut batch = Batch::new();
     batch.find_link(Operation::Detach, endpoint.port());
     let Some(link) = host.session().run(batch)?.link()? else {

@@ -1,6 +1,6 @@
 //! An interface of a container in a network: as wanted, and the record of what was made.
 
-use crate::{Error, Host, Mac, NetworkSpec, Subnet, attach, name};
+use crate::{AddressPool, Error, Holder, Host, Mac, NetworkSpec, PublishedPort, Subnet, attach, firewall, name};
 use std::net::IpAddr;
 
 /// An endpoint as wanted: plain data, nothing checked before it is used.
@@ -15,6 +15,10 @@ pub struct EndpointSpec {
     addresses: Vec<IpAddr>,
     mac: Option<Mac>,
     default_route: bool,
+    #[cfg_attr(feature = "serde", serde(default))]
+    routes: Vec<(Subnet, IpAddr)>,
+    #[cfg_attr(feature = "serde", serde(default))]
+    ports: Vec<PublishedPort>,
 }
 
 impl EndpointSpec {
@@ -28,6 +32,8 @@ impl EndpointSpec {
             addresses: Vec::new(),
             mac: None,
             default_route: true,
+            routes: Vec::new(),
+            ports: Vec::new(),
         }
     }
 
@@ -75,6 +81,38 @@ impl EndpointSpec {
         self.default_route = false;
         self
     }
+
+    /// Adds a route: what is sent to this subnet goes to this address of the network, another container's or the gateway's.
+    #[must_use]
+    pub fn route(mut self, to: Subnet, via: impl Into<IpAddr>) -> Self {
+        self.routes.push((to, via.into()));
+        self
+    }
+
+    /// Publishes a port, or a range of them, at the host. It leads to the endpoint's first address of each family.
+    ///
+    /// A program of the host that listens to the same port is not seen by others any more, and not asked.
+    #[must_use]
+    #[doc(alias("expose", "port mapping"))]
+    pub fn publish(mut self, port: PublishedPort) -> Self {
+        self.ports.push(port);
+        self
+    }
+
+    pub(crate) fn holder(&self, network: &NetworkSpec) -> Result<Holder, Error> {
+        let id = self.id.clone().ok_or_else(|| Error::config("id", "is needed with a pool of addresses"))?;
+        Ok(Holder { id, owner: self.owner.clone().unwrap_or_else(|| network.owner.clone()) })
+    }
+
+    pub(crate) fn no_addresses(mut self) -> Self {
+        self.addresses.clear();
+        self
+    }
+
+    /// The addresses that were asked for.
+    pub(crate) fn given_addresses(&self) -> &[IpAddr] {
+        &self.addresses
+    }
 }
 
 impl Default for EndpointSpec {
@@ -106,6 +144,10 @@ pub struct Endpoint {
     mac: Mac,
     addresses: Vec<Subnet>,
     gateways: Vec<IpAddr>,
+    #[cfg_attr(feature = "serde", serde(default))]
+    routes: Vec<(Subnet, IpAddr)>,
+    #[cfg_attr(feature = "serde", serde(default))]
+    ports: Vec<PublishedPort>,
 }
 
 #[cfg(feature = "serde")]
@@ -123,6 +165,16 @@ impl Endpoint {
     pub fn detach(&self, host: &Host) -> Result<(), Error> {
         name::check_link("port", &self.port)?;
         attach::detach(host, self)
+    }
+
+    /// As [`detach`](Self::detach), and gives its addresses back to the pool that they are from.
+    ///
+    /// # Errors
+    /// As [`detach`](Self::detach) and [`AddressPool::give_back`].
+    pub fn detach_to(&self, pool: &impl AddressPool, host: &Host) -> Result<(), Error> {
+        self.detach(host)?;
+        // Only now: nobody else may get an address that somebody still uses.
+        pool.give_back(&self.id)
     }
 
     /// Its id.
@@ -173,6 +225,24 @@ impl Endpoint {
         &self.gateways
     }
 
+    /// Its other routes: to where, by which address.
+    #[must_use]
+    pub fn routes(&self) -> &[(Subnet, IpAddr)] {
+        &self.routes
+    }
+
+    /// Its published ports.
+    #[must_use]
+    pub fn ports(&self) -> &[PublishedPort] {
+        &self.ports
+    }
+
+    /// By which the kernel keeps whose a published port is.
+    pub(crate) fn tag(&self) -> String {
+        let (port, network, owner) = (&self.port, &self.network, &self.owner);
+        name::EndpointTag { port, mac: self.port_mac, network, owner }.to_string()
+    }
+
     pub(crate) fn port_mac(&self) -> Mac {
         self.port_mac
     }
@@ -203,7 +273,7 @@ impl Endpoint {
         if !mac.is_unicast() || mac == port_mac {
             return Err(Error::config(format!("MAC address {mac}"), "cannot be an interface's"));
         }
-        Ok(Endpoint {
+        let endpoint = Endpoint {
             #[cfg(feature = "serde")]
             version: VERSION,
             port: name::port(&id),
@@ -213,10 +283,52 @@ impl Endpoint {
             port_mac,
             interface: spec.interface.clone(),
             mac,
-            gateways: if spec.default_route { gateways(network, &spec.addresses) } else { Vec::new() },
+            gateways: if spec.default_route && !network.internal {
+                gateways(network, &spec.addresses)
+            } else {
+                Vec::new()
+            },
             addresses,
-        })
+            routes: spec.routes.clone(),
+            ports: spec.ports.clone(),
+        };
+        spec.routes.iter().try_for_each(|route| check_route(network, *route))?;
+        check_ports(network, &endpoint)?;
+        Ok(endpoint)
     }
+}
+
+fn check_route(network: &NetworkSpec, (to, via): (Subnet, IpAddr)) -> Result<(), Error> {
+    let why = if to.network() != to.address() {
+        "has bits after its prefix"
+    } else if to.address().is_ipv4() != via.is_ipv4() {
+        "goes by an address of another family"
+    } else if network.subnet_of(via).is_none() {
+        "goes by an address that is in no subnet of the network"
+    } else {
+        return Ok(());
+    };
+    Err(Error::config(format!("route {to} via {via}"), why))
+}
+
+fn check_ports(network: &NetworkSpec, endpoint: &Endpoint) -> Result<(), Error> {
+    for port in &endpoint.ports {
+        let refuse = |why| Err(Error::config(format!("port {port}"), why));
+        port.check(network.host_loopback)?;
+        if !network.rules {
+            return refuse("cannot be published: the network is without rules");
+        }
+        if network.internal {
+            return refuse("cannot be published: the network is internal");
+        }
+        if firewall::targets(endpoint, port.host_address()).is_empty() {
+            return refuse("leads to no address of the endpoint");
+        }
+    }
+    let mut elements = firewall::of_endpoint(endpoint);
+    let keys = elements.len();
+    elements.dedup_by(|a, b| (a.set, &a.key) == (b.set, &b.key));
+    if elements.len() < keys { Err(Error::config("ports", "are published twice")) } else { Ok(()) }
 }
 
 /// The address with its subnet's prefix, if a container can have it.
@@ -302,7 +414,7 @@ mod tests {
         let text = serde_json::to_string(&endpoint).unwrap();
         assert_eq!(serde_json::from_str::<Endpoint>(&text).unwrap(), endpoint);
         assert!(text.contains(r#""version":1"#) && text.contains(r#""mac":"02:cd:0a:58:00:02""#), "{text}");
-        let newer = text.replace(r#""version":1"#, r#""version":1,"ports":[80]"#);
+        let newer = text.replace(r#""version":1"#, r#""version":1,"colour":[80]"#);
         assert_eq!(serde_json::from_str::<Endpoint>(&newer).unwrap(), endpoint);
         let other = text.replace(r#""version":1"#, r#""version":2"#);
         let error = serde_json::from_str::<Endpoint>(&other).unwrap_err().to_string();
@@ -310,6 +422,33 @@ mod tests {
         let specs = (network(), spec);
         let text = serde_json::to_string(&specs).unwrap();
         assert_eq!(serde_json::from_str::<(NetworkSpec, EndpointSpec)>(&text).unwrap(), specs);
+    }
+
+    #[test]
+    fn routes_and_ports_that_make_no_sense() {
+        let base = || EndpointSpec::new().address(ip("10.88.0.2"));
+        let net = |text: &str| text.parse::<Subnet>().unwrap();
+        let port = |text: &str| text.parse::<PublishedPort>().unwrap();
+        let plan = |network: &NetworkSpec, spec: &EndpointSpec| Endpoint::plan(network, spec, [7, 8]);
+        let good = base().route(net("10.1.0.0/16"), ip("10.88.0.9")).publish(port("80:80")).publish(port("80:80/udp"));
+        let endpoint = plan(&network(), &good).unwrap();
+        assert_eq!((endpoint.routes().len(), endpoint.ports().len()), (1, 2));
+        assert_eq!(endpoint.tag(), format!("{} {} br0 me", endpoint.port(), endpoint.port_mac()));
+        for (network, spec, object, why) in [
+            (network(), base().route(net("10.1.0.1/16"), ip("10.88.0.9")), "route 10.1.0.1/16", "bits"),
+            (network(), base().route(net("10.1.0.0/16"), ip("10.89.0.9")), "route 10.1.0.0/16", "no subnet"),
+            (network(), base().route(net("10.1.0.0/16"), ip("fd00::9")), "route 10.1.0.0/16", "family"),
+            (network(), base().publish(port("[::]:80:80")), "port [::]:80", "no address"),
+            (network(), base().publish(port("127.0.0.1:80:80")), "port 127.0.0.1:80", "loopback"),
+            (network().internal(true), base().publish(port("80:80")), "port 80", "internal"),
+            (network().without_rules(), base().publish(port("80:80")), "port 80", "without rules"),
+            (network(), base().publish(port("80-82:80-82")).publish(port("82:8")), "ports", "twice"),
+        ] {
+            let error = plan(&network, &spec).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+            assert!(error.object().unwrap().starts_with(object) && error.to_string().contains(why), "{error}");
+        }
+        assert!(plan(&network().internal(true), &base()).unwrap().gateways().is_empty());
     }
 
     proptest! {

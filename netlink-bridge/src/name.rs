@@ -1,6 +1,7 @@
 //! Names of links, ids of endpoints, tags of owners: which are allowed, and how one follows from another.
 
-use crate::Error;
+use crate::{Error, Mac};
+use std::fmt;
 
 /// The most bytes that a link's name can have, `IFNAMSIZ` without the NUL.
 const LONGEST_NAME: usize = 15;
@@ -39,9 +40,41 @@ pub(crate) fn check_tag(what: &'static str, tag: &str) -> Result<(), Error> {
     Err(Error::config(format!("{what} {tag}"), why))
 }
 
+/// The owner that an alias tells; nothing if it is none of ours.
+pub(crate) fn owner(alias: &str) -> Option<&str> {
+    alias.strip_prefix(ALIAS)
+}
+
 /// The alias that says whose a link is.
 pub(crate) fn alias(owner: &str) -> String {
     format!("{ALIAS}{owner}")
+}
+
+/// What the kernel keeps beside each published port: whose it is. At most 251 bytes, of 254 that there is room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct EndpointTag<'a> {
+    /// The name of the host's end.
+    pub(crate) port: &'a str,
+    /// Its random MAC address, by which two of the same name are told apart.
+    pub(crate) mac: Mac,
+    /// The name of the network.
+    pub(crate) network: &'a str,
+    /// Last, because it may have spaces.
+    pub(crate) owner: &'a str,
+}
+
+impl<'a> EndpointTag<'a> {
+    pub(crate) fn parse(tag: &'a str) -> Option<Self> {
+        let mut parts = tag.splitn(4, ' ');
+        let (port, mac) = (parts.next()?, parts.next()?.parse().ok()?);
+        Some(EndpointTag { port, mac, network: parts.next()?, owner: parts.next()? })
+    }
+}
+
+impl fmt::Display for EndpointTag<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {} {}", self.port, self.mac, self.network, self.owner)
+    }
 }
 
 /// The name of the host's end of the endpoint with this id.
@@ -121,6 +154,16 @@ mod tests {
         }
         assert_eq!(alias("me"), "cofferdam:me");
         assert!(alias(&"x".repeat(LONGEST_TAG)).len() < 256);
+    }
+
+    #[test]
+    fn tags_of_endpoints() {
+        let tag = EndpointTag { port: "cd-web", mac: Mac::new([2; 6]), network: "br0", owner: "my ci  7" };
+        assert_eq!(EndpointTag::parse(&tag.to_string()), Some(tag));
+        assert_eq!(EndpointTag::parse("cd-web 02:02:02:02:02:02 br0"), None);
+        let (name, owner) = ("x".repeat(LONGEST_NAME), "x".repeat(LONGEST_TAG));
+        let longest = EndpointTag { port: &name, mac: Mac::new([2; 6]), network: &name, owner: &owner };
+        assert!(longest.to_string().len() <= 251);
     }
 
     proptest! {

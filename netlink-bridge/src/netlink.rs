@@ -1,12 +1,15 @@
-//! Route netlink, `rtnetlink(7)`: as little of it as this crate speaks.
+//! Netlink: as little of it as this crate speaks. `rtnetlink(7)` for links, addresses and routes; netfilter's for rules and connections.
 
+mod conntrack;
 mod decode;
 mod encode;
+mod nft;
 mod route;
 mod socket;
 mod thread;
 
 pub(crate) use encode::Batch;
-pub(crate) use route::{Link, Pair};
-pub(crate) use socket::{Answers, Session};
-pub(crate) use thread::{Opened, current, enter_fd, enter_pidfd, unshared};
+pub(crate) use nft::{FoundRule, HookedChain, Transaction};
+pub(crate) use route::{Link, Pair, PortFlags};
+pub(crate) use socket::{Answers, Protocol, Session};
+pub(crate) use thread::{Opened, current, enter_fd, enter_pidfd, netfilter_beside, unshared, within_same};

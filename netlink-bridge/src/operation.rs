@@ -50,8 +50,24 @@ operations! {
     AddAddress "add an address",
     /// Tagging an interface of a container and bringing it up.
     SetUpInterface "set up the interface",
-    /// Setting a container's default route.
-    AddRoute "add a default route",
+    /// Setting a container's default route, or another.
+    AddRoute "add a route",
+    /// Looking by which link the host reaches the outside.
+    FindWayOut "find the way out",
+    /// Writing the rules of all networks, and what this one has in them.
+    WriteRules "write the rules",
+    /// Publishing ports of a container.
+    Publish "publish a port",
+    /// Taking back published ports.
+    Unpublish "take back a port",
+    /// Reading or writing a setting of the host, below `/proc/sys/net`.
+    SetSysctl "set up the host",
+    /// Taking or giving back an address of a pool.
+    TakeAddress "keep the addresses",
+    /// Writing a file of names for a container.
+    WriteNames "write the names",
+    /// Comparing what there is with what should be.
+    Inspect "look at the network",
     /// Deleting the two ends of an endpoint.
     Detach "delete the pair of interfaces",
 }

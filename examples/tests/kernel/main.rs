@@ -1,5 +1,6 @@
 //! The examples against the real kernel: that they do what they say, and leave nothing behind.
 
+mod bridge_net;
 mod containers;
 mod endings;
 mod figures;
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 fn main() -> ExitCode {
-    run(&[busyloop_limit(), overlay_tour(), run_image(), unpack_image(), run_in_rootfs()].concat())
+    run(&[busyloop_limit(), overlay_tour(), run_image(), unpack_image(), run_in_rootfs(), bridge_net()].concat())
 }
 
 fn run_in_rootfs() -> Vec<Test> {
@@ -30,6 +31,11 @@ fn run_in_rootfs() -> Vec<Test> {
         ]),
         rootfs("an_empty_root_and_refusals", rootfs::an_empty_root_and_refusals),
     ]
+}
+
+fn bridge_net() -> Vec<Test> {
+    let needs = [Need::Program(bridge_net::PROGRAM), Need::Root, Need::Veth];
+    vec![Test::new("every_command", bridge_net::every_command).needs(&needs)]
 }
 
 fn busyloop_limit() -> Vec<Test> {

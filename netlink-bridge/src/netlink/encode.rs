@@ -33,6 +33,12 @@ pub(super) struct Sent {
     attributes: Vec<(usize, &'static str)>,
     /// Whether it asks for a list, which ends differently.
     pub(super) dump: bool,
+    /// Whether it only marks where a transaction begins or ends: it gets no answer, unless all of it fails.
+    pub(super) mark: bool,
+    /// The type of what it asks for; 0 if it asks for nothing.
+    pub(super) reply: u16,
+    /// Where each of several objects begins that it is about.
+    parts: Vec<(usize, String)>,
 }
 
 impl Sent {
@@ -40,6 +46,13 @@ impl Sent {
     pub(super) fn attribute_at(&self, offset: u32) -> Option<&'static str> {
         let offset = usize::try_from(offset).ok()?;
         self.attributes.iter().rfind(|(at, _)| *at <= offset).map(|(_, name)| *name)
+    }
+
+    /// What it is about: the one of several objects that this offset is in, if it is known.
+    pub(super) fn object_at(&self, offset: Option<u32>) -> &str {
+        let offset = offset.and_then(|offset| usize::try_from(offset).ok());
+        let part = offset.and_then(|offset| self.parts.iter().rfind(|(at, _)| *at <= offset));
+        part.map_or(&self.object, |(_, object)| object)
     }
 }
 
@@ -49,6 +62,8 @@ pub(super) struct Kind {
     pub(super) number: u16,
     pub(super) name: &'static str,
     pub(super) flags: u16,
+    /// The type of the messages that answer it; 0 if only an acknowledgement does.
+    pub(super) reply: u16,
 }
 
 impl Batch {
@@ -64,21 +79,44 @@ impl Batch {
         body: &[u8],
         fill: impl FnOnce(&mut Message<'_>),
     ) {
+        self.any_message(kind, (operation, object), body, false, fill);
+    }
+
+    /// Adds the mark of a transaction's begin or end.
+    pub(super) fn mark(
+        &mut self,
+        kind: Kind,
+        about: (Operation, &str),
+        body: &[u8],
+        fill: impl FnOnce(&mut Message<'_>),
+    ) {
+        self.any_message(kind, about, body, true, fill);
+    }
+
+    fn any_message(
+        &mut self,
+        kind: Kind,
+        (operation, object): (Operation, &str),
+        body: &[u8],
+        mark: bool,
+        fill: impl FnOnce(&mut Message<'_>),
+    ) {
         let start = self.bytes.len();
         let dump = kind.flags & flag::DUMP == flag::DUMP;
-        let flags = kind.flags | flag::REQUEST | flag::ACK;
+        let flags = kind.flags | flag::REQUEST | if mark { 0 } else { flag::ACK };
         self.bytes.extend_from_slice(&[0; 4]);
         self.bytes.extend_from_slice(&kind.number.to_ne_bytes());
         self.bytes.extend_from_slice(&flags.to_ne_bytes());
         self.bytes.extend_from_slice(&[0; 8]);
         self.bytes.extend_from_slice(body);
         align(&mut self.bytes);
-        let mut message = Message { bytes: &mut self.bytes, start, attributes: Vec::new() };
+        let mut message = Message { bytes: &mut self.bytes, start, attributes: Vec::new(), parts: Vec::new() };
         fill(&mut message);
-        let attributes = message.attributes;
+        let Message { attributes, parts, .. } = message;
         let length = u32::try_from(self.bytes.len() - start).unwrap_or(u32::MAX);
         put(&mut self.bytes, start, &length.to_ne_bytes());
-        self.sent.push(Sent { operation, call: kind.name, object: object.to_owned(), start, attributes, dump });
+        let (call, reply, object) = (kind.name, kind.reply, object.to_owned());
+        self.sent.push(Sent { operation, call, object, start, attributes, dump, mark, reply, parts });
     }
 
     /// Numbers the messages, from `first` on, and gives what is to be sent.
@@ -101,9 +139,15 @@ pub(super) struct Message<'a> {
     bytes: &'a mut Vec<u8>,
     start: usize,
     attributes: Vec<(usize, &'static str)>,
+    parts: Vec<(usize, String)>,
 }
 
 impl Message<'_> {
+    /// Says that what follows is about this object, one of several.
+    pub(super) fn part(&mut self, object: impl Into<String>) {
+        self.parts.push((self.bytes.len() - self.start, object.into()));
+    }
+
     /// Adds an attribute with this value.
     pub(super) fn bytes(&mut self, attribute: Attribute, value: &[u8]) {
         self.nest(attribute, |message| message.bytes.extend_from_slice(value));
@@ -111,6 +155,11 @@ impl Message<'_> {
 
     pub(super) fn u32(&mut self, attribute: Attribute, value: u32) {
         self.bytes(attribute, &value.to_ne_bytes());
+    }
+
+    /// Adds a number as netfilter wants it: the high byte first.
+    pub(super) fn be32(&mut self, attribute: Attribute, value: u32) {
+        self.bytes(attribute, &value.to_be_bytes());
     }
 
     /// Adds a string, which ends with a NUL.
@@ -127,6 +176,11 @@ impl Message<'_> {
         align(self.bytes);
     }
 
+    /// Adds an attribute that holds what `fill` adds, and is marked as such: netfilter wants that in places.
+    pub(super) fn nested(&mut self, attribute: Attribute, fill: impl FnOnce(&mut Self)) {
+        self.nest(Attribute { number: attribute.number | NLA_F_NESTED, ..attribute }, fill);
+    }
+
     /// Adds an attribute that holds what `fill` adds.
     pub(super) fn nest(&mut self, attribute: Attribute, fill: impl FnOnce(&mut Self)) {
         let start = self.bytes.len();
@@ -141,12 +195,15 @@ impl Message<'_> {
     }
 }
 
+const NLA_F_NESTED: u16 = 0x8000;
+
 /// Flags of requests, `linux/netlink.h`.
 pub(super) mod flag {
     pub(in super::super) const REQUEST: u16 = 0x1;
     pub(in super::super) const ACK: u16 = 0x4;
     pub(in super::super) const EXCL: u16 = 0x200;
     pub(in super::super) const CREATE: u16 = 0x400;
+    pub(in super::super) const APPEND: u16 = 0x800;
     pub(in super::super) const DUMP: u16 = 0x300;
 }
 
@@ -167,7 +224,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const KIND: Kind = Kind { number: 16, name: "RTM_NEWLINK", flags: flag::CREATE };
+    const KIND: Kind = Kind { number: 16, name: "RTM_NEWLINK", flags: flag::CREATE, reply: 0 };
     const ABOUT: (Operation, &str) = (Operation::CreatePair, "x");
     const OUTER: Attribute = Attribute { number: 18, name: "OUTER" };
     const INNER: Attribute = Attribute { number: 1, name: "INNER" };

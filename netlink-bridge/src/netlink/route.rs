@@ -2,33 +2,45 @@
 
 use super::decode::{Malformed, attributes, string, take_u32};
 use super::encode::{Attribute, Batch, Kind, Message, flag};
-use crate::{Mac, Operation, Subnet};
+use super::socket::Answers;
+use crate::{Error, Mac, Operation, Subnet};
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-macro_rules! attributes {
+/// Attributes by name and number, `linux/rtnetlink.h` and others.
+macro_rules! define_attributes {
     ($($name:ident = $number:literal)*) => {
         $(const $name: Attribute = Attribute { number: $number, name: stringify!($name) };)*
     };
 }
+pub(super) use define_attributes;
 
-attributes! {
+define_attributes! {
     IFLA_ADDRESS = 1 IFLA_IFNAME = 3 IFLA_MTU = 4 IFLA_LINK = 5 IFLA_MASTER = 10 IFLA_LINKINFO = 18
     IFLA_IFALIAS = 20 IFLA_GROUP = 27 IFLA_NET_NS_FD = 28 IFLA_EXT_MASK = 29
-    IFLA_INFO_KIND = 1 IFLA_INFO_DATA = 2 VETH_INFO_PEER = 1
+    IFLA_INFO_KIND = 1 IFLA_INFO_DATA = 2 IFLA_INFO_SLAVE_KIND = 4 IFLA_INFO_SLAVE_DATA = 5 VETH_INFO_PEER = 1
+    IFLA_BRPORT_MODE = 4 IFLA_BRPORT_ISOLATED = 33
     IFA_ADDRESS = 1 IFA_LOCAL = 2 IFA_BROADCAST = 4
-    RTA_OIF = 4 RTA_GATEWAY = 5
+    RTA_DST = 1 RTA_OIF = 4 RTA_GATEWAY = 5
 }
 
 const fn kind(number: u16, name: &'static str, flags: u16) -> Kind {
-    Kind { number, name, flags }
+    Kind { number, name, flags, reply: 0 }
+}
+
+const fn ask(number: u16, name: &'static str, flags: u16, reply: u16) -> Kind {
+    Kind { number, name, flags, reply }
 }
 
 const CREATE: u16 = flag::CREATE | flag::EXCL;
 const NEW_LINK: Kind = kind(16, "RTM_NEWLINK", CREATE);
 const DELETE_LINK: Kind = kind(17, "RTM_DELLINK", 0);
-const GET_LINK: Kind = kind(18, "RTM_GETLINK", 0);
-const LIST_LINKS: Kind = kind(18, "RTM_GETLINK", flag::DUMP);
+const CHANGE_LINK: Kind = kind(16, "RTM_NEWLINK", 0);
+const GET_LINK: Kind = ask(18, "RTM_GETLINK", 0, 16);
+const LIST_LINKS: Kind = ask(18, "RTM_GETLINK", flag::DUMP, 16);
+const GET_ROUTE: Kind = ask(26, "RTM_GETROUTE", 0, 24);
+const LIST_ROUTES: Kind = ask(26, "RTM_GETROUTE", flag::DUMP, 24);
+const LIST_ADDRESSES: Kind = ask(22, "RTM_GETADDR", flag::DUMP, 20);
 const SET_LINK: Kind = kind(19, "RTM_SETLINK", 0);
 const NEW_ADDRESS: Kind = kind(20, "RTM_NEWADDR", CREATE);
 const NEW_ROUTE: Kind = kind(24, "RTM_NEWROUTE", CREATE);
@@ -60,12 +72,18 @@ pub(crate) struct Pair<'a> {
     pub(crate) mac: Mac,
 }
 
+/// Settings of a bridge's port, `bridge(8)`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct PortFlags {
+    pub(crate) isolated: bool,
+    pub(crate) hairpin: bool,
+}
+
 impl Batch {
-    pub(crate) fn create_bridge(&mut self, name: &str, mac: Mac, group: u32) {
+    pub(crate) fn create_bridge(&mut self, name: &str, mac: Mac) {
         self.message(NEW_LINK, (Operation::CreateBridge, name), &header(0, 0), |m| {
             m.string(IFLA_IFNAME, name);
             m.bytes(IFLA_ADDRESS, &mac.bytes());
-            m.u32(IFLA_GROUP, group);
             m.nest(IFLA_LINKINFO, |m| m.string(IFLA_INFO_KIND, "bridge"));
         });
     }
@@ -103,6 +121,11 @@ impl Batch {
         });
     }
 
+    /// Makes a link a port of a bridge.
+    pub(crate) fn set_bridge(&mut self, about: About<'_>, index: u32, bridge: u32) {
+        self.message(SET_LINK, about, &header(index, 0), |m| m.u32(IFLA_MASTER, bridge));
+    }
+
     /// Tags a link with its owner and brings it up; gives it an MTU if there is one to give.
     pub(crate) fn tag_and_up(&mut self, about: About<'_>, index: u32, alias: &str, mtu: Option<u32>) {
         self.message(SET_LINK, about, &header(index, IFF_UP), |m| {
@@ -112,6 +135,30 @@ impl Batch {
                 m.u32(IFLA_MTU, mtu);
             }
         });
+    }
+
+    /// As [`tag_and_up`](Self::tag_and_up), for a port of a bridge: isolated, it exchanges nothing with other such ports; with hairpin, it
+    /// gets back what it has sent, if that is where it belongs.
+    pub(crate) fn tag_and_up_port(&mut self, about: About<'_>, index: u32, alias: &str, port: PortFlags) {
+        // Only this message takes a port's settings together with the link's.
+        self.message(CHANGE_LINK, about, &header(index, IFF_UP), |m| {
+            m.bytes(IFLA_IFALIAS, alias.as_bytes());
+            m.nest(IFLA_LINKINFO, |m| {
+                m.string(IFLA_INFO_SLAVE_KIND, "bridge");
+                m.nest(IFLA_INFO_SLAVE_DATA, |m| {
+                    m.bytes(IFLA_BRPORT_ISOLATED, &[port.isolated.into()]);
+                    m.bytes(IFLA_BRPORT_MODE, &[port.hairpin.into()]);
+                });
+            });
+        });
+    }
+
+    pub(crate) fn set_group(&mut self, about: About<'_>, index: u32, group: u32) {
+        self.message(SET_LINK, about, &header(index, 0), |m| m.u32(IFLA_GROUP, group));
+    }
+
+    pub(crate) fn delete_group(&mut self, about: About<'_>, group: u32) {
+        self.message(DELETE_LINK, about, &header(0, 0), |m| m.u32(IFLA_GROUP, group));
     }
 
     pub(crate) fn loopback_up(&mut self) {
@@ -135,12 +182,119 @@ impl Batch {
     }
 
     pub(crate) fn default_route(&mut self, index: u32, gateway: IpAddr) {
-        let body =
+        self.route(&format!("default via {gateway}"), index, None, gateway);
+    }
+
+    pub(crate) fn route_to(&mut self, index: u32, to: Subnet, gateway: IpAddr) {
+        self.route(&format!("{to} via {gateway}"), index, Some(to), gateway);
+    }
+
+    fn route(&mut self, object: &str, index: u32, to: Option<Subnet>, gateway: IpAddr) {
+        let mut body =
             [family(gateway), 0, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, libc::RT_SCOPE_UNIVERSE, RTN_UNICAST, 0, 0, 0, 0];
-        self.message(NEW_ROUTE, (Operation::AddRoute, &format!("default via {gateway}")), &body, |m| {
+        body[1] = to.map_or(0, Subnet::prefix);
+        self.message(NEW_ROUTE, (Operation::AddRoute, object), &body, |m| {
+            if let Some(to) = to {
+                ip(m, RTA_DST, to.address());
+            }
             ip(m, RTA_GATEWAY, gateway);
             m.u32(RTA_OIF, index);
         });
+    }
+
+    /// Asks by which way an address is reached.
+    pub(crate) fn find_route(&mut self, operation: Operation, to: IpAddr) {
+        let bits = if to.is_ipv4() { 32 } else { 128 };
+        let body = [family(to), bits, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        self.message(GET_ROUTE, (operation, &to.to_string()), &body, |m| ip(m, RTA_DST, to));
+    }
+
+    /// Asks for all routes of a family. A list must be alone in its batch.
+    pub(crate) fn list_routes(&mut self, operation: Operation, v4: bool) {
+        let family = if v4 { libc::AF_INET } else { libc::AF_INET6 };
+        let body = [u8::try_from(family).unwrap_or(0), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        self.message(LIST_ROUTES, (operation, "all routes"), &body, |_| {});
+    }
+
+    /// Asks for the addresses of a link. A list must be alone in its batch.
+    pub(crate) fn list_addresses(&mut self, about: About<'_>, index: u32) {
+        let [a, b, c, d] = index.to_ne_bytes();
+        self.message(LIST_ADDRESSES, about, &[0, 0, 0, 0, a, b, c, d], |_| {});
+    }
+}
+
+/// A route as found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Route {
+    pub(crate) to: Subnet,
+    /// The index of the link.
+    pub(crate) link: Option<u32>,
+    table: u8,
+    kind: u8,
+}
+
+impl Route {
+    /// Whether it leads somewhere, and is neither the default route nor one to the host itself.
+    pub(crate) fn leads_to_a_subnet(&self) -> bool {
+        self.table == RT_TABLE_MAIN && self.kind == RTN_UNICAST && self.to.prefix() > 0
+    }
+
+    pub(super) fn parse(payload: &[u8]) -> Result<Self, Malformed> {
+        let (head, rest) = payload.split_first_chunk::<12>().ok_or(Malformed)?;
+        let [family, prefix, _, _, table, _, _, kind, ..] = *head;
+        let v4 = i32::from(family) == libc::AF_INET;
+        let mut to = if v4 { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
+        let mut link = None;
+        for attribute in attributes(rest) {
+            let (number, value) = attribute?;
+            if number == RTA_DST.number {
+                to = address(value).ok_or(Malformed)?;
+            } else if number == RTA_OIF.number {
+                link = take_u32(value).map(|(index, _)| index);
+            }
+        }
+        Ok(Route { to: Subnet::new(to, prefix).ok_or(Malformed)?, link, table, kind })
+    }
+}
+
+fn address(octets: &[u8]) -> Option<IpAddr> {
+    match octets.len() {
+        4 => octets.first_chunk::<4>().map(|octets| IpAddr::from(*octets)),
+        16 => octets.first_chunk::<16>().map(|octets| IpAddr::from(*octets)),
+        _ => None,
+    }
+}
+
+/// The address of a link in the payload of an `RTM_NEWADDR`.
+fn link_address(payload: &[u8]) -> Result<(u32, Option<Subnet>), Malformed> {
+    let (head, rest) = payload.split_first_chunk::<8>().ok_or(Malformed)?;
+    let [_, prefix, _, _, index @ ..] = *head;
+    let mut found = None;
+    for attribute in attributes(rest) {
+        let (number, value) = attribute?;
+        // IPv4 has both, and they differ on links with two ends only; IPv6 has the first.
+        if number == IFA_LOCAL.number || (number == IFA_ADDRESS.number && found.is_none()) {
+            found = address(value).and_then(|address| Subnet::new(address, prefix));
+        }
+    }
+    Ok((u32::from_ne_bytes(index), found))
+}
+
+impl Answers {
+    /// The index of the link by which an address is reached; nothing if it is not.
+    pub(crate) fn way_out(self) -> Result<Option<u32>, Error> {
+        let none = [libc::ENETUNREACH, libc::EHOSTUNREACH, libc::EACCES, libc::EINVAL];
+        Ok(self.one(&none, Route::parse)?.and_then(|route| route.link))
+    }
+
+    pub(crate) fn routes(self) -> Result<Vec<Route>, Error> {
+        self.list(Route::parse)
+    }
+
+    /// The addresses of a link.
+    pub(crate) fn addresses_of(self, index: u32) -> Result<Vec<Subnet>, Error> {
+        let all = self.list(link_address)?;
+        Ok(all.into_iter().filter(|(of, _)| *of == index).filter_map(|(_, address)| address).collect())
     }
 }
 
@@ -182,6 +336,11 @@ pub(crate) struct Link {
     pub(crate) kind: Option<String>,
     /// The index of the other end, in its own namespace.
     pub(crate) peer: Option<u32>,
+    /// The index of the bridge that it is a port of.
+    pub(crate) bridge: Option<u32>,
+    pub(crate) group: u32,
+    pub(crate) mtu: u32,
+    pub(crate) is_up: bool,
 }
 
 impl Link {
@@ -189,8 +348,10 @@ impl Link {
     pub(super) fn parse(payload: &[u8]) -> Result<Self, Malformed> {
         let (_, rest) = payload.split_first_chunk::<4>().ok_or(Malformed)?;
         let (index, rest) = take_u32(rest).ok_or(Malformed)?;
-        let (_, rest) = rest.split_first_chunk::<8>().ok_or(Malformed)?;
-        let mut link = Link { index, ..Link::default() };
+        let (flags, rest) = take_u32(rest).ok_or(Malformed)?;
+        let (_, rest) = rest.split_first_chunk::<4>().ok_or(Malformed)?;
+        let mut link = Link { index, is_up: flags & IFF_UP != 0, ..Link::default() };
+        let number_in = |value| take_u32(value).map_or(0, |(number, _)| number);
         for attribute in attributes(rest) {
             let (number, value) = attribute?;
             if number == IFLA_IFNAME.number {
@@ -201,6 +362,12 @@ impl Link {
                 link.alias = Some(string(value));
             } else if number == IFLA_LINK.number {
                 link.peer = take_u32(value).map(|(index, _)| index);
+            } else if number == IFLA_MASTER.number {
+                link.bridge = take_u32(value).map(|(index, _)| index);
+            } else if number == IFLA_GROUP.number {
+                link.group = number_in(value);
+            } else if number == IFLA_MTU.number {
+                link.mtu = number_in(value);
             } else if number == IFLA_LINKINFO.number {
                 let mut infos = attributes(value).flatten();
                 link.kind = infos.find(|(number, _)| *number == IFLA_INFO_KIND.number).map(|(_, kind)| string(kind));
@@ -237,6 +404,10 @@ mod tests {
             alias: Some("cofferdam:me".into()),
             kind: Some("veth".into()),
             peer: Some(3),
+            bridge: None,
+            group: 0,
+            mtu: 1500,
+            is_up: true,
         };
         assert_eq!(Link::parse(&veth()), Ok(wanted));
     }

@@ -24,7 +24,13 @@ const NOOP: u16 = 1;
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
 const NLM_F_DUMP_INTR: u16 = 0x10;
-const RTM_NEWLINK: u16 = 16;
+
+/// The netlink families that are spoken here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Route,
+    Netfilter,
+}
 
 /// A netlink socket of one network namespace, for any thread: one conversation at a time.
 #[derive(Debug)]
@@ -42,10 +48,14 @@ struct State {
 
 impl Session {
     /// Opens a socket in the network namespace of the calling thread.
-    pub(super) fn open() -> Result<Self, Error> {
+    pub(super) fn open(protocol: Protocol) -> Result<Self, Error> {
         let failed = |call| move |errno: Errno| Error::os(Operation::OpenSocket, call, errno.raw_os_error());
-        // NETLINK_ROUTE is 0, the default.
-        let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None);
+        let protocol = match protocol {
+            // NETLINK_ROUTE is 0, the default.
+            Protocol::Route => None,
+            Protocol::Netfilter => Some(rustix::net::netlink::NETFILTER),
+        };
+        let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol);
         let fd = fd.map_err(failed("socket"))?;
         for option in [libc::NETLINK_EXT_ACK, libc::NETLINK_CAP_ACK, libc::NETLINK_GET_STRICT_CHK] {
             sys::set_netlink_option(fd.as_fd(), option).map_err(failed("setsockopt"))?;
@@ -127,7 +137,7 @@ struct Desk<'a> {
 impl<'a> Desk<'a> {
     fn new(first: u32, sent: &'a [Sent]) -> Self {
         let answers = sent.iter().map(|_| Answer::default()).collect();
-        Desk { first, sent, answers, open: sent.len(), interrupted: false }
+        Desk { first, sent, answers, open: sent.iter().filter(|sent| !sent.mark).count(), interrupted: false }
     }
 
     fn take(&mut self, datagram: &[u8]) -> Result<(), Malformed> {
@@ -141,10 +151,10 @@ impl<'a> Desk<'a> {
             self.interrupted |= sent.dump && message.flags & NLM_F_DUMP_INTR != 0;
             let verdict = match message.kind {
                 NOOP => continue,
-                ERROR => Verdict::parse(message.flags, message.payload, true)?,
+                ERROR => hook::replaced(Verdict::parse(message.flags, message.payload, true)?),
                 DONE if sent.dump => Verdict::parse(message.flags, message.payload, false)?,
-                RTM_NEWLINK => {
-                    answer.links.push(Link::parse(message.payload)?);
+                reply if reply == sent.reply => {
+                    answer.replies.push(message.payload.to_vec());
                     continue;
                 }
                 _ => return Err(Malformed),
@@ -153,9 +163,28 @@ impl<'a> Desk<'a> {
                 return Err(Malformed);
             }
             answer.verdict = Some(judge(sent, verdict));
-            self.open = self.open.saturating_sub(1);
+            // A transaction that fails as a whole says so once, and nothing about its messages.
+            self.open = if sent.mark { 0 } else { self.open.saturating_sub(1) };
         }
         Ok(())
+    }
+}
+
+/// The one place at which tests can replace the kernel's answers.
+mod hook {
+    use super::Verdict;
+
+    #[cfg(not(feature = "test-hooks"))]
+    pub(super) fn replaced(verdict: Verdict) -> Verdict {
+        verdict
+    }
+
+    #[cfg(feature = "test-hooks")]
+    pub(super) fn replaced(mut verdict: Verdict) -> Verdict {
+        if let Some(errno) = crate::test_hooks::next_answer() {
+            verdict.errno = errno;
+        }
+        verdict
     }
 }
 
@@ -164,7 +193,7 @@ fn judge(sent: &Sent, verdict: Verdict) -> Result<(), Error> {
         return Ok(());
     }
     let attribute = verdict.offset.and_then(|offset| sent.attribute_at(offset));
-    let error = Error::os(sent.operation, sent.call, verdict.errno).about(&sent.object);
+    let error = Error::os(sent.operation, sent.call, verdict.errno).about(sent.object_at(verdict.offset));
     Err(error.with_message(verdict.message, attribute))
 }
 
@@ -172,7 +201,8 @@ fn judge(sent: &Sent, verdict: Verdict) -> Result<(), Error> {
 #[derive(Debug, Default)]
 struct Answer {
     verdict: Option<Result<(), Error>>,
-    links: Vec<Link>,
+    /// The payloads of what it was asked for.
+    replies: Vec<Vec<u8>>,
 }
 
 /// The kernel's answers to a batch.
@@ -191,6 +221,13 @@ impl Answers {
         verdicts.filter(|verdict| !matches!(verdict, Err(e) if e.kind() == ErrorKind::AlreadyExists)).collect()
     }
 
+    /// As [`all`](Self::all), but it does not matter if something is not there any more.
+    pub(crate) fn all_gone(self) -> Result<(), Error> {
+        let gone = |e: &Error| matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENODEV));
+        let verdicts = self.0.into_iter().filter_map(|answer| answer.verdict);
+        verdicts.filter(|verdict| !matches!(verdict, Err(e) if gone(e))).collect()
+    }
+
     /// The verdict on the first message, and what the second asked for.
     pub(crate) fn done_and_link(self) -> (Result<(), Error>, Result<Option<Link>, Error>) {
         let mut answers = self.0.into_iter();
@@ -200,14 +237,28 @@ impl Answers {
 
     /// The link that the only message asked for; `None` if there is none.
     pub(crate) fn link(self) -> Result<Option<Link>, Error> {
+        self.one(&[libc::ENODEV], Link::parse)
+    }
+
+    /// What the only message asked for; `None` if there is none, which the kernel says by one of these errnos.
+    pub(super) fn one<T>(
+        self,
+        none: &[i32],
+        parse: impl Fn(&[u8]) -> Result<T, Malformed>,
+    ) -> Result<Option<T>, Error> {
         let Some(answer) = self.0.into_iter().next() else {
             return Ok(None);
         };
-        match answer.verdict {
-            Some(Err(error)) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
-            Some(Err(error)) => Err(error),
-            _ => Ok(answer.links.into_iter().next()),
-        }
+        answer.one(none, parse)
+    }
+
+    /// As [`one`](Self::one), for each of several messages.
+    pub(super) fn each<T>(
+        self,
+        none: &[i32],
+        parse: impl Fn(&[u8]) -> Result<T, Malformed>,
+    ) -> Result<Vec<Option<T>>, Error> {
+        self.0.into_iter().map(|answer| answer.one(none, &parse)).collect()
     }
 
     /// Nothing, if what the only message was to delete has been deleted or was not there.
@@ -217,12 +268,31 @@ impl Answers {
 
     /// The links that the only message asked for.
     pub(crate) fn links(self) -> Result<Vec<Link>, Error> {
+        self.list(Link::parse)
+    }
+
+    /// The list that the only message asked for.
+    pub(super) fn list<T>(self, parse: impl Fn(&[u8]) -> Result<T, Malformed>) -> Result<Vec<T>, Error> {
         let Some(answer) = self.0.into_iter().next() else {
             return Ok(Vec::new());
         };
         answer.verdict.unwrap_or(Ok(()))?;
-        Ok(answer.links)
+        answer.replies.iter().map(|reply| parse(reply).map_err(|Malformed| senseless())).collect()
     }
+}
+
+impl Answer {
+    fn one<T>(self, none: &[i32], parse: impl Fn(&[u8]) -> Result<T, Malformed>) -> Result<Option<T>, Error> {
+        match self.verdict {
+            Some(Err(error)) if error.raw_os_error().is_some_and(|errno| none.contains(&errno)) => Ok(None),
+            Some(Err(error)) => Err(error),
+            _ => self.replies.first().map(|reply| parse(reply).map_err(|Malformed| senseless())).transpose(),
+        }
+    }
+}
+
+fn senseless() -> Error {
+    Error::words(ErrorKind::Protocol, Operation::OpenSocket, "the kernel's reply makes no sense")
 }
 
 /// A system call failed in a conversation.

@@ -1,6 +1,6 @@
 //! What cannot be done says why, and leaves everything as it was.
 
-use crate::support::{addresses, clean_up, container, ip, links, network, spec, v4, within};
+use crate::support::{addresses, clean_up, container, ip, links, network, run_ip, spec, v4, within};
 use cofferdam_netlink_bridge::{EndpointSpec, ErrorKind, Host, NetNs, Network, NetworkSpec, Operation};
 use serde_json::Value;
 use std::fs::File;
@@ -18,11 +18,6 @@ fn everything() -> Vec<String> {
         format!("{shown:?}")
     };
     ip("address show").iter().map(of_link).collect()
-}
-
-fn run_ip(arguments: &str) {
-    let status = std::process::Command::new("ip").args(arguments.split(' ')).status().unwrap();
-    assert!(status.success(), "{arguments}");
 }
 
 /// The name is a bridge without owner, another owner's, or no bridge at all: it is left alone.

@@ -1,8 +1,12 @@
 //! Every system call of every operation fails in turn; and how many there are.
 
-use crate::support::{addresses, clean_up, links, network, spec, within};
-use cofferdam_netlink_bridge::{Error, ErrorKind, Host, NetNs, Network};
+use crate::support::{addresses, clean_up, links, network, nft, spec, within};
+use cofferdam_netlink_bridge::test_hooks::{DEATH, with_answer};
+use cofferdam_netlink_bridge::{EndpointSpec, Error, ErrorKind, FilePool, Host, NetNs, Network};
 use cofferdam_testkit::fault::{Action, Call, Fault, Watch, Who};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitCode};
 
 /// The calls by which this crate acts, and those that a thread needs to be born.
 const CALLS: &[i64] = &[
@@ -29,6 +33,8 @@ fn names(calls: &[Call]) -> Vec<&'static str> {
 /// made, which `undo` takes away; `nothing_left` looks at what is there after an error.
 fn walk<T: Send>(f: impl Fn() -> Result<T, Error> + Sync, undo: impl Fn(T), nothing_left: impl Fn(&Error)) {
     let watch = Watch::only(CALLS);
+    // What is done once, such as by the allocator for its second thread, is not counted.
+    undo(f().expect("works"));
     let (calls, made) = watch.record(&f);
     undo(made.expect("works without a fault"));
     assert!(!calls.is_empty());
@@ -46,7 +52,9 @@ fn walk<T: Send>(f: impl Fn() -> Result<T, Error> + Sync, undo: impl Fn(T), noth
                 }
                 Err(error) => {
                     assert!(error.raw_os_error() == Some(errno) || errno == libc::EINTR, "{call}: {error}");
-                    assert!(error.call().is_some_and(|name| call.name().starts_with(name)), "{call}: {error}");
+                    let (wanted, seen) = (names(&calls), names(&seen));
+                    let named = error.call().is_some_and(|name| call.name().starts_with(name));
+                    assert!(named, "{call}: {error}: {seen:?} instead of {wanted:?}");
                     assert_eq!(error.left_behind(), None, "{call}: {error}");
                     nothing_left(&error);
                 }
@@ -58,12 +66,17 @@ fn walk<T: Send>(f: impl Fn() -> Result<T, Error> + Sync, undo: impl Fn(T), noth
 pub(crate) fn creating_a_network() {
     let host = Host::current().unwrap();
     let delete = |network: Network| network.delete().unwrap();
-    walk(|| Network::create(&host, &spec()), delete, |error| assert_eq!(links(), ["lo"], "{error}"));
+    let nothing = |error: &Error| {
+        assert_eq!(links(), ["lo"], "{error}");
+        assert_eq!(nft("list tables"), "", "{error}");
+    };
+    // A new host each time: in one that is used again, answers that nobody waited for come first.
+    walk(|| Network::create(&Host::current()?, &spec()), delete, nothing);
     // One that was there stays.
     let network = Network::create(&host, &spec()).unwrap();
     let there = |error: &Error| assert_eq!(links(), ["br-test", "lo"], "{error}");
-    walk(|| Network::create(&host, &spec()), drop, there);
-    walk(|| Network::open(&host, &spec()), drop, there);
+    walk(|| Network::create(&Host::current()?, &spec()), drop, there);
+    walk(|| Network::open(&Host::current()?, &spec()), drop, there);
     clean_up(&host, &network, &[]);
 }
 
@@ -144,4 +157,119 @@ pub(crate) fn messages_of_an_attach() {
     }
     assert_eq!(calls, wanted);
     clean_up(&host, &network, &[endpoint]);
+}
+
+/// Runs `f` once for each answer of the kernel, which is replaced by an error although it has done what it was asked for.
+fn answers<T>(f: impl Fn() -> Result<T, Error>, undo: impl Fn(T), nothing_left: impl Fn(&Error)) {
+    let (count, made) = with_answer(None, &f);
+    undo(made.expect("works without a fault"));
+    assert!(count > 4, "{count}");
+    for errno in [libc::EPERM, libc::EINVAL, libc::EEXIST, libc::ENOENT, libc::ENODEV] {
+        for nth in 0..count {
+            match with_answer(Some((nth, errno)), &f).1 {
+                // "It is there already", "it is not there": the answer to some questions.
+                Ok(made) => {
+                    assert!(errno != libc::EPERM, "answer {nth} was {errno}, and nobody noticed");
+                    undo(made);
+                }
+                Err(error) => {
+                    assert_eq!(error.left_behind(), None, "answer {nth} was {errno}: {error}");
+                    nothing_left(&error);
+                }
+            }
+        }
+    }
+}
+
+pub(crate) fn answers_to_creating() {
+    let nothing = |error: &Error| {
+        let left = (links(), nft("list tables"));
+        if left != (vec!["lo".to_owned()], String::new()) {
+            // Told that it was somebody else's or is gone, one must leave it; whoever creates it again has it.
+            assert!(
+                [libc::EEXIST, libc::ENOENT, libc::ENODEV].contains(&error.raw_os_error().unwrap_or(libc::EEXIST)),
+                "{error}: {left:?}"
+            );
+            Network::create(&Host::current().unwrap(), &spec()).unwrap().delete().unwrap();
+        }
+        assert_eq!((links(), nft("list tables")), (vec!["lo".to_owned()], String::new()), "{error}");
+    };
+    answers(|| Network::create(&Host::current()?, &spec()), |network| network.delete().unwrap(), nothing);
+}
+
+pub(crate) fn answers_to_attaching() {
+    let (host, network) = network();
+    let folder = std::env::temp_dir().join("pool");
+    std::fs::create_dir(&folder).unwrap();
+    let pool = FilePool::open(&folder).unwrap();
+    let netns = NetNs::new().unwrap();
+    let wanted =
+        EndpointSpec::new().id("web").publish("80-82:80-82".parse().unwrap()).publish("53:53/udp".parse().unwrap());
+    let nothing_left = |error: &Error| {
+        assert_eq!(links(), ["br-test", "lo"], "{error}");
+        assert_eq!(within(&netns, links), ["lo"], "{error}");
+        assert_eq!(pool.held().unwrap(), [], "{error}");
+        assert!(!nft("list table inet cofferdam").contains("cd-web"), "{error}");
+    };
+    let attach = || network.attach_from(&pool, &netns, &wanted);
+    answers(attach, |endpoint| endpoint.detach_to(&pool, &host).unwrap(), nothing_left);
+    // Removing can fail, and can then be done again.
+    let (count, ()) = with_answer(None, || attach().unwrap().detach_to(&pool, &host).unwrap());
+    for nth in 0..count {
+        let endpoint = attach().unwrap();
+        let _ = with_answer(Some((nth, libc::EPERM)), || endpoint.detach_to(&pool, &host));
+        endpoint.detach_to(&pool, &host).unwrap();
+        assert_eq!((links(), within(&netns, links)), (vec!["br-test".to_owned(), "lo".into()], vec!["lo".to_owned()]));
+        assert!(!nft("list table inet cofferdam").contains("cd-web"), "{nth}");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+    clean_up(&host, &network, &[]);
+}
+
+/// The argument with which this program starts itself to be killed: then come the answer at which it is, the pool's folder, the namespace.
+pub(crate) const KILLED: &str = "--killed-at";
+
+/// The child: says how many answers it got, if it gets through.
+pub(crate) fn killed() -> ExitCode {
+    let arguments: Vec<_> = std::env::args().skip(2).collect();
+    let network = Network::open(&Host::current().unwrap(), &spec()).unwrap();
+    let (pool, netns) = (FilePool::open(&arguments[1]).unwrap(), NetNs::from_path(&arguments[2]).unwrap());
+    let fault = (arguments[0].parse().unwrap(), DEATH);
+    let (count, _) = with_answer(Some(fault), || network.attach_from(&pool, &netns, &web()).unwrap());
+    ExitCode::from(u8::try_from(count).unwrap())
+}
+
+fn web() -> EndpointSpec {
+    EndpointSpec::new().id("web").publish("80:80".parse().unwrap()).publish("53:53/udp".parse().unwrap())
+}
+
+/// Killed by SIGKILL at each answer of the kernel: what is left then is found and removed, and the next one gets everything.
+pub(crate) fn killed_while_attaching() {
+    let (host, network) = network();
+    let folder = std::env::temp_dir().join("pool");
+    std::fs::create_dir(&folder).unwrap();
+    let (pool, netns) = (FilePool::open(&folder).unwrap(), NetNs::new().unwrap());
+    let path = format!("/proc/{}/fd/{}", std::process::id(), netns.as_fd().as_raw_fd());
+    for nth in 0.. {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        let status = child.args([KILLED, &nth.to_string()]).arg(&folder).arg(&path).status().unwrap();
+        if let Some(count) = status.code() {
+            assert!(count == nth && nth > 8, "{count} answers, {nth} deaths");
+            break;
+        }
+        assert_eq!(status.signal(), Some(libc::SIGKILL), "{nth}");
+        network.gc(|_| false).unwrap();
+        // Who died has the addresses, until somebody says that they are dead; nobody else gets them.
+        assert_eq!(pool.held().unwrap().len(), 2, "{nth}");
+        assert_eq!(pool.gc(|_| false).unwrap().len(), 2, "{nth}");
+        assert_eq!((links(), within(&netns, links)), (vec!["br-test".to_owned(), "lo".into()], vec!["lo".to_owned()]));
+        assert!(!nft("list table inet cofferdam").contains("cd-web"), "{nth}");
+    }
+    // The one that got through is as it should be, and its record could have been stored.
+    assert_eq!(network.gc(|_| true).unwrap(), []);
+    network.gc(|_| false).unwrap();
+    let endpoint = network.attach_from(&pool, &netns, &web()).unwrap();
+    endpoint.detach_to(&pool, &host).unwrap();
+    std::fs::remove_dir_all(folder).unwrap();
+    clean_up(&host, &network, &[]);
 }

@@ -3,10 +3,13 @@
 mod errors;
 mod fault;
 mod life;
+mod pool;
+mod ports;
 mod rootless;
 mod shown;
 mod support;
 mod traffic;
+mod upkeep;
 
 use cofferdam_testkit::{Need, Test, run};
 use std::process::ExitCode;
@@ -15,8 +18,21 @@ fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(rootless::INSIDE) {
         return rootless::inside();
     }
-    let root = |name, run| Test::new(name, run).needs(&[Need::Root, Need::Veth]);
-    run(&[
+    match std::env::args().nth(1).as_deref() {
+        Some(pool::CROWD) => return pool::crowd(),
+        Some(fault::KILLED) => return fault::killed(),
+        _ => {}
+    }
+    run(&[links(), rules(), rootless()].concat())
+}
+
+fn root(name: &'static str, run: fn()) -> Test {
+    Test::new(name, run).needs(&[Need::Root, Need::Veth])
+}
+
+/// Bridges, and containers connected to them.
+fn links() -> Vec<Test> {
+    vec![
         root("tcp_between_containers", traffic::tcp_between_containers),
         root("udp_between_containers", traffic::udp_between_containers),
         root("container_and_gateway", traffic::container_and_gateway),
@@ -47,6 +63,39 @@ fn main() -> ExitCode {
         root("attaching", fault::attaching),
         root("removing", fault::removing),
         root("messages_of_an_attach", fault::messages_of_an_attach),
-        Test::new("among_its_containers", rootless::among_its_containers).needs(&[Need::Userns, Need::Veth]),
-    ])
+    ]
+}
+
+/// What gets through; what is kept, compared and brought back.
+fn rules() -> Vec<Test> {
+    vec![
+        root("out_under_the_hosts_address", ports::out_under_the_hosts_address),
+        root("published_to_the_outside", ports::published_to_the_outside),
+        root("published_to_the_host", ports::published_to_the_host),
+        root("published_to_the_network_itself", ports::published_to_the_network_itself),
+        root("published_at_one_address", ports::published_at_one_address),
+        root("a_range_and_a_taken_port", ports::a_range_and_a_taken_port),
+        root("a_neighbour_with_a_route", ports::a_neighbour_with_a_route),
+        root("two_networks_are_apart", ports::two_networks_are_apart),
+        root("containers_that_are_apart", ports::containers_that_are_apart),
+        root("an_internal_network", ports::an_internal_network),
+        root("the_hosts_loopback_is_closed", ports::the_hosts_loopback_is_closed),
+        root("udp_from_before", ports::udp_from_before),
+        root("answers_to_creating", fault::answers_to_creating),
+        root("answers_to_attaching", fault::answers_to_attaching),
+        root("killed_while_attaching", fault::killed_while_attaching),
+        root("golden_rulesets", upkeep::golden_rulesets),
+        root("mended", upkeep::mended),
+        root("others_in_the_way", upkeep::others_in_the_way),
+        root("left_by_the_dead", upkeep::left_by_the_dead),
+        root("all_at_once", upkeep::all_at_once),
+        root("a_subnet_that_is_taken", upkeep::a_subnet_that_is_taken),
+        root("routes_and_mtu", upkeep::routes_and_mtu),
+        root("a_crowd_with_addresses", pool::a_crowd_with_addresses),
+        root("a_pool_that_is_full", pool::a_pool_that_is_full),
+    ]
+}
+
+fn rootless() -> Vec<Test> {
+    vec![Test::new("among_its_containers", rootless::among_its_containers).needs(&[Need::Userns, Need::Veth])]
 }

@@ -4,7 +4,7 @@ use cofferdam_netlink_bridge::{Endpoint, EndpointSpec, Host, NetNs, Network, Net
 use nix::sched::{CloneFlags, setns};
 use serde_json::Value;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -65,6 +65,56 @@ pub(crate) fn ip(arguments: &str) -> Vec<Value> {
     assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).expect("UTF-8");
     if text.trim().is_empty() { Vec::new() } else { serde_json::from_str(&text).expect("JSON") }
+}
+
+/// What `nft` says, in the namespace of the thread.
+pub(crate) fn nft(arguments: &str) -> String {
+    let output = Command::new("nft").args(arguments.split(' ')).output().expect("nft runs");
+    assert!(output.status.success(), "nft {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// Runs `ip`, in the namespace of the thread.
+pub(crate) fn run_ip(arguments: &str) {
+    let status = Command::new("ip").args(arguments.split(' ')).status().expect("ip runs");
+    assert!(status.success(), "ip {arguments}");
+}
+
+/// Another machine, beside the host (the namespace of the thread): they are 192.0.2.2 and 192.0.2.1, `2001:db8::2` and `2001:db8::1`.
+pub(crate) fn outside() -> NetNs {
+    let machine = NetNs::new().expect("a namespace");
+    let path = format!("/proc/{}/fd/{}", std::process::id(), machine.as_fd().as_raw_fd());
+    run_ip(&format!("link add up0 type veth peer name up0 netns {path}"));
+    let set_up = |last: u8| {
+        // Its link-local address can be used at once too: without it no neighbour is asked for.
+        std::fs::write("/proc/sys/net/ipv6/conf/up0/accept_dad", "0").expect("has IPv6");
+        run_ip(&format!("address add 192.0.2.{last}/24 dev up0"));
+        run_ip(&format!("address add 2001:db8::{last}/64 dev up0 nodad"));
+        run_ip("link set lo up");
+        run_ip("link set up0 up");
+    };
+    set_up(1);
+    within(&machine, || set_up(2));
+    wait_for_link_local();
+    within(&machine, wait_for_link_local);
+    machine
+}
+
+/// Until the link has its own address, which comes a while after the link is up: then neighbours can be asked for.
+fn wait_for_link_local() {
+    let until = std::time::Instant::now() + PATIENCE;
+    while !ip("-6 address show dev up0 scope link").iter().any(|link| link["addr_info"].to_string().contains("fe80")) {
+        assert!(std::time::Instant::now() < until, "no link-local address");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+pub(crate) fn outside_v4(last: u8) -> IpAddr {
+    [192, 0, 2, last].into()
+}
+
+pub(crate) fn outside_v6(last: u16) -> IpAddr {
+    [0x2001, 0xdb8, 0, 0, 0, 0, 0, last].into()
 }
 
 /// The names of all links, in the namespace of the thread.

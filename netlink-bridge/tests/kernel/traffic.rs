@@ -8,7 +8,10 @@ use std::thread;
 use std::time::Duration;
 
 /// Sends a line to a listener and gets it back.
-fn say(client: impl FnOnce() -> std::io::Result<TcpStream> + Send, listener: &TcpListener) -> std::io::Result<()> {
+pub(crate) fn say(
+    client: impl FnOnce() -> std::io::Result<TcpStream> + Send,
+    listener: &TcpListener,
+) -> std::io::Result<()> {
     let mut client = client()?;
     let (mut server, _) = listener.accept()?;
     for stream in [&client, &server] {
@@ -23,8 +26,15 @@ fn say(client: impl FnOnce() -> std::io::Result<TcpStream> + Send, listener: &Tc
     Ok(())
 }
 
-fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
+pub(crate) fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
     TcpStream::connect_timeout(&to, PATIENCE)
+}
+
+/// From one container to another, which has this number.
+pub(crate) fn reach(from: &NetNs, to: &NetNs, number: u8) {
+    let listener = within(to, || TcpListener::bind(at(v4(number))).expect("listens"));
+    let address = listener.local_addr().expect("an address");
+    within(from, || say(|| connect(address), &listener)).expect("talks");
 }
 
 pub(crate) fn tcp_between_containers() {

@@ -1,0 +1,212 @@
+//! Addresses: who has which.
+
+use crate::{EndpointSpec, Error, ErrorKind, NetworkSpec, Operation, Subnet};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+mod file;
+
+pub use file::FilePool;
+
+/// Gives addresses, so that nobody has one that somebody else has.
+///
+/// [`FilePool`] keeps them in a file; a program that knows all of its containers can have its own.
+#[doc(alias = "IPAM")]
+pub trait AddressPool {
+    /// One address in each of these subnets for this holder, in their order. Who has addresses already gets the same again, which
+    /// are then not [`new`](TakenAddresses::new).
+    ///
+    /// # Errors
+    /// [`LimitReached`](ErrorKind::LimitReached) if a subnet is full; [`AlreadyExists`](ErrorKind::AlreadyExists) if another holder has one
+    /// of those `wanted`.
+    fn take(&self, wanted: &[WantedAddress], holder: &Holder) -> Result<TakenAddresses, Error>;
+
+    /// Takes back all addresses of this holder. It is no error if there are none.
+    ///
+    /// # Errors
+    /// If it cannot be stored.
+    fn give_back(&self, holder: &str) -> Result<(), Error>;
+}
+
+/// Who has an address.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Holder {
+    /// What is unique: an endpoint's id.
+    pub id: String,
+    /// Whose it is: an endpoint's owner.
+    pub owner: String,
+}
+
+/// Addresses that a holder has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakenAddresses {
+    /// One in each subnet.
+    pub addresses: Vec<IpAddr>,
+    /// Whether any was taken just now, and must be given back if it comes to nothing.
+    pub new: bool,
+}
+
+/// An address to be taken in a subnet.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct WantedAddress {
+    /// The subnet.
+    pub subnet: Subnet,
+    /// Which nobody can have: the gateway's.
+    pub reserved: IpAddr,
+    /// This one and no other, if it is said.
+    pub exactly: Option<IpAddr>,
+}
+
+impl NetworkSpec {
+    /// What an endpoint wants of a pool: the addresses that its spec has, and one in each other subnet of the network.
+    #[must_use]
+    pub fn wanted_addresses(&self, endpoint: &EndpointSpec) -> Vec<WantedAddress> {
+        let wanted = |subnet: &Subnet| WantedAddress {
+            subnet: *subnet,
+            reserved: self.gateway_in(*subnet),
+            exactly: endpoint.given_addresses().iter().copied().find(|address| subnet.contains(*address)),
+        };
+        self.subnets.iter().map(wanted).collect()
+    }
+}
+
+/// Who has which address, and where the search goes on. Pure.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Leases {
+    pub(crate) held: BTreeMap<IpAddr, Holder>,
+    /// The address that was given last in each subnet.
+    pub(crate) last: BTreeMap<Subnet, IpAddr>,
+}
+
+impl Leases {
+    /// Gives all that is wanted, or nothing.
+    pub(crate) fn take(&mut self, wanted: &[WantedAddress], holder: &Holder) -> Result<Vec<IpAddr>, Error> {
+        let mut next = self.clone();
+        let taken = wanted.iter().map(|one| next.take_one(one, holder)).collect::<Result<_, _>>()?;
+        *self = next;
+        Ok(taken)
+    }
+
+    fn take_one(&mut self, wanted: &WantedAddress, holder: &Holder) -> Result<IpAddr, Error> {
+        let failed = |kind, object: String, words| Err(Error::words(kind, Operation::TakeAddress, words).about(object));
+        let subnet = wanted.subnet;
+        let has = self.held.iter().find(|(address, held)| held.id == holder.id && subnet.contains(**address));
+        let has = has.map(|(address, _)| *address);
+        let address = match (has, wanted.exactly) {
+            (Some(has), None) => return Ok(has),
+            (Some(has), Some(exactly)) if has == exactly => return Ok(has),
+            (_, Some(exactly)) if !subnet.can_be_host(exactly) || exactly == wanted.reserved => {
+                return Err(Error::config(format!("address {exactly}"), "is the subnet's own, or the gateway's"));
+            }
+            (_, Some(exactly)) if self.held.contains_key(&exactly) => {
+                return failed(ErrorKind::AlreadyExists, exactly.to_string(), "the address is another's");
+            }
+            (_, Some(exactly)) => exactly,
+            (None, None) => match self.free(wanted) {
+                Some(address) => address,
+                None => return failed(ErrorKind::LimitReached, subnet.to_string(), "all addresses are in use"),
+            },
+        };
+        self.held.insert(address, holder.clone());
+        if wanted.exactly.is_none() {
+            self.last.insert(subnet, address);
+        }
+        Ok(address)
+    }
+
+    /// The first free address after the one that was given last: one that was given back rests as long as possible.
+    fn free(&self, wanted: &WantedAddress) -> Option<IpAddr> {
+        let subnet = wanted.subnet;
+        let after = self.last.get(&subnet).copied().filter(|last| subnet.contains(*last)).unwrap_or(subnet.network());
+        // Of the addresses in use each can be in the way once, and the subnet's own, and the end of the search.
+        let tries = self.held.len().saturating_add(8);
+        let mut address = after;
+        for _ in 0..tries {
+            address = subnet.next(address);
+            if subnet.can_be_host(address) && address != wanted.reserved && !self.held.contains_key(&address) {
+                return Some(address);
+            }
+        }
+        None
+    }
+
+    pub(crate) fn give_back(&mut self, holder: &str) -> bool {
+        let before = self.held.len();
+        self.held.retain(|_, held| held.id != holder);
+        self.held.len() < before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn holder(id: impl std::fmt::Display) -> Holder {
+        Holder { id: id.to_string(), owner: "me".into() }
+    }
+
+    fn wanted(subnet: &str) -> WantedAddress {
+        let subnet: Subnet = subnet.parse().unwrap();
+        WantedAddress { subnet, reserved: subnet.first_host(), exactly: None }
+    }
+
+    #[test]
+    fn one_after_the_other_until_it_is_full() {
+        let (mut leases, subnet) = (Leases::default(), wanted("10.0.0.0/29"));
+        let take = |leases: &mut Leases, id: u8| {
+            leases.take(std::slice::from_ref(&subnet), &holder(id)).map(|a| a[0].to_string())
+        };
+        for id in 2..=6 {
+            assert_eq!(take(&mut leases, id).unwrap(), format!("10.0.0.{id}"));
+        }
+        assert_eq!(take(&mut leases, 3).unwrap(), "10.0.0.3", "the same again");
+        let error = take(&mut leases, 7).unwrap_err();
+        assert_eq!((error.kind(), error.object()), (ErrorKind::LimitReached, Some("10.0.0.0/29")));
+        assert!(leases.give_back("4") && leases.give_back("2") && !leases.give_back("2"));
+        // Round the end, the gateway left out.
+        assert_eq!(take(&mut leases, 8).unwrap(), "10.0.0.2");
+        assert_eq!(take(&mut leases, 9).unwrap(), "10.0.0.4");
+    }
+
+    #[test]
+    fn all_or_nothing() {
+        let mut leases = Leases::default();
+        let one = WantedAddress { exactly: Some("10.0.0.5".parse().unwrap()), ..wanted("10.0.0.0/24") };
+        let full = wanted("10.1.0.0/31");
+        leases.take(std::slice::from_ref(&full), &holder("a")).unwrap();
+        let before = leases.clone();
+        leases.take(&[one.clone(), full], &holder("b")).unwrap_err();
+        assert_eq!(leases, before);
+        leases.take(std::slice::from_ref(&one), &holder("c")).unwrap();
+        assert_eq!(leases.take(std::slice::from_ref(&one), &holder("d")).unwrap_err().kind(), ErrorKind::AlreadyExists);
+        let gateway = WantedAddress { exactly: Some(one.reserved), ..one };
+        assert_eq!(leases.take(&[gateway], &holder("e")).unwrap_err().kind(), ErrorKind::InvalidConfig);
+    }
+
+    proptest! {
+        /// Whatever is taken and given back, nobody has an address that another has, and each is one that a host can have.
+        #[test]
+        fn nobody_has_anothers(steps in prop::collection::vec((0u8..12, any::<bool>()), 1..60), v6: bool) {
+            let mut leases = Leases::default();
+            let subnet = wanted(if v6 { "fd00::/125" } else { "10.0.0.0/29" });
+            for (id, take) in steps {
+                if take {
+                    let (full, has) = (leases.held.len(), leases.held.values().any(|h| h.id == id.to_string()));
+                    let taken = leases.take(std::slice::from_ref(&subnet), &holder(id));
+                    prop_assert_eq!(taken.is_ok(), has || full < if v6 { 6 } else { 5 });
+                    if let Ok(taken) = taken {
+                        prop_assert!(subnet.subnet.can_be_host(taken[0]) && taken[0] != subnet.reserved);
+                    }
+                } else {
+                    leases.give_back(&id.to_string());
+                }
+                let mut ids: Vec<_> = leases.held.values().map(|h| h.id.clone()).collect();
+                ids.sort();
+                ids.dedup();
+                prop_assert_eq!(ids.len(), leases.held.len());
+            }
+        }
+    }
+}

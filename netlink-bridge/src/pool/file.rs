@@ -1,0 +1,233 @@
+//! A pool in a folder: one file, rewritten as a whole, and a lock.
+//!
+//! The file is valid for one boot: no container outlives it. So nothing needs to reach the disk, and a crash of the machine
+//! loses nothing that is still true. A crash of a program loses nothing either: the file is replaced by renaming.
+
+use super::{AddressPool, Holder, Leases, TakenAddresses, WantedAddress};
+use crate::{Error, ErrorKind, Operation};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, fstat, openat, renameat, statat, unlinkat};
+use rustix::io::{Errno, retry_on_intr};
+use std::io::{Read, Write};
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+const LOCK: &str = "lock";
+const FILE: &str = "leases";
+const NEXT: &str = "leases.new";
+const HEAD: &str = "cofferdam leases 1";
+/// No file of ours is longer; who can write to the folder cannot fill the memory.
+const LONGEST: u64 = 64 << 20;
+
+/// A pool of addresses in a folder, shared by all programs that name it.
+///
+/// Each call locks it, reads it, and writes it anew: a millisecond with thousands of addresses. A call waits for others. What is in it ends
+/// with the boot: then no container has an address any more. The folder should be its users' own: who can write to it can give away what others have.
+#[derive(Debug)]
+pub struct FilePool {
+    folder: OwnedFd,
+    boot: String,
+}
+
+impl FilePool {
+    /// The pool in this folder, which must be there.
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound), [`PermissionDenied`](ErrorKind::PermissionDenied).
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self, Error> {
+        let folder = folder.as_ref();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = openat(CWD, folder, flags, Mode::empty());
+        let folder = opened.map_err(|errno| failed("openat", errno).about(folder.to_string_lossy()))?;
+        let boot = read_file(CWD, "/proc/sys/kernel/random/boot_id")?;
+        let boot = boot.ok_or_else(|| failed("openat", Errno::NOENT).about("/proc/sys/kernel/random/boot_id"))?;
+        Ok(FilePool { folder, boot: boot.trim().to_owned() })
+    }
+
+    /// Who has which address.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); [`Protocol`](ErrorKind::Protocol) if the file is not one of ours.
+    pub fn held(&self) -> Result<Vec<(IpAddr, Holder)>, Error> {
+        let _lock = self.lock()?;
+        Ok(self.read()?.held.into_iter().collect())
+    }
+
+    /// Takes back the addresses of all whose owner is not to be kept. Tells which.
+    ///
+    /// # Errors
+    /// As [`held`](Self::held), or if it cannot be stored.
+    #[doc(alias("garbage collection", "prune"))]
+    pub fn gc(&self, keep: impl Fn(&Holder) -> bool) -> Result<Vec<(IpAddr, Holder)>, Error> {
+        self.change(|leases| {
+            let (stay, go) = std::mem::take(&mut leases.held).into_iter().partition(|(_, holder)| keep(holder));
+            leases.held = stay;
+            let go: std::collections::BTreeMap<_, _> = go;
+            Ok(go.into_iter().collect())
+        })
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Leases) -> Result<T, Error>) -> Result<T, Error> {
+        let _lock = self.lock()?;
+        let before = self.read()?;
+        let mut leases = before.clone();
+        let result = change(&mut leases)?;
+        if leases != before {
+            self.write(&leases)?;
+        }
+        Ok(result)
+    }
+
+    /// The lock is the descriptor's: it ends with it, however the program ends.
+    fn lock(&self) -> Result<OwnedFd, Error> {
+        loop {
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+            let lock = openat(&self.folder, LOCK, flags, Mode::RUSR | Mode::WUSR).map_err(|e| failed("openat", e))?;
+            retry_on_intr(|| rustix::fs::flock(&lock, FlockOperation::LockExclusive))
+                .map_err(|e| failed("flock", e))?;
+            // Somebody may have removed the folder's files meanwhile: then the lock of a file without a name keeps nobody out.
+            let here = fstat(&lock).map_err(|e| failed("fstat", e))?;
+            match statat(&self.folder, LOCK, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(there) if (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino) => return Ok(lock),
+                Ok(_) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(failed("fstatat", errno)),
+            }
+        }
+    }
+
+    fn read(&self) -> Result<Leases, Error> {
+        let text = read_file(&self.folder, FILE)?.unwrap_or_default();
+        let words = "the file of addresses is none that this version writes";
+        parse(&text, &self.boot)
+            .ok_or_else(|| Error::words(ErrorKind::Protocol, Operation::TakeAddress, words).about(FILE))
+    }
+
+    fn write(&self, leases: &Leases) -> Result<(), Error> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = openat(&self.folder, NEXT, flags, Mode::RUSR | Mode::WUSR).map_err(|e| failed("openat", e))?;
+        let written = std::fs::File::from(file).write_all(print(leases, &self.boot).as_bytes());
+        let renamed = written
+            .map_err(|e| io_failed("write", &e))
+            .and_then(|()| renameat(&self.folder, NEXT, &self.folder, FILE).map_err(|e| failed("renameat", e)));
+        renamed.inspect_err(|_| {
+            // The next one would overwrite it; the error that is told is the first.
+            let _ = unlinkat(&self.folder, NEXT, AtFlags::empty());
+        })
+    }
+}
+
+impl AddressPool for FilePool {
+    fn take(&self, wanted: &[WantedAddress], holder: &Holder) -> Result<TakenAddresses, Error> {
+        crate::name::check_tag("id", &holder.id)?;
+        crate::name::check_tag("owner", &holder.owner)?;
+        self.change(|leases| {
+            let before = leases.held.len();
+            let addresses = leases.take(wanted, holder)?;
+            Ok(TakenAddresses { addresses, new: leases.held.len() > before })
+        })
+    }
+
+    fn give_back(&self, holder: &str) -> Result<(), Error> {
+        self.change(|leases| {
+            leases.give_back(holder);
+            Ok(())
+        })
+    }
+}
+
+fn failed(call: &'static str, errno: Errno) -> Error {
+    Error::os(Operation::TakeAddress, call, errno.raw_os_error())
+}
+
+fn io_failed(call: &'static str, error: &std::io::Error) -> Error {
+    Error::os(Operation::TakeAddress, call, error.raw_os_error().unwrap_or(libc::EIO))
+}
+
+/// Nothing if there is no such file.
+fn read_file(folder: impl rustix::fd::AsFd, name: &str) -> Result<Option<String>, Error> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = match openat(folder, name, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(None),
+        file => file.map_err(|errno| failed("openat", errno).about(name))?,
+    };
+    let mut text = String::new();
+    let read = std::fs::File::from(file).take(LONGEST).read_to_string(&mut text);
+    read.map_err(|error| io_failed("read", &error).about(name))?;
+    Ok(Some(text))
+}
+
+/// A line each; ids and owners have no control characters, see [`crate::name::check_tag`].
+fn print(leases: &Leases, boot: &str) -> String {
+    let last = leases.last.iter().map(|(subnet, address)| format!("last\t{subnet}\t{address}\n"));
+    let line = |(address, holder): (&IpAddr, &Holder)| format!("held\t{address}\t{}\t{}\n", holder.id, holder.owner);
+    let held = leases.held.iter().map(line);
+    let begin = format!("{HEAD}\nboot\t{boot}\n");
+    [begin].into_iter().chain(last).chain(held).chain(["end\n".into()]).collect()
+}
+
+/// What is held in this boot. Nothing if the file is of another one, whatever is in it; `None` if it makes no sense.
+fn parse(text: &str, boot: &str) -> Option<Leases> {
+    let mut lines = text.lines();
+    let mut leases = Leases::default();
+    if text.is_empty() {
+        return Some(leases);
+    }
+    if lines.next()? != HEAD {
+        return None;
+    }
+    if lines.next()?.strip_prefix("boot\t")? != boot {
+        return Some(leases);
+    }
+    for line in lines.by_ref() {
+        let fields: Vec<_> = line.split('\t').collect();
+        match *fields.as_slice() {
+            ["last", subnet, address] => drop(leases.last.insert(subnet.parse().ok()?, address.parse().ok()?)),
+            ["held", address, id, owner] => {
+                let holder = Holder { id: id.into(), owner: owner.into() };
+                leases.held.insert(address.parse().ok()?, holder);
+            }
+            ["end"] => return lines.next().is_none().then_some(leases),
+            _ => return None,
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn some() -> Leases {
+        let mut leases = Leases::default();
+        for (address, id) in [("10.0.0.2", "web"), ("fd00::2", "web"), ("10.0.0.3", "a b ä")] {
+            leases.held.insert(address.parse().unwrap(), Holder { id: id.into(), owner: "my ci".into() });
+        }
+        leases.last.insert("10.0.0.0/24".parse().unwrap(), "10.0.0.3".parse().unwrap());
+        leases
+    }
+
+    #[test]
+    fn text_and_back() {
+        let text = print(&some(), "boot-1");
+        assert_eq!(parse(&text, "boot-1"), Some(some()));
+        assert_eq!(parse(&text, "boot-2"), Some(Leases::default()), "of another boot");
+        assert_eq!(parse("", "boot-1"), Some(Leases::default()));
+    }
+
+    proptest! {
+        /// Cut off or damaged, it is refused or read; never taken for less than it was without a word.
+        #[test]
+        fn damaged(length in 0usize..200, at in 0usize..200, value: char) {
+            let text = print(&some(), "b");
+            let cut: String = text.chars().take(length).collect();
+            // Cut off in its second line it looks like another boot's.
+            let looks_older = cut.starts_with(HEAD) && cut.lines().count() == 2;
+            if cut.len() < text.len() - 1 && !cut.is_empty() && !looks_older {
+                prop_assert_eq!(parse(&cut, "b"), None);
+            }
+            let damaged: String = text.chars().enumerate().map(|(n, c)| if n == at { value } else { c }).collect();
+            let _ = parse(&damaged, "b");
+        }
+    }
+}

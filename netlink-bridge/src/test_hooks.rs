@@ -1,0 +1,33 @@
+//! For this crate's own tests, behind a feature that nobody else needs: one of the kernel's answers to a thread is replaced by an error.
+//! What was asked for has been done all the same, which is the harder case.
+
+use rustix::process::{Signal, getpid, kill_process};
+use std::cell::Cell;
+
+/// Instead of an errno: the process is killed.
+pub const DEATH: i32 = i32::MIN;
+
+thread_local! {
+    static SEEN: Cell<usize> = const { Cell::new(0) };
+    static FAULT: Cell<Option<(usize, i32)>> = const { Cell::new(None) };
+}
+
+/// Runs `f` with the `nth` answer (from 0) to this thread replaced by this errno; with how many answers there were.
+pub fn with_answer<T>(fault: Option<(usize, i32)>, f: impl FnOnce() -> T) -> (usize, T) {
+    SEEN.set(0);
+    FAULT.set(fault);
+    let result = f();
+    FAULT.set(None);
+    (SEEN.get(), result)
+}
+
+pub(crate) fn next_answer() -> Option<i32> {
+    let nth = SEEN.get();
+    SEEN.set(nth + 1);
+    let errno = FAULT.get().filter(|(at, _)| *at == nth).map(|(_, errno)| errno);
+    if errno == Some(DEATH) {
+        // It cannot fail, and nothing comes after it.
+        let _ = kill_process(getpid(), Signal::KILL);
+    }
+    errno
+}

@@ -1,0 +1,104 @@
+//! Addresses out of a file: many at once, killed at any point, full.
+
+use crate::support::{clean_up, links, network, nft};
+use cofferdam_netlink_bridge::{EndpointSpec, ErrorKind, FilePool, Host, NetNs, Network, NetworkSpec, PublishedPort};
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::thread;
+
+/// The argument with which this program starts itself to attach many: then come the pool's folder and a number.
+pub(crate) const CROWD: &str = "--attach-a-crowd";
+
+const THREADS: u16 = 4;
+const EACH: u16 = 25;
+
+fn folder() -> (PathBuf, FilePool) {
+    let folder = std::env::temp_dir().join("pool");
+    std::fs::create_dir(&folder).unwrap();
+    let pool = FilePool::open(&folder).unwrap();
+    (folder, pool)
+}
+
+fn attach_many(pool: &FilePool, network: &Network, process: u16) {
+    thread::scope(|scope| {
+        for worker in 0..THREADS {
+            scope.spawn(move || {
+                for n in 0..EACH {
+                    let number = (process * THREADS + worker) * EACH + n;
+                    let netns = NetNs::new().unwrap();
+                    let spec =
+                        EndpointSpec::new().id(format!("box-{number}")).publish(PublishedPort::new(10000 + number, 80));
+                    // The namespace stays, as the endpoint's other end keeps nothing: detached by the record or by the group.
+                    let endpoint = network.attach_from(pool, &netns, &spec).unwrap();
+                    if number.is_multiple_of(5) {
+                        endpoint.detach_to(pool, &Host::current().unwrap()).unwrap();
+                    }
+                    std::mem::forget(netns);
+                }
+            });
+        }
+    });
+}
+
+/// The other process: the same namespace, the same folder.
+pub(crate) fn crowd() -> ExitCode {
+    let (folder, which) = (std::env::args().nth(2).expect("the folder"), std::env::args().nth(3).expect("which"));
+    let host = Host::current().unwrap();
+    let network = Network::open(&host, &crate::support::spec()).unwrap();
+    attach_many(&FilePool::open(folder).unwrap(), &network, which.parse().unwrap());
+    ExitCode::SUCCESS
+}
+
+/// 200 attaches from 8 threads of 2 processes, each with a published port: nobody has another's address, and all of it goes again.
+pub(crate) fn a_crowd_with_addresses() {
+    let (folder, pool) = folder();
+    let (host, network) = network();
+    // In processes of their own, whose descriptors end with them.
+    let start = |which: &str| {
+        Command::new(std::env::current_exe().unwrap()).arg(CROWD).arg(&folder).arg(which).spawn().unwrap()
+    };
+    for mut process in [start("0"), start("1")] {
+        assert!(process.wait().unwrap().success());
+    }
+    let held = pool.held().unwrap();
+    let addresses: HashSet<_> = held.iter().map(|(address, _)| *address).collect();
+    // A fifth was detached again; two families each.
+    assert_eq!((held.len(), addresses.len()), (320, 320));
+    let removed = network.gc(|_| false).unwrap();
+    assert!(removed.len() >= 320, "the published ports at least: {}", removed.len());
+    assert_eq!(pool.gc(|_| false).unwrap().len(), 320);
+    assert_eq!((pool.held().unwrap(), links()), (vec![], vec!["br-test".to_owned(), "lo".to_owned()]));
+    assert!(!nft("list ruleset").contains("box-"));
+    clean_up(&host, &network, &[]);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// A full pool, a name that is taken: no address is lost.
+pub(crate) fn a_pool_that_is_full() {
+    let (folder, pool) = folder();
+    let host = Host::current().unwrap();
+    let small = NetworkSpec::new("br-test").owner("kernel tests").subnet("10.77.0.0/29".parse().unwrap());
+    let network = Network::create(&host, &small).unwrap();
+    let netns = NetNs::new().unwrap();
+    let spec = |n: u8| EndpointSpec::new().id(format!("box-{n}")).interface(format!("eth{n}")).no_default_route();
+    let endpoints: Vec<_> = (0..5).map(|n| network.attach_from(&pool, &netns, &spec(n)).unwrap()).collect();
+    let error = network.attach_from(&pool, &netns, &spec(5)).unwrap_err();
+    assert_eq!((error.kind(), error.object()), (ErrorKind::LimitReached, Some("10.77.0.0/29")), "{error}");
+    // The interface's name is taken: the address is free again.
+    endpoints[0].detach_to(&pool, &host).unwrap();
+    let error = network.attach_from(&pool, &netns, &spec(6).interface("eth1")).unwrap_err();
+    assert_eq!((error.kind(), error.object()), (ErrorKind::AlreadyExists, Some("eth1")), "{error}");
+    assert_eq!(pool.held().unwrap().len(), 4);
+    // The id is taken: its holder keeps its address.
+    let error = network.attach_from(&pool, &NetNs::new().unwrap(), &spec(1)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
+    assert_eq!(pool.held().unwrap().len(), 4);
+    for endpoint in &endpoints {
+        endpoint.detach_to(&pool, &host).unwrap();
+    }
+    endpoints[0].detach_to(&pool, &host).unwrap();
+    assert_eq!(pool.held().unwrap(), []);
+    clean_up(&host, &network, &[]);
+    std::fs::remove_dir_all(folder).unwrap();
+}

@@ -79,6 +79,8 @@ pub enum Operation {
     Collect,
     /// Looking whether a store is whole.
     CheckStore,
+    /// Finding out what a layer changes.
+    Diff,
     /// Looking for a file inside of a tree.
     InRoot,
     /// Adding up what a tree takes of the disk.
@@ -105,6 +107,7 @@ impl Operation {
             Operation::Reference => "note who needs a layer",
             Operation::Collect => "remove layers",
             Operation::CheckStore => "check the layer store",
+            Operation::Diff => "find what has changed",
             Operation::InRoot => "look inside the root",
             Operation::MeasureUsage => "measure what a layer takes",
         }

@@ -28,13 +28,15 @@
 //! | [`Overlay`] | the stack that is wanted: lowers, perhaps a writable layer, options; mounts any number of times |
 //! | [`WritableLayer`] | the directories `upper` and `work`, made, found again and removed |
 //! | [`LayerStore`], [`Stage`], [`StoredLayer`] | layers in a folder that programs share: published whole or not at all, kept while somebody needs them |
+//! | [`Diff`] | what a writable layer, or one tree, changes about what is below it |
+//! | [`model`] | what a stack of layers shows, as plain values |
 //! | [`RootDir`] | files inside of a tree whose links may be hostile |
 //! | [`make_whiteout`], [`is_whiteout`], [`make_opaque`], [`is_opaque`] | how a layer says "not here any more" on disk |
 //! | [`WhiteoutName`] | how a layer *archive* says it: `.wh.NAME` and `.wh..wh..opq` |
 //!
 //! # What it does not do
 //!
-//! It does not unpack archives (`cofferdam-image` does), compare layers, or make namespaces. It does not
+//! It does not unpack archives (`cofferdam-image` does) or make namespaces. It does not
 //! log, print or read configuration, and keeps no state but that of a [`LayerStore`] in its folder. Dropping things closes descriptors and never deletes.
 //!
 //! # Terms
@@ -98,9 +100,11 @@
 
 mod attach;
 mod context;
+mod diff;
 mod dir;
 mod error;
 mod layer;
+pub mod model;
 mod mount;
 mod name;
 mod options;
@@ -116,6 +120,7 @@ mod whiteout;
 mod writable;
 
 pub use attach::attach;
+pub use diff::{Change, ChangeKind, Diff, DiffMethod};
 pub use error::{Error, ErrorKind, Operation};
 pub use layer::Layer;
 pub use name::WhiteoutName;

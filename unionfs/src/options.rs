@@ -31,11 +31,13 @@ pub enum Xino {
 
 /// What is asked of the overlay itself, apart from its layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "so many options are on or off, independently")]
 pub(crate) struct Options {
     pub(crate) form: Form,
     pub(crate) index: bool,
     pub(crate) redirect_dir: RedirectDir,
     pub(crate) metacopy: bool,
+    pub(crate) nfs_export: bool,
     pub(crate) volatile: bool,
     pub(crate) xino: Xino,
 }
@@ -63,6 +65,12 @@ impl Options {
         if self.metacopy && self.redirect_dir == RedirectDir::NoFollow {
             return refuse("metacopy", "needs redirects to be followed");
         }
+        if self.nfs_export && !self.index && has_upper {
+            return refuse("nfs_export", "with an upper needs index=on");
+        }
+        if self.nfs_export && self.metacopy {
+            return refuse("nfs_export", "does not go together with metacopy=on");
+        }
         if self.volatile && !has_upper {
             return refuse("volatile", "is about an upper, and there is none");
         }
@@ -88,6 +96,8 @@ impl Options {
             Some(Setting::Value("redirect_dir", redirect_dir)),
             Some(Setting::Value("metacopy", on_off(self.metacopy))),
             Some(Setting::Value("xino", xino)),
+            // Off, it is what the kernel makes of index=off anyway.
+            self.nfs_export.then_some(Setting::Value("nfs_export", "on")),
             self.volatile.then_some(Setting::Flag("volatile")),
         ]
         .into_iter()
@@ -128,6 +138,10 @@ mod tests {
             (Options { redirect_dir: RedirectDir::Follow, ..meta }, true, false),
             (Options { redirect_dir: RedirectDir::Follow, ..meta }, false, true),
             (Options { redirect_dir: RedirectDir::On, ..meta }, true, true),
+            (Options { nfs_export: true, ..plain }, true, false),
+            (Options { nfs_export: true, ..plain }, false, true),
+            (Options { nfs_export: true, index: true, ..plain }, true, true),
+            (Options { nfs_export: true, redirect_dir: RedirectDir::Follow, ..meta }, false, false),
             (Options { volatile: true, ..plain }, true, true),
             (Options { volatile: true, ..plain }, false, false),
             (Options { volatile: true, ..user }, true, true),

@@ -2,7 +2,7 @@
 
 use crate::layer::Layer;
 use crate::options::Options;
-use crate::{Error, Form, RedirectDir, WritableLayer, Xino, mount};
+use crate::{Diff, Error, Form, RedirectDir, WritableLayer, Xino, mount};
 use rustix::mount::MountAttrFlags;
 use std::os::fd::OwnedFd;
 
@@ -113,6 +113,12 @@ impl Overlay {
         self
     }
 
+    /// Lets files be found by handle, `name_to_handle_at(2)`, as an NFS server does. By default off; with an upper it needs [`index`](Self::index).
+    pub fn nfs_export(mut self, on: bool) -> Self {
+        self.options.nfs_export = on;
+        self
+    }
+
     /// Whether inode numbers are made unique across file systems. By default off.
     pub fn xino(mut self, xino: Xino) -> Self {
         self.options.xino = xino;
@@ -164,6 +170,18 @@ impl Overlay {
     /// with the layer or option that it was about and [the kernel's words](Error::kernel_message). Nothing is left mounted.
     pub fn mount(&self) -> Result<OwnedFd, Error> {
         mount::mount(self)
+    }
+
+    /// Finds what the writable layer changes about the lowers.
+    ///
+    /// Nothing may write to it meanwhile. It may be mounted (unless with [`index`](Self::index)); what a mount with [`volatile`](Self::volatile) or a file that is open for
+    /// writing has not written yet is seen all the same. The lowers are mounted for a while, for nobody else to see.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) without a writable layer; as [`mount`](Self::mount); what the system calls say.
+    #[doc(alias("changes", "commit"))]
+    pub fn diff(&self) -> Result<Diff, Error> {
+        Diff::of_overlay(self)
     }
 }
 

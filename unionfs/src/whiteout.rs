@@ -26,10 +26,31 @@ const OPAQUE: &[u8] = b"y";
 const HAS_XATTR_WHITEOUTS: &[u8] = b"x";
 
 impl Form {
-    fn opaque(self) -> &'static str {
+    pub(crate) fn opaque(self) -> &'static str {
         match self {
             Form::Trusted => "trusted.overlay.opaque",
             Form::User => "user.overlay.opaque",
+        }
+    }
+
+    pub(crate) fn redirect(self) -> &'static str {
+        match self {
+            Form::Trusted => "trusted.overlay.redirect",
+            Form::User => "user.overlay.redirect",
+        }
+    }
+
+    pub(crate) fn nlink(self) -> &'static str {
+        match self {
+            Form::Trusted => "trusted.overlay.nlink",
+            Form::User => "user.overlay.nlink",
+        }
+    }
+
+    pub(crate) fn metacopy(self) -> &'static str {
+        match self {
+            Form::Trusted => "trusted.overlay.metacopy",
+            Form::User => "user.overlay.metacopy",
         }
     }
 

@@ -70,13 +70,18 @@ fn cases(quick: bool) -> Result<Vec<Case>> {
     let mut cases: Vec<Case> =
         std::iter::once(Shape::Bind).chain(overlays()).map(|shape| case(shape, Given::Paths)).collect();
     cases.push(case(Shape::Overlay(10), Given::Descriptors));
+    cases.extend([10, 128, 500].map(|lowers| case(Shape::Overlay(lowers), Given::Known)));
     Ok(cases)
 }
 
 fn case(shape: Shape, given: Given) -> Case {
     let drawn = given == Given::Paths && shape.is_writable();
     Case {
-        name: if given == Given::Paths { shape.name() } else { shape.name() + ", as descriptors" },
+        name: match given {
+            Given::Paths => shape.name(),
+            Given::Known => shape.name() + ", roots known",
+            Given::Descriptors => shape.name() + ", as descriptors",
+        },
         threads: 1,
         #[expect(clippy::cast_precision_loss, reason = "some hundreds")]
         point: drawn.then_some((PLOT, shape.lowers() as f64)),

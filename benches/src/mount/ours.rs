@@ -18,6 +18,8 @@ use std::time::Instant;
 pub enum Given {
     /// As paths, which a mount opens.
     Paths,
+    /// As paths, and it is said that no root is opaque, as a layer from a store says by itself.
+    Known,
     /// As descriptors that are open already.
     Descriptors,
 }
@@ -30,6 +32,7 @@ pub fn cofferdam(place: &Arc<Place>, given: Given) -> Result<Contender> {
     let layer = |path: PathBuf| -> Result<Layer> {
         Ok(match given {
             Given::Paths => path.into(),
+            Given::Known => Layer::from(path).root_is_opaque(false),
             Given::Descriptors => File::open(path)?.into(),
         })
     };

@@ -6,6 +6,7 @@ mod containers;
 mod endings;
 mod figures;
 mod image;
+mod overlay_tour;
 mod refusals;
 mod rootfs;
 mod support;
@@ -16,7 +17,16 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 fn main() -> ExitCode {
-    run(&[busyloop_limit(), run_image(), unpack_image(), run_in_rootfs(), bridge_net(), small_programs()].concat())
+    run(&[
+        busyloop_limit(),
+        overlay_tour(),
+        run_image(),
+        unpack_image(),
+        run_in_rootfs(),
+        bridge_net(),
+        small_programs(),
+    ]
+    .concat())
 }
 
 fn run_in_rootfs() -> Vec<Test> {
@@ -86,6 +96,11 @@ fn small_programs() -> Vec<Test> {
         test("cgtop_shows_our_own_cgroup", cgroups::CGTOP, cgroups::cgtop_shows_our_own_cgroup),
         Test::new("small_programs_help", cgroups::small_programs_help).needs(&[Need::Program(cgroups::CGTOP)]),
     ]
+}
+
+fn overlay_tour() -> Vec<Test> {
+    let needs = [Need::Program(overlay_tour::PROGRAM), Need::Overlay];
+    vec![Test::new("the_classic_tour", overlay_tour::the_classic_tour).needs(&needs)]
 }
 
 /// What run-image needs: alone, with limits, and with all that only root can have.

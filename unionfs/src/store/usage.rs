@@ -57,8 +57,4 @@ impl Visitor for Sum {
         self.usage.bytes += u64::try_from(stat.st_blocks).unwrap_or_default() * 512;
         Ok(true)
     }
-
-    fn leave(&mut self, _: BorrowedFd<'_>, _: &Path) -> Result<(), Error> {
-        Ok(())
-    }
 }

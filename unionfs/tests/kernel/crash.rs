@@ -1,7 +1,7 @@
 //! Crashes: a store whose process is killed, anywhere, and what another one finds.
 
 use crate::store::{id, names, owner, path_of, reopened};
-use crate::support::{Place, list};
+use crate::support::{Place, Random, list};
 use cofferdam_testkit::fault::{Action, Fault, Watch, Who};
 use cofferdam_unionfs::{Form, LayerStore, Owner, SyncPolicy};
 use nix::sys::signal::{Signal, kill};
@@ -183,21 +183,9 @@ pub(crate) fn killed_anywhere_in_the_very_first_opening(form: Form) {
     }
 }
 
-/// Small, fast, the same each time.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
-}
-
 /// What the process to be killed does for ever: it tells each layer that is published, and each owner that is given up *before* that.
 fn publish_and_collect(path: &Path, form: Form, seed: u64, mut tell: impl FnMut(&str)) {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let policies = [SyncPolicy::None, SyncPolicy::None, SyncPolicy::None, SyncPolicy::PerFile];
     let keep = owner("keep");
     for round in 0.. {
@@ -218,7 +206,7 @@ pub(crate) fn killed_at_random_moments(form: Form) {
     let place = Place::new(form);
     let path = place.layer("store", &[]);
     let times = if std::env::var_os("COFFERDAM_TEST_LONG").is_some() { 5000 } else { 500 };
-    let mut random = Random(7);
+    let mut random = Random::new(7);
     let mut published = 0;
     for round in 1..=times {
         let (mut told, tell) = std::io::pipe().expect("a pipe");
@@ -257,7 +245,7 @@ pub(crate) fn two_processes_and_eight_threads(form: Form) {
     let owners: Vec<Owner> = (0..16).map(|n| owner(&format!("thread-{n}"))).collect();
     let work = |number: usize| {
         let store = reopened(&path, form);
-        let (mut random, me) = (Random(number as u64 + 1), &owners[number]);
+        let (mut random, me) = (Random::new(number as u64), &owners[number]);
         for round in 0..rounds {
             let top = random.below(LAYERS) + 1;
             // Layer n stands on n/2: take or make all that it needs, from the lowest up.

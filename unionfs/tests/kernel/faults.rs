@@ -2,7 +2,7 @@
 
 use crate::support::{Merged, Place, list, mounted, open, open_fds};
 use cofferdam_testkit::fault::{Action, Call, Fault, Watch, Who};
-use cofferdam_unionfs::{Error, ErrorKind, Form, Operation, Overlay, WritableLayer};
+use cofferdam_unionfs::{Error, ErrorKind, Form, LayerStore, Operation, Overlay, SyncPolicy, WritableLayer};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use rustix::fs::{FileType, Mode, mknodat};
 use std::fs;
@@ -28,24 +28,39 @@ const WATCHED: &[i64] = &[
     libc::SYS_unlinkat,
     libc::SYS_getdents64,
     libc::SYS_lseek,
+    libc::SYS_renameat2,
+    libc::SYS_flock,
+    libc::SYS_fsync,
+    libc::SYS_syncfs,
 ];
 
 /// Calls `f` once for each system call that it makes when all is well, with that one failing. Gives the names of those calls.
 fn walk<T: Send>(f: impl Fn() -> Result<T, Error> + Sync, check: impl Fn(&str, Result<T, Error>)) -> Vec<&'static str> {
+    let (expected, made) = walk_in_any_order(f, check);
+    assert_eq!(made, expected);
+    made
+}
+
+/// The same where calls may come in another order each time, because directories list their names so. Gives the calls as they were expected and as they were made.
+fn walk_in_any_order<T: Send>(
+    f: impl Fn() -> Result<T, Error> + Sync,
+    check: impl Fn(&str, Result<T, Error>),
+) -> (Vec<&'static str>, Vec<&'static str>) {
+    let mut made = Vec::new();
     let watch = Watch::only(WATCHED);
     let (calls, result) = watch.record(&f);
     result.unwrap_or_else(|e| panic!("without a fault: {e}"));
     let fds = open_fds();
-    for (nth, call) in calls.iter().enumerate() {
+    for nth in 0..calls.len() {
         let fault = Fault { who: Who::Parent, nth, action: Action::Errno(libc::EIO) };
         let (seen, result) = watch.inject(fault, &f);
         let hit =
             seen.iter().find(|c| c.fault.is_some()).unwrap_or_else(|| panic!("call {nth} was not made: {seen:?}"));
-        assert_eq!(hit.name(), call.name());
+        made.push(hit.name());
         check(hit.name(), result);
         assert_eq!(open_fds(), fds, "descriptors after {hit} failed");
     }
-    calls.iter().map(Call::name).collect()
+    (calls.iter().map(Call::name).collect(), made)
 }
 
 fn typed<T>(name: &str, result: Result<T, Error>) -> Error {
@@ -175,4 +190,76 @@ pub(crate) fn layers_as_links(form: Form) {
         (ErrorKind::Unsupported, Some("/proc/thread-self/fd".as_ref())),
         "{error}"
     );
+}
+
+/// Opening, staging, publishing, taking, collecting: whatever fails, it is told, and the next one finds a store that is whole.
+pub(crate) fn every_call_of_a_store(form: Form) {
+    let place = Place::new(form);
+    let path = place.layer("store", &[]);
+    let dir = open(&path);
+    // The very first opening makes other calls.
+    drop(crate::store::reopened(&path, form));
+    let (id, owner) = (crate::store::id("x"), crate::store::owner("y"));
+    let work = || {
+        let store = LayerStore::open(&dir, form)?.sync_policy(SyncPolicy::PerFile);
+        let stage = store.stage(&owner)?;
+        mknodat(&stage, "file", FileType::RegularFile, Mode::RUSR, 0).expect("is made");
+        stage.publish(&id, None)?;
+        store.acquire(&id, &crate::store::owner("z"))?;
+        store.chain(&id)?;
+        store.gc([])?;
+        store.remove(&id).map(drop)
+    };
+    let (_, calls) = walk_in_any_order(work, |name, result| {
+        // That a lock cannot be let go is nothing to be told: it goes with its descriptor.
+        if name == "flock" && result.is_ok() {
+            return;
+        }
+        typed(name, result);
+        let store = crate::store::reopened(&path, form);
+        assert_eq!(store.check().unwrap_or_else(|e| panic!("{name}: {e}")), [], "after {name} failed");
+        store.gc([]).unwrap_or_else(|e| panic!("{name}: {e}"));
+        for folder in ["layers", "staging", "trash"] {
+            assert!(list(path.join(folder)).is_empty(), "after {name} failed");
+        }
+    });
+    for call in ["mkdirat", "openat2", "fsync", "renameat2", "flock", "unlinkat", "getdents64", "fgetxattr", "fchmod"] {
+        assert!(calls.contains(&call), "{call} is not among {calls:?}");
+    }
+}
+
+/// A file system with room for so many inodes, and then one more, until all goes well: it is full at each step in turn.
+pub(crate) fn a_full_disk_at_every_step(form: Form) {
+    let place = Place::new(form);
+    let path = place.layer("disk", &[]);
+    let mut failures = 0;
+    for inodes in 2.. {
+        let options = |inodes: u32| format!("size=1m,nr_inodes={inodes}");
+        let mount_with = |flags, inodes| {
+            mount(Some("tmpfs"), &path, Some("tmpfs"), flags, Some(options(inodes).as_str())).expect("is mounted");
+        };
+        mount_with(MsFlags::empty(), inodes);
+        let (id, owner) = (crate::store::id("x"), crate::store::owner("y"));
+        let publish = || -> Result<(), Error> {
+            let store = LayerStore::open(open(&path), form)?;
+            store.stage(&owner)?.publish(&id, None).map(drop)
+        };
+        let result = publish();
+        mount_with(MsFlags::MS_REMOUNT, 1000);
+        let store = crate::store::reopened(&path, form);
+        assert_eq!(store.check().unwrap_or_else(|e| panic!("{e}")), []);
+        assert_eq!(crate::store::names(&store).len(), usize::from(result.is_ok()));
+        assert!(list(path.join("staging")).is_empty());
+        drop(store);
+        umount2(&path, MntFlags::empty()).expect("is unmounted");
+        match result {
+            Ok(()) => break,
+            Err(error) => {
+                let found = (error.kind(), error.raw_os_error());
+                assert_eq!(found, (ErrorKind::LimitReached, Some(libc::ENOSPC)), "{error}");
+                failures += 1;
+            }
+        }
+    }
+    assert!(failures >= 8, "only {failures} steps had no room");
 }

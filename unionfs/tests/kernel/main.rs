@@ -3,14 +3,17 @@
 //! Most run twice: as root with `trusted.*` attributes, and as root of a user namespace with `user.*` attributes.
 
 mod crash;
+mod diff;
 mod errors;
 mod faults;
 mod many;
 mod merged;
+mod model;
 mod mounts;
 mod root;
 mod store;
 mod support;
+mod tree;
 mod writable;
 
 use cofferdam_testkit::{Need, Test, run};
@@ -68,6 +71,8 @@ in_both_forms! {
     faults::every_call_of_a_bind,
     faults::every_call_of_a_writable_layer,
     faults::layers_as_links,
+    faults::every_call_of_a_store,
+    faults::a_full_disk_at_every_step,
     store::a_stack_is_published_and_mounted,
     store::nothing_is_seen_before_it_is_published,
     store::one_name_is_published_once,
@@ -88,6 +93,11 @@ in_both_forms! {
     root::only_files_are_opened,
     root::what_is_made_is_made_inside,
     root::a_race_is_not_lost,
+    model::random_stacks_show_what_the_model_says,
+    diff::every_sort_of_change,
+    diff::random_changes_can_be_applied,
+    diff::random_changes_with_an_index_can_be_applied,
+    diff::what_changed_can_be_read_whole,
 }
 
 /// Tests without an overlay of several layers, for which older kernels are good enough.
@@ -111,6 +121,8 @@ const ON_ANY_KERNEL: &[&str] = &[
     "a_race_is_not_lost",
     "every_call_of_a_bind",
     "every_call_of_a_writable_layer",
+    "every_call_of_a_store",
+    "a_full_disk_at_every_step",
 ];
 
 /// Tests of many processes, which the virtual machine takes minutes for.
@@ -145,6 +157,12 @@ fn main() -> ExitCode {
         Test::new("an_old_kernel_is_told_as_such", errors::an_old_kernel_is_told_as_such)
             .needs(&[Need::Root, Need::Overlay])
             .needs(an_older_kernel()),
+    );
+    let redirects = "random_changes_with_redirects_can_be_applied";
+    tests.push(
+        Test::new(redirects, diff::random_changes_with_redirects_can_be_applied)
+            .needs(&[Need::Root, Need::Overlay])
+            .needs(more_needs(redirects)),
     );
     run(&tests)
 }

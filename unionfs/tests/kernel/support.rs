@@ -157,3 +157,33 @@ pub(crate) fn raw_overlay<P: AsRef<Path>>(lowers: &[P], form: Form) -> Result<Me
     fsconfig_create(&context)?;
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).map(Merged)
 }
+
+/// Random numbers: small, fast, the same each time.
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Random(seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+
+    pub(crate) fn percent(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+
+    pub(crate) fn pick<'a, T: ?Sized>(&mut self, from: &'a [&T]) -> &'a T {
+        from[usize::try_from(self.below(from.len() as u64)).expect("small")]
+    }
+}
+
+/// How many cases of a random test: few of them where a system call takes long, ten times as many if `COFFERDAM_TEST_LONG` is set.
+pub(crate) fn cases(usual: u64) -> u64 {
+    let many = if std::env::var_os("COFFERDAM_TEST_LONG").is_some() { usual * 10 } else { usual };
+    if cofferdam_testkit::patience() > 1 { many / 20 } else { many }
+}

@@ -1,0 +1,169 @@
+//! What a writable layer, or one tree, changes about what is below it.
+
+mod compare;
+mod facts;
+mod upper;
+
+use crate::options::Options;
+use crate::{Error, Form, Operation, Overlay, RedirectDir};
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// The changes from one tree to another, as a layer of an image has them.
+///
+/// ```no_run
+/// use cofferdam_unionfs::{AfterVolatile, Overlay, WritableLayer};
+///
+/// let writable = WritableLayer::open(std::fs::File::open("/var/lib/build/42")?, AfterVolatile::Refuse)?;
+/// let overlay = Overlay::new().lower("/var/lib/layers/debian").writable(&writable);
+/// let diff = overlay.diff()?;
+/// for change in diff.changes() {
+///     println!("{:?} {}", change.kind, change.path.display());
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// What was added or modified is to be taken from [`open`](Self::open): owner, mode, times, extended attributes, data with its holes,
+/// devices. Attributes by which overlayfs keeps its own books ([`is_overlay_xattr`](crate::is_overlay_xattr)) are no part of the change.
+#[derive(Debug)]
+pub struct Diff {
+    method: DiffMethod,
+    changes: Vec<Change>,
+    source: OwnedFd,
+}
+
+/// How changes were found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DiffMethod {
+    /// By looking at what the upper directory holds: takes as long as there are changes.
+    Upper,
+    /// By comparing all that is shown with all that is below, data too: takes as long as there is data. Necessary where an upper does not hold
+    /// what it shows (`metacopy`, `redirect_dir`, with `index` a file of several names).
+    Comparison,
+}
+
+/// One entry that differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Change {
+    /// Where, from the root, which is the empty path.
+    pub path: PathBuf,
+    /// What has become of it.
+    pub kind: ChangeKind,
+    /// It is a directory that hides the one below it: of that, nothing is shown but what follows in this list.
+    pub opaque: bool,
+    /// It is a hard link to this path, which comes before it in the list.
+    pub link_to: Option<PathBuf>,
+}
+
+/// What has become of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ChangeKind {
+    /// There was nothing of that name.
+    Added,
+    /// It is another file, or of another type, or has other attributes. Of an upper also: it has been written to, perhaps with what was there before.
+    Modified,
+    /// It is not there any more, with all that was in it.
+    Deleted,
+}
+
+impl Diff {
+    /// Compares two trees: what has to be done to `below` to make it `above`. Reads all of both.
+    ///
+    /// # Errors
+    /// What the system calls say.
+    pub fn between(above: impl AsFd, below: impl AsFd) -> Result<Self, Error> {
+        let (above, below) = (above.as_fd(), below.as_fd());
+        Self::new(DiffMethod::Comparison, compare::compare(above, below, None)?, above)
+    }
+
+    pub(crate) fn of_overlay(overlay: &Overlay) -> Result<Self, Error> {
+        let Some(writable) = &overlay.writable else {
+            return Err(Error::invalid(Operation::Diff, "upper", "there is none"));
+        };
+        let below =
+            Overlay { writable: None, options: Options { volatile: false, ..overlay.options }, ..overlay.clone() };
+        let merged_below = below.mount()?;
+        let upper = writable.upper.open()?;
+        if let Some(found) = upper::changes(upper.as_fd(), merged_below.as_fd(), overlay.options.form)? {
+            return Self::new(DiffMethod::Upper, found, upper.as_fd());
+        }
+        let above = if overlay.options.index {
+            // Only the mount itself knows which names are one file.
+            overlay.clone().read_only()
+        } else {
+            // As a lower it shows what it refers to, and is not in the way of a mount that writes to it.
+            let mut above = below;
+            above.lowers.insert(0, writable.upper.clone());
+            above.options.metacopy = overlay.options.form == Form::Trusted;
+            if above.options.metacopy {
+                above.options.redirect_dir = RedirectDir::Follow;
+            }
+            above
+        };
+        let merged = above.mount()?;
+        let found = compare::compare(merged.as_fd(), merged_below.as_fd(), Some(overlay.options.form))?;
+        Self::new(DiffMethod::Comparison, found, merged.as_fd())
+    }
+
+    fn new(method: DiffMethod, found: Vec<Found>, source: BorrowedFd<'_>) -> Result<Self, Error> {
+        let source = source
+            .try_clone_to_owned()
+            .map_err(|e| Error::os(Operation::Diff, "fcntl", Errno::from_io_error(&e).unwrap_or(Errno::IO)))?;
+        Ok(Diff { method, changes: in_order(found), source })
+    }
+
+    /// All changes, each directory before what is in it, names in their order as bytes.
+    #[must_use]
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    /// How they were found.
+    #[must_use]
+    pub fn method(&self) -> DiffMethod {
+        self.method
+    }
+
+    /// What a change leads to: an `O_PATH` descriptor of the file, which no link leads elsewhere. What was deleted is not found.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound); what `openat2(2)` says.
+    pub fn open(&self, change: &Change) -> Result<OwnedFd, Error> {
+        let path = if change.path.as_os_str().is_empty() { Path::new(".") } else { &change.path };
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // NO_SYMLINKS would refuse one in the last place, too; nothing above it is one, or it would not have been walked through.
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+        openat2(&self.source, path, flags, Mode::empty(), resolve)
+            .map_err(|e| Error::os(Operation::Diff, "openat2", e).about(&change.path))
+    }
+}
+
+/// A change, and which file it is if it may have other names.
+struct Found {
+    change: Change,
+    linked: Option<(u64, u64)>,
+}
+
+impl Found {
+    fn new(path: PathBuf, kind: ChangeKind) -> Self {
+        Found { change: Change { path, kind, opaque: false, link_to: None }, linked: None }
+    }
+}
+
+/// In the order of the paths' components; of the names of one file the first is the file.
+fn in_order(mut found: Vec<Found>) -> Vec<Change> {
+    found.sort_by(|a, b| a.change.path.cmp(&b.change.path));
+    let mut files: HashMap<(u64, u64), PathBuf> = HashMap::new();
+    for Found { change, linked } in &mut found {
+        let Some(file) = linked else { continue };
+        match files.get(file) {
+            Some(first) => change.link_to = Some(first.clone()),
+            None => _ = files.insert(*file, change.path.clone()),
+        }
+    }
+    found.into_iter().map(|found| found.change).collect()
+}

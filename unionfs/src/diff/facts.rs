@@ -1,0 +1,151 @@
+//! What there is to know of a file in a directory, to tell it from another.
+
+use crate::{Error, Operation, is_overlay_xattr};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, lgetxattr, llistxattr, openat, readlinkat, statat};
+use rustix::io::{Errno, read, retry_on_intr};
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+/// A name in a directory. An empty name: the directory itself.
+#[derive(Clone, Copy)]
+pub(super) struct At<'a> {
+    pub(super) dir: BorrowedFd<'a>,
+    pub(super) name: &'a OsStr,
+}
+
+impl At<'_> {
+    /// `None`: there is nothing of that name.
+    pub(super) fn stat(self) -> Result<Option<Stat>, Error> {
+        let flags = if self.name.is_empty() { AtFlags::EMPTY_PATH } else { AtFlags::SYMLINK_NOFOLLOW };
+        match statat(self.dir, self.name, flags) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(self.failed("newfstatat", e)),
+        }
+    }
+
+    /// The value of an extended attribute of a file of any type, if it has it.
+    pub(super) fn xattr(self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        let path = self.path();
+        let mut value = vec![0; 256];
+        loop {
+            match lgetxattr(&path, name, value.as_mut_slice()) {
+                Ok(length) => {
+                    value.truncate(length);
+                    return Ok(Some(value));
+                }
+                Err(Errno::NODATA | Errno::OPNOTSUPP) => return Ok(None),
+                Err(Errno::RANGE) if value.len() < 1 << 16 => value.resize(value.len() * 4, 0),
+                Err(e) => return Err(self.failed("lgetxattr", e)),
+            }
+        }
+    }
+
+    /// All extended attributes but those of overlayfs.
+    fn xattrs(self) -> Result<BTreeMap<OsString, Vec<u8>>, Error> {
+        let path = self.path();
+        let mut list = vec![0; 1024];
+        let length = loop {
+            match llistxattr(&path, list.as_mut_slice()) {
+                Ok(length) => break length,
+                Err(Errno::OPNOTSUPP) => break 0,
+                Err(Errno::RANGE) if list.len() < 1 << 16 => list.resize(list.len() * 4, 0),
+                Err(e) => return Err(self.failed("llistxattr", e)),
+            }
+        };
+        let mut found = BTreeMap::new();
+        for name in list.get(..length).unwrap_or_default().split(|b| *b == 0).filter(|name| !name.is_empty()) {
+            let name = OsStr::from_bytes(name);
+            if let (false, Some(text)) = (is_overlay_xattr(name), name.to_str())
+                && let Some(value) = self.xattr(text)?
+            {
+                found.insert(name.to_owned(), value);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether two entries are the same in all that an archive can say, the data too.
+    pub(super) fn equals(self, stat: &Stat, other: At<'_>, others: &Stat) -> Result<bool, Error> {
+        let attributes = |s: &Stat| (s.st_mode, s.st_uid, s.st_gid, s.st_mtime, s.st_mtime_nsec);
+        if attributes(stat) != attributes(others) {
+            return Ok(false);
+        }
+        let same = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => stat.st_size == others.st_size && self.same_data(other)?,
+            FileType::Symlink => self.target()? == other.target()?,
+            FileType::CharacterDevice | FileType::BlockDevice => stat.st_rdev == others.st_rdev,
+            _ => true,
+        };
+        Ok(same && self.xattrs()? == other.xattrs()?)
+    }
+
+    fn target(self) -> Result<OsString, Error> {
+        let target = readlinkat(self.dir, self.name, Vec::new()).map_err(|e| self.failed("readlinkat", e))?;
+        Ok(OsString::from_vec(target.into_bytes()))
+    }
+
+    fn same_data(self, other: At<'_>) -> Result<bool, Error> {
+        let careful = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let open = |at: At<'_>| {
+            openat(at.dir, at.name, OFlags::RDONLY | OFlags::CLOEXEC | careful, Mode::empty())
+                .map_err(|e| at.failed("openat", e))
+        };
+        let (one, two) = (open(self)?, open(other)?);
+        let (mut a, mut b) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+        loop {
+            let (x, y) = (self.fill(&one, &mut a)?, other.fill(&two, &mut b)?);
+            if a.get(..x) != b.get(..y) {
+                return Ok(false);
+            }
+            if x == 0 {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Reads until a buffer is full, or to the end.
+    fn fill(self, file: impl AsFd, buffer: &mut [u8]) -> Result<usize, Error> {
+        let mut length = 0;
+        while let Some(rest) = buffer.get_mut(length..).filter(|rest| !rest.is_empty()) {
+            match retry_on_intr(|| read(file.as_fd(), &mut *rest)).map_err(|e| self.failed("read", e))? {
+                0 => break,
+                more => length += more,
+            }
+        }
+        Ok(length)
+    }
+
+    /// No descriptor would do: a link or a device has extended attributes, and is not to be opened.
+    fn path(self) -> OsString {
+        let mut path = OsString::from(format!("/proc/thread-self/fd/{}/", self.dir.as_raw_fd()));
+        path.push(if self.name.is_empty() { OsStr::new(".") } else { self.name });
+        path
+    }
+
+    fn failed(self, call: &'static str, errno: Errno) -> Error {
+        Error::os(Operation::Diff, call, errno).about(self.name)
+    }
+}
+
+/// Which file it is, if it may have other names.
+pub(super) fn linked(stat: &Stat) -> Option<(u64, u64)> {
+    let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    (!is_directory && stat.st_nlink > 1).then_some((stat.st_dev, stat.st_ino))
+}
+
+/// Whether an entry is a directory.
+pub(super) fn is_directory(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+}
+
+/// Whether it is worth a closer look.
+pub(super) fn may_be_whiteout(stat: &Stat) -> bool {
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::CharacterDevice => stat.st_rdev == 0,
+        FileType::RegularFile => stat.st_size == 0,
+        _ => false,
+    }
+}

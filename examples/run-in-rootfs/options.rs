@@ -196,7 +196,7 @@ impl Reading {
             "unshare-net" => self.namespaces |= Namespaces::NET,
             "unshare-uts" => self.namespaces |= Namespaces::UTS,
             "unshare-cgroup" => self.namespaces |= Namespaces::CGROUP,
-            "unshare-all" => self.namespaces = Namespaces::all(),
+            "unshare-all" => self.namespaces = Namespaces::all() - Namespaces::TIME,
             "share-net" => self.namespaces -= Namespaces::NET,
             "uid" => self.ids.0 = Some(self.number(10)?),
             "gid" => self.ids.1 = Some(self.number(10)?),
@@ -301,7 +301,10 @@ mod tests {
             .mount(Mount::bind("/dev/fuse", "/dev/fuse").allow_devices());
         let args = "--ro-bind-try /there /a --bind-try /not /b --dev-bind /dev/fuse /dev/fuse --clearenv /bin/sh";
         assert_eq!(asked(&args.split(' ').collect::<Vec<_>>()), Ok(binds));
-        let alone = base().user(IdMap::single(0, 100)).namespaces(Namespaces::all() - Namespaces::NET).hostname("box");
+        let alone = base()
+            .user(IdMap::single(0, 100))
+            .namespaces(Namespaces::all() - Namespaces::TIME - Namespaces::NET)
+            .hostname("box");
         let args = "--unshare-all --share-net --uid 0 --hostname box --clearenv /bin/sh";
         assert_eq!(asked(&args.split(' ').collect::<Vec<_>>()), Ok(alone));
         let variables = base().env("HOME", "/home/me").env("A", "b").die_with_parent();

@@ -1,6 +1,6 @@
 //! `unshare`, `chroot` and `bwrap` in a hundred lines: a program in a root of its own.
 //!
-//! What the options mean is a table from words to methods of [`Sandbox`](cofferdam_namespaces::Sandbox), in `options.rs`; the crate does all the rest.
+//! What the options mean is a table from words to methods of [`Sandbox`], in `options.rs`; the crate does all the rest.
 
 mod options;
 

@@ -39,7 +39,7 @@ pub(crate) enum Piece {
 
 /// The archive, as the writing thread sees it.
 pub(crate) struct Chunks {
-    from: Receiver<Result<Arc<Chunk>, Error>>,
+    from: Option<Receiver<Result<Arc<Chunk>, Error>>>,
     free: Sender<Chunk>,
     current: Option<Arc<Chunk>>,
     used: usize,
@@ -64,7 +64,7 @@ pub(crate) fn run<R: Read + Send, T>(
         let hashing = start(scope, "cofferdam-hash", move || hash(hashers, &pieces, &back))?;
         let source = Source { inflater, observer, to_hasher, to_writer, returned };
         let reading = start(scope, "cofferdam-inflate", move || source.run())?;
-        let mut chunks = Chunks { from, free, current: None, used: 0 };
+        let mut chunks = Chunks { from: Some(from), free, current: None, used: 0 };
         let consumed = consume(&mut chunks).and_then(|value| chunks.skip_rest().map(|()| value));
         // Whoever waits for this thread now sees that it is gone.
         drop(chunks);
@@ -188,6 +188,14 @@ impl Chunks {
     }
 }
 
+/// The inflater may be waiting for one of the buffers that go with the queue: it gets another, finds nobody to give it to, and ends.
+impl Drop for Chunks {
+    fn drop(&mut self) {
+        self.from = None;
+        let _ = self.free.send(Chunk { bytes: Vec::new(), length: 0 });
+    }
+}
+
 impl BufRead for Chunks {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.current.as_ref().is_none_or(|chunk| self.used >= chunk.length && chunk.length == CHUNK) {
@@ -197,7 +205,8 @@ impl BufRead for Chunks {
             self.used = 0;
             // The last one is never a whole one, so that another is always to be had here.
             let gone = || Error::new(ErrorKind::Os, Operation::ReadLayer, "ended too early");
-            self.current = Some(self.from.recv().unwrap_or_else(|_| Err(gone()))?);
+            let from = self.from.as_ref().ok_or_else(gone)?;
+            self.current = Some(from.recv().unwrap_or_else(|_| Err(gone()))?);
         }
         let chunk = self.current.as_ref().map_or(&[][..], |chunk| chunk.bytes());
         Ok(chunk.get(self.used..).unwrap_or_default())

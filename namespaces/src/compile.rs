@@ -146,6 +146,7 @@ impl Bound<'_> {
         limits::compile_descriptors(program, sandbox);
         hold(program, sandbox.die_with_parent, sandbox.fallbacks);
         reset_signals(program, sandbox.fallbacks)?;
+        let_go(program, sandbox.fallbacks);
         start::compile(program, sandbox)?;
         Ok(list)
     }
@@ -197,6 +198,17 @@ fn close_descriptors(program: &mut Program, allowed: Fallbacks) {
     program.call_then(Step::CloseDescriptors, "", Sys::close_range, args, mark);
     if allowed.contains(Fallbacks::CLOSE_EACH) {
         fallbacks::mark_each(program);
+    }
+}
+
+/// The kernel closes what is marked only after it has opened the program, and its interpreter: a link to `/proc/self/fd/3/..` in a hostile
+/// root would lead out through a descriptor that is still there.
+fn let_go(program: &mut Program, allowed: Fallbacks) {
+    let args = [3_u64.into(), u32::MAX.into(), 0_u64.into()];
+    let [_, close] = fallbacks::of_close_range(allowed);
+    program.call_then(Step::LetGo, "", Sys::close_range, args, close);
+    if allowed.contains(Fallbacks::CLOSE_EACH) {
+        fallbacks::close_all(program);
     }
 }
 

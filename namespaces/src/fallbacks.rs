@@ -95,6 +95,15 @@ pub(crate) fn close_each(program: &mut Program) {
     program.only(CLOSE_AT_HOLD, |program| {
         program.call(step, "/proc/self/fd", Sys::lseek, [FOLDER.into(), none, none]);
         program.call_then(step, "/proc/self/fd", Sys::getdents64, list(), Then::CloseEachBut([GATE, FOLDER]));
+    });
+}
+
+/// Closes all descriptors above 2, the folder that lists them last.
+pub(crate) fn close_all(program: &mut Program) {
+    let (step, none) = (Step::LetGo, Arg::Value(0));
+    program.only(CLOSE_AT_HOLD, |program| {
+        program.call(step, "/proc/self/fd", Sys::lseek, [FOLDER.into(), none, none]);
+        program.call_then(step, "/proc/self/fd", Sys::getdents64, list(), Then::CloseEachBut([FOLDER, FOLDER]));
         program.call(step, "/proc/self/fd", Sys::close, [FOLDER.into()]);
     });
 }

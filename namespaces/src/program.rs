@@ -194,9 +194,9 @@ impl From<i32> for Arg {
 }
 
 impl Op {
-    /// Whether it is the last step, after which there is another program.
+    /// Whether it belongs to the last steps, after which there is another program.
     pub(crate) fn starts_program(&self) -> bool {
-        self.step == Step::Exec
+        matches!(self.step, Step::LetGo | Step::Exec)
     }
 }
 

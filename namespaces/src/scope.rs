@@ -44,12 +44,18 @@ impl Scope {
     /// A user namespace with this map, a mount namespace whose mounts are private, and the namespaces named beside them.
     ///
     /// # Errors
-    /// [`InvalidConfig`](crate::ErrorKind::InvalidConfig) for a pid namespace, which no process can join as a whole, and for a map in which the caller is not
+    /// [`InvalidConfig`](crate::ErrorKind::InvalidConfig) for a pid or time namespace, which no process can join as a whole, and for a map in which the caller is not
     /// user 0 and group 0 (a [single](IdMap::single) one may be anybody); otherwise as
     /// [`Plan::hold`](crate::Plan::hold).
     pub fn new(map: IdMap, others: Namespaces) -> Result<Self, Error> {
         if others.contains(Namespaces::PID) {
             return Err(Error::config("scope", "cannot have a pid namespace; give one to what is spawned in it"));
+        }
+        if others.contains(Namespaces::TIME) {
+            return Err(Error::config(
+                "scope",
+                "cannot have a time namespace, which nothing that has our memory can join",
+            ));
         }
         let all = Namespaces::USER | Namespaces::MOUNT | others;
         // Never released: the program is never looked for.

@@ -102,6 +102,8 @@ steps! {
     Hold child "wait for the release",
     /// Signals as a new program expects them: nothing blocked, SIGPIPE not ignored.
     Signals child "reset signals",
+    /// Closing every descriptor but the standard streams: nothing of the caller's is open when the kernel looks for the program.
+    LetGo child "let go of descriptors",
     /// Starting the program.
     Exec child "start the program",
     /// Opening one of its namespaces.

@@ -19,12 +19,14 @@ pub(crate) fn of_network(spec: &NetworkSpec) -> Vec<Setting> {
     let mut settings = Vec::new();
     let mut add = |path: String, value, asked_for| settings.push(Setting { path, value, asked_for });
     // A container must not tell the host where its routes lead.
+    // Also where there is no IPv6 but the bridge's own link-local address.
+    add(format!("ipv6/conf/{}/accept_ra", spec.name), "0", true);
     if spec.has_family(false) {
-        add(format!("ipv6/conf/{}/accept_ra", spec.name), "0", true);
         // The bridge's own link-local address could not be used for a second or two, and without it no container is looked for.
         add(format!("ipv6/conf/{}/accept_dad", spec.name), "0", true);
     }
-    if spec.host_loopback && spec.has_family(true) {
+    // Without rules nothing would keep containers from the host's loopback.
+    if spec.host_loopback && spec.rules && spec.has_family(true) {
         add(format!("ipv4/conf/{}/route_localnet", spec.name), "1", true);
     }
     if !spec.internal && spec.has_family(true) {
@@ -46,7 +48,9 @@ pub(crate) fn different(host: &Host, settings: &[Setting]) -> Result<Vec<(Settin
         let mut different = Vec::new();
         for setting in settings {
             let from = get(&setting.path)?;
-            if from != setting.value {
+            // Without IPv6 nobody listens to routers.
+            let needless = from == MISSING && setting.path.ends_with("/accept_ra");
+            if from != setting.value && !needless {
                 let change = Change::SetSysctl { path: setting.path.clone(), from, to: setting.value.to_owned() };
                 different.push((setting.clone(), change));
             }
@@ -77,10 +81,12 @@ fn open(path: &str, flags: OFlags) -> Result<rustix::fd::OwnedFd, Error> {
     opened.map_err(failed("open", path))
 }
 
+const MISSING: &str = "missing";
+
 fn get(path: &str) -> Result<String, Error> {
     let file = match open(path, OFlags::RDONLY) {
         // A kernel without IPv6, or the bridge is gone: nothing there can be wrong.
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok("missing".into()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(MISSING.into()),
         file => file?,
     };
     let mut buffer = [0; 64];

@@ -60,7 +60,8 @@ fn main() -> ExitCode {
         test("by_name_and_platform", layout::by_name_and_platform_through_an_inner_index),
         python("entries_are_those_of_tarfile", python::entries_are_those_of_tarfile),
         python("entries_are_those_of_tarfile_at_random", python::entries_are_those_of_tarfile_at_random),
-        test("the_order_of_entries_does_not_matter", properties::the_order_of_entries_does_not_matter),
+        test("the_order_of_entries_does_not_matter", properties::the_order_of_entries_does_not_matter)
+            .time(Duration::from_secs(180)),
         overlay("the_union_of_layers_is_their_flattened_tree", properties::the_union_of_layers_is_their_flattened_tree),
         test("no_bytes_lead_outside", properties::no_bytes_lead_outside).time(Duration::from_secs(180)),
         root("every_failure_is_told", faults::every_failure_is_told).time(Duration::from_secs(180)),

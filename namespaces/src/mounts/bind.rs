@@ -29,6 +29,10 @@ impl Mounts<'_> {
                     self.program.call_then(Step::Mount, &mount.target, Sys::fcntl, copy, Then::Keep(slot));
                 }
             }
+            // It may be a peer of a shared mount of the host, where what is mounted below it would appear.
+            if matches!(found, Found::Mount { .. }) {
+                self.make_private(&mount.target, slot);
+            }
             if !mount.flags.is_empty() || ids.is_some() {
                 let how = Attributes { flags: mount.flags, recursive, ids: *ids };
                 self.set(Step::Mount, &mount.target, slot.into(), how);

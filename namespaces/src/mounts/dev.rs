@@ -57,6 +57,9 @@ impl Mounts<'_> {
         let (device, slot) = (self.text(&format!("/dev/{name}")), self.program.slot());
         let clone = [libc::AT_FDCWD.into(), device, (OPEN_TREE_CLONE | CLOEXEC).into()];
         self.program.call_then(Step::Mount, object, Sys::open_tree, clone, Then::Keep(slot));
+        // So that nobody changes the mode or the times of the host's device. It can be written to.
+        let flags = MountFlags::READ_ONLY | MountFlags::NOSUID | MountFlags::NOEXEC;
+        self.set(Step::Mount, object, slot.into(), Attributes { flags, recursive: false, ids: None });
         slot
     }
 

@@ -171,6 +171,14 @@ impl<'a> Mounts<'a> {
         self.program.call(step, object, Sys::mount_setattr, args);
     }
 
+    /// Takes a mount and those below it out of their peer groups, or makes them slaves, as the sandbox's propagation is.
+    fn make_private(&mut self, object: &Path, mount: Slot) {
+        let kind = if self.propagation == Propagation::Slave { libc::MS_SLAVE } else { libc::MS_PRIVATE };
+        let attributes = self.program.words([0, 0, kind, 0]);
+        let args = [mount.into(), self.here, (EMPTY_PATH | RECURSIVE).into(), attributes.into(), 32_u64.into()];
+        self.program.call(Step::Mount, object, Sys::mount_setattr, args);
+    }
+
     /// A copy of a mount, or of a part of one, that is attached nowhere.
     fn clone_tree(&mut self, step: Step, object: &Path, (from, path): (Arg, Arg), recursive: bool, into: Slot) {
         let flags = OPEN_TREE_CLONE | CLOEXEC | EMPTY_PATH | if recursive { RECURSIVE } else { 0 };

@@ -110,6 +110,12 @@ impl Birth {
         Birth { pid: AtomicI32::new(0), pidfd: AtomicI32::new(-1) }
     }
 
+    /// There is no child. The kernel may have noted a descriptor before it gave up, whose number is another's by now.
+    fn failed(&self, result: i64) -> i32 {
+        self.pidfd.store(-1, Relaxed);
+        errno_of(result)
+    }
+
     /// The child, for the first who asks after it was born.
     pub(crate) fn take(&self) -> Option<Born> {
         let pidfd = self.pidfd.swap(-1, Relaxed);
@@ -141,5 +147,5 @@ pub(crate) fn clone_and_run(engine: Engine, world: World<'_>, frame: &Frame<'_>,
     // SAFETY: CLONE_VFORK suspends this thread until the child has left this memory, so that `args`, `frame` and `birth` outlive it, and
     // nobody else uses the stack; a copy has copies of them. `child` never returns and keeps to the rules of this folder.
     let result = unsafe { args.clone(world.by_old_clone, child, std::ptr::from_ref(frame).cast_mut().cast()) };
-    if result < 0 { Err(errno_of(result)) } else { Ok(()) }
+    if result < 0 { Err(birth.failed(result)) } else { Ok(()) }
 }

@@ -8,7 +8,7 @@ use cofferdam_testkit::fault::{Poke, weaken};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -157,5 +157,22 @@ pub(crate) fn a_proc_in_the_root_is_not_written() {
     assert_eq!(output_with(hidden, Fds::new()), "0\n");
     for name in ["uid_map", "gid_map", "setgroups"] {
         assert_eq!(fs::read_to_string(own.join(name)).unwrap(), "untouched");
+    }
+}
+
+/// The kernel opens the program while what is only marked to be closed is still open: a link in the root must not lead out through it.
+pub(crate) fn a_program_behind_a_descriptor() {
+    let outside = tempfile::tempdir().unwrap();
+    let root = outside.path().join("root");
+    fs::create_dir_all(root.join("proc")).unwrap();
+    fs::copy("/bin/busybox", outside.path().join("victim")).unwrap();
+    fs::set_permissions(outside.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    for number in 3..32 {
+        let link = root.join(format!("prog{number}"));
+        symlink(format!("/proc/self/fd/{number}/../victim"), &link).unwrap();
+        let sandbox = program(format!("/prog{number}")).arg0("true").user(IdMap::root());
+        let sandbox = sandbox.namespaces(Namespaces::MOUNT | Namespaces::PID);
+        let error = refused(&sandbox.root(Root::directory(&root)).mount(Mount::proc("/proc")));
+        assert_eq!((error.step(), error.raw_os_error()), (Step::Exec, Some(libc::ENOENT)), "{number}: {error}");
     }
 }

@@ -44,8 +44,12 @@ fn ours(pid: u32) -> Rows {
 
 fn theirs(pid: u32) -> Rows {
     let columns = ["--raw", "--noheadings", "-o", "NS,TYPE,NPROCS,PID,ONS,PNS", "-p", &pid.to_string()];
-    let out = Command::new("/usr/bin/lsns").args(columns).output().unwrap();
-    let text = String::from_utf8(out.stdout).unwrap();
+    // It gives up when some other process ends under its eyes.
+    let text = (0..1000).find_map(|_| {
+        let out = Command::new("/usr/bin/lsns").args(columns).output().unwrap();
+        out.status.success().then(|| String::from_utf8(out.stdout).unwrap()).filter(|text| !text.is_empty())
+    });
+    let text = text.expect("lsns lists them");
     let row = |line: &str| {
         let words: Vec<&str> = line.split(' ').collect();
         let id = |at: usize| words.get(at).and_then(|w| w.parse().ok()).filter(|id| *id != 0);

@@ -206,6 +206,7 @@ fn attacks() -> Vec<Test> {
     vec![
         busy("a_mount_point_swapped_for_a_link", attacks::a_mount_point_swapped_for_a_link).time(LONG),
         busy("nothing_is_made_outside", attacks::nothing_is_made_outside),
+        busy("a_program_behind_a_descriptor", attacks::a_program_behind_a_descriptor),
         busy("a_mask_is_the_hosts_null_device", attacks::a_mask_is_the_hosts_null_device),
         rooted("a_null_device_that_is_none", attacks::a_null_device_that_is_none),
         busy("a_proc_in_the_root_is_not_written", attacks::a_proc_in_the_root_is_not_written),

@@ -1,7 +1,7 @@
 //! What is mounted in a sandbox, and where.
 
 use crate::roots::Busybox;
-use crate::support::{output_with, program, read, refused};
+use crate::support::{all_namespaces, output_with, program, read, refused};
 use cofferdam_namespaces::{ErrorKind, Fds, IdMap, Mount, Namespaces, Propagation, Root, Sandbox, Stdio, Step};
 use cofferdam_testkit::fault::{Action, Fault, Watch, Who};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -12,7 +12,7 @@ use std::path::Path;
 
 /// A script in a root of its own, as root of a user namespace.
 fn sh(script: &str) -> Sandbox {
-    program("/bin/sh").args(["-c", script]).env("PATH", "/bin").namespaces(Namespaces::all()).user(IdMap::root())
+    program("/bin/sh").args(["-c", script]).env("PATH", "/bin").namespaces(all_namespaces()).user(IdMap::root())
 }
 
 fn inside(root: &Busybox, script: &str) -> Sandbox {

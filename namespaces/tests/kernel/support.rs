@@ -1,6 +1,6 @@
 //! What several of these tests share.
 
-use cofferdam_namespaces::{Child, Engine, Error, Fds, Sandbox, Stdio};
+use cofferdam_namespaces::{Child, Engine, Error, Fds, IdMap, Namespaces, Sandbox, Stdio};
 use std::ffi::OsString;
 use std::io::Read;
 use std::sync::atomic::AtomicBool;
@@ -58,4 +58,10 @@ pub(crate) fn refused(sandbox: &Sandbox) -> Error {
         }
         Err(error) => error,
     }
+}
+
+/// All that this kernel has for a program: it may be too old to let one enter a time namespace.
+pub(crate) fn all_namespaces() -> Namespaces {
+    let time = sh("true").user(IdMap::root()).namespaces(Namespaces::TIME).prepare(Fds::new());
+    if time.is_ok() { Namespaces::all() } else { Namespaces::all() - Namespaces::TIME }
 }

@@ -39,12 +39,14 @@ impl Connection {
         let subnet = Subnet::new(address(0), 24).ok_or("no subnet")?;
         let _turn = turn()?;
         let lease = Lease::take()?;
-        // A bridge alone changes nothing of the host's settings; who publishes a port wants packets to be forwarded.
+        // A bridge alone changes nothing of the host's own settings; who publishes a port wants packets to be forwarded.
         let publishes = !options.ports.is_empty();
         let spec = NetworkSpec::new(BRIDGE).owner("run-image").subnet(subnet);
         let made = Network::create(&host, &spec.enable_forwarding(publishes).host_loopback(publishes));
         let network = made.inspect_err(|_| lease.give_back())?;
-        for change in network.host_settings() {
+        // The bridge's own settings are nobody else's concern.
+        for change in network.host_settings().iter().map(ToString::to_string).filter(|change| !change.contains(BRIDGE))
+        {
             eprintln!("run-image: {change}");
         }
         let endpoint = EndpointSpec::new().owner(&options.name).address(lease.address);

@@ -211,6 +211,7 @@ pub(crate) fn the_child_can_be_killed_at_every_call() {
 
 /// What the caller itself does, from the configuration to the clone.
 pub(crate) fn every_call_of_the_caller_can_fail() {
+    all_namespaces();
     let spawn = || {
         let null = std::fs::File::open("/dev/null").unwrap();
         Ok((null, Group::any())).and_then(|(null, group)| {

@@ -198,6 +198,8 @@ compile_error!("cofferdam-namespaces is for 64-bit Linux on x86_64 and aarch64")
 
 mod attributes;
 mod bind;
+mod capabilities;
+mod capability;
 mod child;
 mod clocks;
 mod closure;
@@ -211,6 +213,8 @@ mod held;
 mod hint;
 mod identity;
 mod idmap;
+#[cfg(feature = "landlock")]
+mod landlock;
 mod limits;
 mod listing;
 mod mount;
@@ -218,12 +222,15 @@ mod mounts;
 mod namespace;
 mod newidmap;
 mod plan;
+mod privilege;
 mod program;
 mod report;
 mod root;
 mod sandbox;
 mod scheduling;
 mod scope;
+#[cfg(feature = "seccomp")]
+mod seccomp;
 #[cfg(feature = "serde")]
 mod spec;
 mod start;
@@ -233,6 +240,8 @@ mod sys;
 mod sysctl;
 
 pub use attributes::{OomScoreAdj, Personality};
+pub use capabilities::{Capabilities, SecureBits};
+pub use capability::{Capability, CapabilitySet, UnknownCapability};
 pub use child::Child;
 pub use clocks::{Clock, ClockOffset};
 pub use engine::Engine;
@@ -241,6 +250,8 @@ pub use fallbacks::Fallbacks;
 pub use fds::Fds;
 pub use held::Held;
 pub use identity::{Credentials, IdMap, IdRange};
+#[cfg(feature = "landlock")]
+pub use landlock::landlock_abi;
 pub use limits::{Resource, Rlimit};
 pub use listing::{Listing, NamespaceId, NamespaceInfo};
 pub use mount::Mount;
@@ -251,4 +262,6 @@ pub use root::{Propagation, Root};
 pub use sandbox::{Namespaces, Sandbox, Stdio};
 pub use scheduling::{IoPriority, Nice, Scheduler};
 pub use scope::Scope;
+#[cfg(feature = "seccomp")]
+pub use seccomp::{BpfInstruction, Seccomp};
 pub use step::Step;

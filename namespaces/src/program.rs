@@ -117,6 +117,7 @@ macro_rules! calls {
 }
 
 calls! {
+    capset = SYS_capset,
     chdir = SYS_chdir,
     chroot = SYS_chroot,
     close = SYS_close,
@@ -131,6 +132,8 @@ calls! {
     getcwd = SYS_getcwd,
     ioprio_set = SYS_ioprio_set,
     getdents64 = SYS_getdents64,
+    keyctl = SYS_keyctl,
+    landlock_restrict_self = SYS_landlock_restrict_self,
     lseek = SYS_lseek,
     mkdirat = SYS_mkdirat,
     mknodat = SYS_mknodat,
@@ -150,6 +153,7 @@ calls! {
     rt_sigprocmask = SYS_rt_sigprocmask,
     sched_setaffinity = SYS_sched_setaffinity,
     sched_setscheduler = SYS_sched_setscheduler,
+    seccomp = SYS_seccomp,
     sendto = SYS_sendto,
     setdomainname = SYS_setdomainname,
     setns = SYS_setns,

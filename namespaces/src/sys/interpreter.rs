@@ -1,7 +1,7 @@
 //! What the child does: it makes the system calls of its list, one after the other.
 
 use super::each::{self, for_each};
-use super::raw::{errno_of, syscall6};
+use super::raw::{errno_of, syscall6, trap};
 use super::telling::{SAID, Telling};
 use crate::Fallbacks;
 use crate::program::{Arg, Finding, Op, Program, SCRATCH, SLOTS, Then};
@@ -16,6 +16,8 @@ pub(crate) struct Frame<'a> {
     scratch: Box<[AtomicU64; SCRATCH]>,
     /// Whether the calls that hold the child are made too.
     held: bool,
+    /// Whether a program is started.
+    program: bool,
     /// Fallbacks that the clone has needed.
     used: Fallbacks,
     telling: &'a Telling,
@@ -29,6 +31,7 @@ impl<'a> Frame<'a> {
             slots: values.map(AtomicI64::new).collect(),
             scratch: Box::new([const { AtomicU64::new(0) }; SCRATCH]),
             held,
+            program: true,
             used: Fallbacks::empty(),
             telling,
         }
@@ -40,10 +43,9 @@ impl<'a> Frame<'a> {
         self.telling.used.store(used.bits(), Relaxed);
     }
 
-    /// Only what comes before the start of a program.
-    pub(crate) fn until_program(mut self) -> Self {
-        let start = self.ops.iter().position(Op::starts_program).unwrap_or(self.ops.len());
-        self.ops = self.ops.get(..start).unwrap_or_default();
+    /// All but what only the start of a program needs.
+    pub(crate) fn without_program(mut self) -> Self {
+        self.program = false;
         self
     }
 
@@ -69,7 +71,8 @@ pub(super) fn follow(frame: &Frame<'_>) -> bool {
     while let Some(op) = frame.ops.get(next) {
         let at = next;
         next += 1;
-        if op.held && !frame.held || !op.only.is_empty() && !op.only.intersects(used) {
+        let left_out = op.held && !frame.held || op.starts_program() && !frame.program;
+        if left_out || !op.only.is_empty() && !op.only.intersects(used) {
             continue;
         }
         frame.telling.at.store(at, Relaxed);
@@ -172,9 +175,11 @@ fn is_elsewhere(errno: i32) -> bool {
     matches!(errno, libc::ENOENT | libc::ENOTDIR | libc::ESTALE | libc::ENODEV | libc::ETIMEDOUT)
 }
 
+/// Ends this process, whatever its filters say: one may answer `exit_group(2)` with an errno.
 pub(super) fn exit(code: u8) -> ! {
-    loop {
-        // SAFETY: exit_group takes a number and ends this process only: it is no thread of the caller.
-        unsafe { syscall6(libc::SYS_exit_group, [code.into(), 0, 0, 0, 0, 0]) };
+    for number in [libc::SYS_exit_group, libc::SYS_exit] {
+        // SAFETY: these take a number and end this process only: it is no thread of the caller, and has no other.
+        unsafe { syscall6(number, [code.into(), 0, 0, 0, 0, 0]) };
     }
+    trap()
 }

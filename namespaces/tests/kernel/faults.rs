@@ -4,11 +4,12 @@
 //! that no sandbox of this file takes fails the test.
 
 use crate::cgroup::Group;
+use crate::privilege::no_devices;
 use crate::roots::Busybox;
 use crate::support::{all_namespaces, program};
 use cofferdam_namespaces::{
-    Child, Error, ErrorKind, Fds, IdMap, IoPriority, Mount, Namespaces, Personality, Plan, Resource, Root, Sandbox,
-    Scheduler, Stdio, Step,
+    Capabilities, Capability, Child, Error, ErrorKind, Fds, IdMap, IoPriority, Mount, Namespaces, Personality, Plan,
+    Resource, Root, Sandbox, Scheduler, Seccomp, SecureBits, Stdio, Step,
 };
 use cofferdam_testkit::fault::{self, Action, Fault, Watch, Who, record};
 use nix::errno::Errno;
@@ -49,7 +50,7 @@ fn everything_in(root: &Busybox, group: &Group) -> Plan {
 }
 
 fn fds() -> Fds {
-    Fds::new().bind("log", std::fs::File::open("/dev/null").unwrap())
+    Fds::new().bind("log", std::fs::File::open("/dev/null").unwrap()).bind("rules", no_devices())
 }
 
 fn sandbox() -> Sandbox {
@@ -75,6 +76,12 @@ fn sandbox() -> Sandbox {
         // more or less would confuse the walk.
         .sysctl("net.ipv4.ip_unprivileged_port_start", "1")
         .working_directory("/dev")
+        .capabilities(Capabilities::container_default().with_ambient([Capability::Kill]))
+        .securebits(SecureBits::NO_SETUID_FIXUP)
+        .new_session_keyring()
+        .no_new_privs()
+        .landlock("rules")
+        .seccomp(Seccomp::container_default(&Capabilities::container_default()))
         .stdin(Stdio::Null)
         .stdout(Stdio::Pipe)
         .stderr(Stdio::fd("log"))
@@ -141,6 +148,8 @@ pub(crate) fn explained_is_what_happens() {
     all.remove(&Step::Hold);
     // Of one that changes its ids: see `identity`.
     all.remove(&Step::Credentials);
+    // Of a machine with such a security module.
+    all.remove(&Step::Label);
     all.retain(|step| ![Step::JoinUser, Step::Unshare].contains(step));
     if !all_namespaces().contains(Namespaces::TIME) {
         all.remove(&Step::Time);
@@ -215,7 +224,7 @@ pub(crate) fn every_call_of_the_caller_can_fail() {
     let spawn = || {
         let null = std::fs::File::open("/dev/null").unwrap();
         Ok((null, Group::any())).and_then(|(null, group)| {
-            let fds = Fds::new().bind("log", null).cgroup([group.procs()]);
+            let fds = Fds::new().bind("log", null).bind("rules", no_devices()).cgroup([group.procs()]);
             let child = sandbox().prepare(fds).and_then(|plan| plan.spawn());
             let result = finish(child);
             drop(group);

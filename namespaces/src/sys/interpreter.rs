@@ -2,6 +2,7 @@
 
 use super::each::{self, for_each};
 use super::raw::{errno_of, syscall6};
+use super::script;
 use super::telling::{SAID, Telling};
 use crate::Fallbacks;
 use crate::program::{Arg, Finding, Op, Program, SCRATCH, SLOTS, Then};
@@ -109,6 +110,13 @@ pub(super) fn follow(frame: &Frame<'_>) -> bool {
                 0
             }
             Then::TryNext if is_elsewhere(errno) => 0,
+            Then::Look(slot) if errno == 0 => keep(frame, slot.0, result),
+            Then::Look(_) if errno == libc::EACCES || is_elsewhere(errno) => {
+                denied |= errno == libc::EACCES;
+                next = next.saturating_add(2);
+                0
+            }
+            Then::Interpreters(how) => script::look(scratch, how, result),
             _ if denied && is_elsewhere(errno) => libc::EACCES,
             _ => errno,
         };
@@ -136,7 +144,7 @@ fn keep(frame: &Frame<'_>, slot: usize, result: i64) -> i32 {
     0
 }
 
-fn make(number: i64, args: [u64; 6]) -> i64 {
+pub(super) fn make(number: i64, args: [u64; 6]) -> i64 {
     let mut tries = 0;
     loop {
         // SAFETY: the program was made from system calls and arguments that are valid in any process; pointers are to memory that it owns.
@@ -168,7 +176,7 @@ fn listen(frame: &Frame<'_>, number: i64, [context, ..]: [u64; 6]) {
 const OPENAT2_TRIES: u32 = 64;
 
 /// A program that is not there, as `execvp(3)` sees it: it may be in the next place.
-fn is_elsewhere(errno: i32) -> bool {
+pub(super) fn is_elsewhere(errno: i32) -> bool {
     matches!(errno, libc::ENOENT | libc::ENOTDIR | libc::ESTALE | libc::ENODEV | libc::ETIMEDOUT)
 }
 

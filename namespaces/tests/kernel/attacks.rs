@@ -14,11 +14,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 /// Every path of the child is resolved as any path is, and not inside the root.
-const ANYWHERE: Poke = Poke { number: libc::SYS_openat2, argument: 2, word: 2, value: 0 };
+pub(crate) const ANYWHERE: Poke = Poke { number: libc::SYS_openat2, argument: 2, word: 2, value: 0 };
+
+pub(crate) fn inside_with(root: &Path, name: &str) -> Sandbox {
+    let sandbox = program(name).env("PATH", "/bin").namespaces(Namespaces::MOUNT | Namespaces::PID);
+    sandbox.user(IdMap::root()).root(Root::directory(root))
+}
 
 fn inside(root: &Path, script: &str) -> Sandbox {
-    let sandbox = program("/bin/sh").args(["-c", script]).env("PATH", "/bin");
-    sandbox.namespaces(Namespaces::MOUNT | Namespaces::PID).user(IdMap::root()).root(Root::directory(root))
+    inside_with(root, "/bin/sh").args(["-c", script])
 }
 
 fn entries(folder: &Path) -> usize {

@@ -15,6 +15,7 @@ mod isolation;
 mod life;
 mod listing;
 mod mounts;
+mod programs;
 mod roots;
 mod scopes;
 mod specs;
@@ -207,6 +208,8 @@ fn attacks() -> Vec<Test> {
         busy("a_mount_point_swapped_for_a_link", attacks::a_mount_point_swapped_for_a_link).time(LONG),
         busy("nothing_is_made_outside", attacks::nothing_is_made_outside),
         busy("a_program_behind_a_descriptor", attacks::a_program_behind_a_descriptor),
+        busy("a_program_that_is_the_hosts", programs::a_program_that_is_the_hosts),
+        busy("scripts_of_a_root", programs::scripts_of_a_root),
         busy("a_mask_is_the_hosts_null_device", attacks::a_mask_is_the_hosts_null_device),
         rooted("a_null_device_that_is_none", attacks::a_null_device_that_is_none),
         busy("a_proc_in_the_root_is_not_written", attacks::a_proc_in_the_root_is_not_written),

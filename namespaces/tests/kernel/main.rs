@@ -193,6 +193,7 @@ fn mounts() -> Vec<Test> {
         busy("masks_hide", mounts::masks_hide),
         busy("mount_points_are_made", mounts::mount_points_are_made),
         busy("many_mounts", mounts::many_mounts),
+        busy("many_masks", mounts::many_masks),
         busy("a_read_only_root", mounts::a_read_only_root),
         rooted("later_mounts_of_the_host", mounts::later_mounts_of_the_host),
         rooted("mounts_for_the_host", mounts::mounts_for_the_host),
@@ -206,6 +207,7 @@ fn attacks() -> Vec<Test> {
     let busy = |name, run| user(name, run).needs(&[Need::Userns, Need::Program(BUSYBOX)]);
     vec![
         busy("a_mount_point_swapped_for_a_link", attacks::a_mount_point_swapped_for_a_link).time(LONG),
+        busy("a_mask_whose_way_is_swapped", attacks::a_mask_whose_way_is_swapped).time(LONG),
         busy("nothing_is_made_outside", attacks::nothing_is_made_outside),
         busy("a_program_behind_a_descriptor", attacks::a_program_behind_a_descriptor),
         busy("a_program_that_is_the_hosts", programs::a_program_that_is_the_hosts),

@@ -4,6 +4,7 @@ use crate::roots::Busybox;
 use crate::support::{all_namespaces, output_with, program, read, refused};
 use cofferdam_namespaces::{ErrorKind, Fds, IdMap, Mount, Namespaces, Propagation, Root, Sandbox, Stdio, Step};
 use cofferdam_testkit::fault::{Action, Fault, Watch, Who};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::fs;
 use std::io::Write;
@@ -250,6 +251,25 @@ pub(crate) fn many_mounts() {
         sandbox = sandbox.mount(Mount::file_system("tmpfs", format!("/m/{number}")).read_only());
     }
     assert_eq!(output(sandbox), "500\n");
+}
+
+/// As many as there are in `/proc` and `/sys`, and few descriptors for it.
+pub(crate) fn many_masks() {
+    let root = Busybox::new();
+    let mut sandbox = inside(&root, "cat /m/file*; touch /m/frozen0/x 2>&- || echo refused; ls /m/folder*");
+    for number in 0..100 {
+        let name = |kind: &str| (root.path().join(format!("m/{kind}{number}")), format!("/m/{kind}{number}"));
+        let ((file, masked), (folder, hidden), (frozen, kept)) = (name("file"), name("folder"), name("frozen"));
+        fs::create_dir_all(folder.join("secret")).unwrap();
+        fs::create_dir(frozen).unwrap();
+        fs::write(file, "secret").unwrap();
+        sandbox = sandbox.mount(Mount::mask(masked)).mount(Mount::mask(hidden)).mount(Mount::read_only_path(kept));
+    }
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, 256, hard).unwrap();
+    let text = output(sandbox);
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+    assert!(text.starts_with("refused\n") && !text.contains("secret"), "{text}");
 }
 
 pub(crate) fn a_read_only_root() {

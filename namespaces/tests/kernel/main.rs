@@ -120,6 +120,8 @@ fn identity() -> Vec<Test> {
         root("ranges_with_all_namespaces", identity::ranges_with_all_namespaces),
         root("credentials_are_the_programs", identity::credentials_are_the_programs),
         root("other_credentials_die_with_the_parent", identity::other_credentials_die_with_the_parent),
+        root("other_ids_of_the_caller_stay_outside", identity::other_ids_of_the_caller_stay_outside),
+        root("closed_streams_of_the_caller", identity::closed_streams_of_the_caller),
         test("umask_is_the_programs", identity::umask_is_the_programs),
         user("credentials_that_cannot_be", identity::credentials_that_cannot_be),
         test("credentials_of_others_are_refused", identity::credentials_of_others_are_refused)
@@ -169,6 +171,7 @@ fn roots() -> Vec<Test> {
         rooted("it_is_pid_1_of_its_own_proc", roots::it_is_pid_1_of_its_own_proc),
         rooted("devices_work", roots::devices_work),
         user("devices_work_on_the_hosts_root", roots::devices_work_on_the_hosts_root),
+        rooted("devices_of_the_host_are_kept", roots::devices_of_the_host_are_kept),
         rooted("devices_are_its_own", roots::devices_are_its_own),
         rooted("renames_elsewhere_do_not_matter", roots::renames_elsewhere_do_not_matter),
         rooted("mounts_inside_do_not_propagate", roots::mounts_inside_do_not_propagate),
@@ -190,6 +193,7 @@ fn mounts() -> Vec<Test> {
         rooted("binds_take_along_what_is_mounted_below", mounts::binds_take_along_what_is_mounted_below),
         rooted("binds_with_other_owners", mounts::binds_with_other_owners),
         rooted("detached_mounts_are_attached", mounts::detached_mounts_are_attached),
+        rooted("detached_mounts_are_nobodys_peers", mounts::detached_mounts_are_nobodys_peers),
         busy("masks_hide", mounts::masks_hide),
         busy("mount_points_are_made", mounts::mount_points_are_made),
         busy("many_mounts", mounts::many_mounts),
@@ -322,6 +326,7 @@ fn cgroups() -> Vec<Test> {
         v2("born_in_a_v2_cgroup", cgroup::born_in_a_v2_cgroup),
         v2("what_is_no_cgroup_is_refused", cgroup::what_is_no_cgroup_is_refused),
         v2("a_cgroup_that_is_gone", cgroup::a_cgroup_that_is_gone),
+        group("a_clone_that_fails_late", cgroup::a_clone_that_fails_late),
         test("no_room_for_another_process", cgroup::no_room_for_another_process).needs(&[Need::CgroupV2("pids")]),
         test("an_oom_kill_spares_the_caller_v1", cgroup::an_oom_kill_spares_the_caller_v1)
             .needs(&[Need::Root, Need::CgroupV1("memory")]),

@@ -1,7 +1,8 @@
 //! A root of its own: what is inside is all there is.
 
-use crate::support::{output_with, program, refused};
+use crate::support::{output_with, program, read, refused};
 use cofferdam_namespaces::{ErrorKind, Fds, IdMap, Mount, Namespaces, Root, Sandbox, Stdio, Step};
+use cofferdam_testkit::fault::{Poke, weaken};
 use rustix::fs::CWD;
 use rustix::mount::{OpenTreeFlags, open_tree};
 use std::fs;
@@ -103,6 +104,28 @@ pub(crate) fn devices_are_its_own() {
     assert_eq!(root.output(sh("chmod 600 /dev/full && stat -c %a /dev/full; umask")), "600\n0022\n");
     let after = fs::metadata("/dev/full").unwrap();
     assert_eq!((before.mode(), before.ctime()), (after.mode(), after.ctime()));
+}
+
+/// In a user namespace of root's they are the host's, and root inside owns them: their modes stay as they are.
+pub(crate) fn devices_of_the_host_are_kept() {
+    let before = fs::metadata("/dev/full").unwrap();
+    let root = Busybox::new();
+    // The mode that it has: the attack leaves only its time.
+    let change = |script: &str| {
+        let sandbox = sh(script).user(IdMap::root()).stdout(Stdio::Pipe);
+        let mut child = sandbox.spawn_with(Fds::new().bind("root", root.mount())).unwrap();
+        let said = read(&mut child);
+        (said, child.wait().unwrap().success())
+    };
+    let script =
+        "chmod 666 /dev/full && echo changed; touch /dev/null 2>&- && echo touched; echo x >/dev/null && echo ok";
+    assert_eq!(change(script), ("ok\n".to_owned(), true));
+    let after = fs::metadata("/dev/full").unwrap();
+    assert_eq!((before.mode(), before.ctime_nsec()), (after.mode(), after.ctime_nsec()));
+    let writable = Poke { number: libc::SYS_mount_setattr, argument: 3, word: 0, value: 0 };
+    let (weakened, (said, _)) = weaken(writable, || change(script));
+    assert!(weakened > 0 && said.starts_with("changed\n"), "the attack is none: {said}");
+    assert_ne!(fs::metadata("/dev/full").unwrap().ctime_nsec(), after.ctime_nsec());
 }
 
 /// A mount of a shared directory is a peer of it: what is mounted inside must not appear outside. The leak check would find it too.

@@ -108,12 +108,12 @@ impl Running {
         let more = |running| (running < PROCESSES.len()).then_some(running + 1);
         RUNNING.fetch_update(AcqRel, Acquire, more).ok().map(|_| Running(()))
     }
+}
 
-    /// The process has ended, by itself or not.
-    pub(crate) fn ended(&self, process: u32) {
-        for place in &PROCESSES {
-            let _ = place.compare_exchange(process, 0, AcqRel, Acquire);
-        }
+/// The process has ended, by itself or not.
+pub(crate) fn ended(process: u32) {
+    for place in &PROCESSES {
+        let _ = place.compare_exchange(process, 0, AcqRel, Acquire);
     }
 }
 

@@ -39,6 +39,8 @@ pub enum Need {
     Vxlan,
     /// This program is there and executable, for example `/bin/busybox`.
     Program(&'static str),
+    /// The Debian that `testkit/debian` makes is there, and the caller may read it.
+    Debian,
     /// That many bytes of memory are available (`MemAvailable`).
     Memory(u64),
 }
@@ -60,6 +62,7 @@ impl Need {
             Self::Veth => in_child(|| probe::link("veth")),
             Self::Vxlan => in_child(|| probe::link("vxlan")),
             Self::Program(path) => probe::program(path),
+            Self::Debian => probe::debian().map(drop),
             Self::Memory(bytes) => probe::memory(bytes),
             Self::CgroupLayout(wanted) => match Layout::of_this_machine()? {
                 found if found == wanted => Ok(()),
@@ -91,6 +94,7 @@ impl fmt::Display for Need {
             Self::Veth => f.write_str("veth"),
             Self::Vxlan => f.write_str("vxlan"),
             Self::Program(path) => f.write_str(path),
+            Self::Debian => f.write_str("testkit/debian"),
             Self::Memory(bytes) => write!(f, "{} MiB of memory", bytes >> 20),
         }
     }

@@ -65,8 +65,7 @@ pub(crate) fn compile(program: &mut Program, sources: &Sources, sandbox: &Sandbo
 /// How many a mount leaves open, if they are not closed.
 fn descriptors(mount: &Mount) -> usize {
     match &mount.kind {
-        MountKind::Dev => 24,
-        MountKind::Cgroup => 24,
+        MountKind::Dev | MountKind::Cgroup => 24,
         MountKind::Mask => 4,
         _ => 3,
     }

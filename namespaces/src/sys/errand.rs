@@ -6,7 +6,7 @@ use super::process::{Block, reap};
 use super::raw::{errno_of, syscall6};
 use super::signals::SignalMask;
 use super::stack::Stack;
-use crate::scope::Running;
+use crate::scope::{self, Running};
 use crate::{Error, Scope, Step};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -82,7 +82,7 @@ impl Errand<'_> {
     /// On a thread that can be suspended and then ends.
     fn run(&mut self) -> Result<(), Error> {
         let failed = |(call, errno)| Error::os(Step::Scope, call, errno);
-        let running = Running::new().ok_or_else(|| failed(("clone3", libc::EAGAIN)))?;
+        let _running = Running::new().ok_or_else(|| failed(("clone3", libc::EAGAIN)))?;
         SignalMask::ALL.set().map_err(|errno| failed(("rt_sigprocmask", errno)))?;
         let (stack, birth) = (Stack::map(Stack::LARGE).map_err(failed)?, Birth::new());
         let args = CloneArgs::new(libc::CLONE_FILES as u64 | IN_OUR_MEMORY, World::OURS, Some(&stack), &birth);
@@ -93,7 +93,7 @@ impl Errand<'_> {
         }
         let born = birth.take().ok_or_else(Error::status_lost)?;
         let status = reap(born.pidfd.as_fd(), Block::Yes);
-        running.ended(born.pid);
+        scope::ended(born.pid);
         let status = status.map_err(|errno| failed(("waitid", errno)))?;
         match (self.failed, status.unwrap_or(0) & 0x7f) {
             (Some(call), _) => Err(failed(call)),

@@ -82,7 +82,7 @@ pub(super) fn follow(frame: &Frame<'_>) -> bool {
         let result = make(op.number, args);
         let errno = if result < 0 { errno_of(result) } else { 0 };
         let failure = match op.then {
-            Then::Keep(slot) if errno == 0 => keep(frame, slot.0, result),
+            Then::Keep(slot) | Then::Look(slot) if errno == 0 => keep(frame, slot.0, result),
             Then::Unless(expected) if errno == expected => 0,
             Then::Exactly(wanted, otherwise) if errno == 0 && result != wanted => otherwise,
             Then::Finds(findings, otherwise) if errno == 0 && !finds(scratch, findings) => otherwise,
@@ -105,15 +105,9 @@ pub(super) fn follow(frame: &Frame<'_>) -> bool {
                 if keep { 0 } else { each::close(fd) }
             }),
             // As execvp(3): go on looking, but remember that there was one that may not be started.
-            Then::TryNext if errno == libc::EACCES => {
-                denied = true;
-                0
-            }
-            Then::TryNext if is_elsewhere(errno) => 0,
-            Then::Look(slot) if errno == 0 => keep(frame, slot.0, result),
-            Then::Look(_) if errno == libc::EACCES || is_elsewhere(errno) => {
+            Then::TryNext | Then::Look(_) if errno == libc::EACCES || is_elsewhere(errno) => {
                 denied |= errno == libc::EACCES;
-                next = next.saturating_add(2);
+                next = next.saturating_add(if op.then == Then::TryNext { 0 } else { 2 });
                 0
             }
             Then::Interpreters(how) => script::look(scratch, how, result),

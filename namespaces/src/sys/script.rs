@@ -2,6 +2,7 @@
 
 use super::interpreter::{is_elsewhere, make};
 use super::raw::errno_of;
+use crate::compile::OPEN_HOW_SIZE;
 use crate::program::SCRATCH;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -25,8 +26,8 @@ pub(super) fn look(scratch: &[AtomicU64; SCRATCH], how: u64, read: i64) -> i32 {
             (_, errno) => return errno,
         };
         let Some(name) = interpreter(scratch, length) else { return 0 };
-        let opened =
-            make(libc::SYS_openat2, [libc::AT_FDCWD as u64, head + name, how, crate::compile::OPEN_HOW_SIZE, 0, 0]);
+        let here = i64::from(libc::AT_FDCWD).cast_unsigned();
+        let opened = make(libc::SYS_openat2, [here, head + name, how, OPEN_HOW_SIZE, 0, 0]);
         match (u64::try_from(opened), errno_of(opened)) {
             (Ok(file), _) => {
                 read = make(libc::SYS_read, [file, head, HEAD, 0, 0, 0]);

@@ -2,7 +2,7 @@
 
 use crate::faults::{fork, no_child_is_left};
 use crate::hold::threads_end;
-use crate::support::{output, program, read, refused, sh};
+use crate::support::{output, program, read, refused, sh, without};
 use cofferdam_namespaces::{
     Clock, ClockOffset, Credentials, Engine, Error, ErrorKind, Fds, IdMap, IdRange, Namespaces, Plan, Sandbox, Scope,
     Stdio, Step,
@@ -299,13 +299,19 @@ pub(crate) fn every_call_of_a_join_can_fail() {
 /// Root of the joined namespace cannot look into a child that has a copy of our memory: CVE-2016-9962. Into its program it can.
 pub(crate) fn who_joins_cannot_be_traced() {
     let user = prepared(IdMap::root());
-    let script = "read -r pid; readlink /proc/$pid/exe >/dev/null && echo seen || echo hidden; read -r again;
+    let script = "read -r pid; readlink /proc/$pid/exe >/dev/null && echo seen || echo hidden; read -r pid; readlink /proc/$pid/exe >/dev/null && echo seen || echo hidden; read -r again;
         readlink /proc/$pid/exe >/dev/null && echo seen || echo hidden";
     let root = copied(script).stdin(Stdio::Pipe).stdout(Stdio::Pipe).stderr(Stdio::Null);
     let mut root = joining(root, &user).unwrap().spawn().unwrap();
     let (mut tell, told) = (root.stdin.take().unwrap(), root.stdout.take().unwrap());
     let mut answers = BufReader::new(told).lines();
-    let held = joining(Sandbox::new("/bin/sleep").arg("1000"), &user).unwrap().hold().unwrap();
+    // The first prctl(2) is the one that keeps others out.
+    let plan = joining(Sandbox::new("/bin/sleep").arg("1000"), &user).unwrap();
+    let traceable = without(libc::SYS_prctl, 0, || plan.hold()).unwrap();
+    writeln!(tell, "{}", traceable.id()).unwrap();
+    assert_eq!(answers.next().unwrap().unwrap(), "seen", "the attack is none");
+    drop(traceable);
+    let held = plan.hold().unwrap();
     writeln!(tell, "{}", held.id()).unwrap();
     assert_eq!(answers.next().unwrap().unwrap(), "hidden");
     let child = held.release().unwrap();

@@ -16,6 +16,7 @@ mod life;
 mod listing;
 mod mounts;
 mod programs;
+mod real;
 mod roots;
 mod scopes;
 mod specs;
@@ -178,6 +179,8 @@ fn roots() -> Vec<Test> {
         rooted("links_out_of_the_root_stay_inside", roots::links_out_of_the_root_stay_inside),
         rooted("no_working_directory_outside", roots::no_working_directory_outside),
         rooted("roots_that_cannot_be", roots::roots_that_cannot_be),
+        rooted("a_busybox_root", real::a_busybox_root),
+        root("a_debian_root", real::a_debian_root).needs(&[Need::Debian]),
     ]
 }
 

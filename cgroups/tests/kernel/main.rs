@@ -238,6 +238,7 @@ fn trees_list() -> Vec<Test> {
             files_are_found_or_not,
             capabilities_are_what_works,
             what_a_killed_program_left_is_found,
+            what_was_left_frozen_is_found,
         ]
     );
     tests.push(
@@ -256,7 +257,7 @@ fn view_list() -> Test {
     ])
 }
 
-fn devices_list() -> [Test; 2] {
+fn devices_list() -> [Test; 5] {
     let mut needs = vec![Need::Root];
     needs.push(match Layout::of_this_machine() {
         Ok(Layout::V2) => Need::CgroupV2Tree,
@@ -268,14 +269,23 @@ fn devices_list() -> [Test; 2] {
     if Layout::of_this_machine() == Ok(Layout::V1) {
         needs.push(Need::CgroupV1("freezer"));
     }
+    let unified = [Need::Root, Need::CgroupLayout(Layout::Hybrid), Need::CgroupV2Tree, Need::CgroupV1("pids")];
+    let with_pids = Need::Cgroup("pids");
     [
         Test::new("devices_are_refused_and_allowed", || devices::devices_are_refused_and_allowed(&detect()))
             .needs(&needs),
-        Test::new("the_unified_tree_can_refuse_devices", devices::the_unified_tree_can_refuse_devices).needs(&[
-            Need::Root,
-            Need::CgroupLayout(Layout::Hybrid),
-            Need::CgroupV2Tree,
-        ]),
+        Test::new("the_unified_tree_can_refuse_devices", devices::the_unified_tree_can_refuse_devices).needs(&unified),
+        Test::new("without_the_right_rules_and_limits_stay", || {
+            devices::without_the_right_rules_and_limits_stay(&detect());
+        })
+        .needs(&needs)
+        .needs(&[with_pids]),
+        Test::new("without_the_right_the_program_stays", || {
+            devices::without_the_right_rules_and_limits_stay(&support::without(",devices"));
+        })
+        .needs(&unified),
+        Test::new("a_user_has_no_rules_of_devices", devices::a_user_has_no_rules_of_devices)
+            .needs(&[Need::OrdinaryUser, Need::CgroupV2("pids")]),
     ]
 }
 

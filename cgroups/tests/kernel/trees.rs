@@ -172,3 +172,19 @@ pub(crate) fn what_a_killed_program_left_is_found(hierarchy: &Hierarchy) {
         rustix::process::WaitOptions::NOHANG,
     );
 }
+
+/// On v1 a process that is frozen in one tree does not die of a signal that another one brings.
+pub(crate) fn what_was_left_frozen_is_found(hierarchy: &Hierarchy) {
+    let job = hierarchy.create_owned(&owner("dead"), "job", BOTH).unwrap();
+    let mut process = Waiting::in_cgroup(&job, "exec sleep 600");
+    job.freeze(LONG).unwrap();
+    let left = paths(&job);
+    drop(job);
+    let start = std::time::Instant::now();
+    let collected = hierarchy.gc(|_| false).unwrap();
+    let [one] = &collected[..] else { panic!("{collected:?}") };
+    assert!(one.result.is_ok(), "{one:?}");
+    assert!(start.elapsed() < cofferdam_cgroups::Guard::TIMEOUT * cofferdam_testkit::patience());
+    assert!(is_gone(&left));
+    process.ended();
+}

@@ -69,6 +69,13 @@ impl Dir {
         Ok((Dir { fd, path: path.to_owned() }, page))
     }
 
+    /// A directory of any file system.
+    #[cfg(test)]
+    pub(crate) fn any(path: &Path) -> Self {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Dir { fd: rustix::fs::open(path, flags, Mode::empty()).unwrap(), path: path.to_owned() }
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

@@ -149,6 +149,7 @@
     )
 )]
 
+mod affinity;
 mod apply;
 mod cgroup;
 mod controllers;

@@ -7,11 +7,14 @@ mod actions;
 mod allocator;
 mod conformance;
 mod devices;
+mod io;
 mod limits;
 mod memory;
 mod mended;
+mod network;
 mod stats;
 mod support;
+mod traps;
 mod trees;
 mod v2;
 mod view;
@@ -87,6 +90,12 @@ macro_rules! on_every_layout {
     };
 }
 
+/// They take longer than others.
+fn threads_list() -> Vec<Test> {
+    let tests = on_every_layout!(conformance, &needs(), &NEEDS_V1, [made_and_deleted_by_many_threads]);
+    tests.into_iter().map(|test| test.time(std::time::Duration::from_secs(180))).collect()
+}
+
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args().skip(1).collect();
     if let [THREADS, layout] = args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
@@ -104,12 +113,14 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let mut tests = conformance_list();
+    tests.extend(threads_list());
     tests.extend(memory_list());
     tests.extend(mended_list());
     tests.extend(limits_list());
     tests.extend(stats_list());
     tests.push(view_list());
     tests.extend(devices_list());
+    tests.extend(traps_list());
     tests.extend(trees_list());
     tests.extend(actions_list());
     tests.extend(v2_list());
@@ -145,7 +156,6 @@ fn conformance_list() -> Vec<Test> {
             anothers_cgroup_of_the_same_name_is_left_alone,
             a_guard_kills_and_deletes,
             own_is_neither_killed_nor_deleted,
-            made_and_deleted_by_many_threads,
             missing_controllers_are_named,
         ]
     )
@@ -201,12 +211,25 @@ fn mended_list() -> Vec<Test> {
 }
 
 fn limits_list() -> Vec<Test> {
-    on_every_layout!(
+    let mut tests = on_every_layout!(
         limits,
         &needs_all(),
         &NEEDS_V1_ALL,
         [every_limit_is_read_back, cpuset_is_seen_in_the_affinity, limits_of_a_device_are_read_back]
-    )
+    );
+    let disk = [Need::Root, Need::Program("/usr/sbin/losetup"), Need::Cgroup(limits::io_controller())];
+    tests.push(
+        Test::new("reading_is_held_to_the_limit", || io::reading_is_held_to_the_limit(&detect()))
+            .needs(&needs())
+            .needs(&disk),
+    );
+    tests.push(Test::new("a_classifier_sees_the_class", || network::a_classifier_sees_the_class(&detect())).needs(&[
+        Need::Root,
+        Need::Program("/usr/sbin/tc"),
+        Need::CgroupV1("net_cls"),
+        Need::CgroupV1("freezer"),
+    ]));
+    tests
 }
 
 fn actions_list() -> Vec<Test> {
@@ -246,6 +269,53 @@ fn trees_list() -> Vec<Test> {
             .needs(&needs())
             .needs(&[Need::Root]),
     );
+    tests
+}
+
+fn traps_list() -> Vec<Test> {
+    let mut tests = on_every_layout!(
+        traps,
+        &needs(),
+        &NEEDS_V1,
+        [
+            a_process_that_is_still_being_made_is_tried_again,
+            a_failed_freeze_leaves_nothing_frozen,
+            a_read_only_tree_is_no_reason_for_what_is_gone,
+        ]
+    );
+    let with = |name, run, controller| {
+        let freezer =
+            if Layout::of_this_machine() == Ok(Layout::V1) { Need::CgroupV1("freezer") } else { Need::CgroupV2Tree };
+        Test::new(name, run).needs(&[Need::Cgroup(controller), freezer])
+    };
+    tests.extend([
+        Test::new("statistics_do_without_pressure", traps::statistics_do_without_pressure).needs(&[Need::CgroupV2Tree]),
+        Test::new("an_affinity_is_reset_if_asked_for", || traps::an_affinity_is_reset_if_asked_for(&detect()))
+            .needs(&needs_all()),
+        with(
+            "huge_pages_are_refused_when_they_are_mapped",
+            || {
+                traps::huge_pages_are_refused_when_they_are_mapped(&detect());
+            },
+            "hugetlb",
+        )
+        .needs(&[Need::Root]),
+        Test::new("the_root_of_v2_does_not_tell_of_memory", traps::the_root_of_v2_does_not_tell_of_memory)
+            .needs(&[Need::CgroupV2("memory")]),
+        with(
+            "the_oom_killer_is_disabled_only_if_asked_for",
+            || {
+                traps::the_oom_killer_is_disabled_only_if_asked_for(&detect());
+            },
+            "memory",
+        )
+        .needs(&[Need::CgroupV1("memory")]),
+        Test::new("real_time_changes_in_any_order_below_a_limited_parent", || {
+            traps::real_time_changes_in_any_order_below_a_limited_parent(&detect());
+        })
+        .needs(&needs())
+        .needs(&[Need::File("/sys/fs/cgroup/cpu/cpu.rt_runtime_us")]),
+    ]);
     tests
 }
 

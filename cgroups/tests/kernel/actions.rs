@@ -100,11 +100,18 @@ pub(crate) fn an_oom_kill_is_an_event(hierarchy: &Hierarchy) {
     let mut events = job.events().unwrap();
     assert_eq!(events.read().unwrap(), []);
     assert!(!is_readable(&events));
-    let mut allocator = Waiting::in_cgroup(&job, "ulimit -v 1000000; exec tail /dev/zero 2>/dev/null");
+    let has_populated = hierarchy.layout() != Layout::V1;
+    let mut allocator = Waiting::new("ulimit -v 1000000; exec tail /dev/zero 2>/dev/null");
+    job.attach(allocator.pid()).unwrap();
+    if has_populated {
+        wait_for(&mut events, |event| *event == Event::Populated(true));
+    }
+    allocator.go();
     let seen = wait_for(&mut events, |event| matches!(event, Event::OomKill(_)));
     assert!(seen.iter().any(|event| matches!(event, Event::Oom(_))), "{seen:?}");
     allocator.ended();
-    if hierarchy.layout() != Layout::V1 {
+    // It may have been told with the kill.
+    if has_populated && !seen.contains(&Event::Populated(false)) {
         wait_for(&mut events, |event| *event == Event::Populated(false));
     }
     // A second one is told anew, by the descriptor too.

@@ -62,6 +62,9 @@ const WAITING_THREADS: &str = "--waiting-threads";
 /// Starts a process for the threads of one test: followed by the layout.
 const THREADS: &str = "--many-threads";
 
+/// Starts what runs in a container, for the test that makes one.
+const IN_A_CONTAINER: &str = "--in-a-container";
+
 /// What the conformance list needs on this machine: a cgroup of its own in every tree that is used.
 fn needs() -> Vec<Need> {
     let mut needs = vec![Need::Cgroup("cpu"), Need::Cgroup("pids")];
@@ -106,6 +109,10 @@ fn main() -> ExitCode {
     }
     if let [LEAVES_A_TREE, layout] = args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         trees::leaves_a_tree(layout);
+        return ExitCode::SUCCESS;
+    }
+    if args == [IN_A_CONTAINER] {
+        trees::in_a_container();
         return ExitCode::SUCCESS;
     }
     if args == [WAITING_THREADS] {
@@ -177,6 +184,7 @@ fn memory_list() -> Vec<Test> {
             refused_limits_of_memory_change_nothing,
             a_limit_below_what_is_in_use,
             every_call_of_a_memory_limit_can_fail,
+            a_peak_is_reset,
         ]
     )
 }
@@ -262,7 +270,13 @@ fn trees_list() -> Vec<Test> {
             capabilities_are_what_works,
             what_a_killed_program_left_is_found,
             what_was_left_frozen_is_found,
+            given_directories_are_trees,
         ]
+    );
+    tests.push(
+        Test::new("a_container_finds_its_own_trees", || trees::a_container_finds_its_own_trees(&detect()))
+            .needs(&needs())
+            .needs(&[Need::Root]),
     );
     tests.push(
         Test::new("a_user_is_given_a_cgroup", || trees::a_user_is_given_a_cgroup(&detect()))
@@ -320,7 +334,7 @@ fn traps_list() -> Vec<Test> {
 }
 
 fn view_list() -> Test {
-    Test::new("programs_see_the_limit", || view::programs_see_the_limit(&detect())).needs(&needs_memory()).needs(&[
+    Test::new("programs_see_the_limit", || view::programs_see_the_limit(&detect())).needs(&needs_all()).needs(&[
         Need::Root,
         Need::Program("/usr/bin/free"),
         Need::Program("/usr/bin/top"),

@@ -171,6 +171,8 @@ mod layout;
 mod limits;
 mod member;
 mod mountinfo;
+#[cfg(feature = "oci")]
+pub mod oci;
 mod owner;
 mod peak;
 mod policy;

@@ -98,7 +98,7 @@ pub(crate) fn an_oom_kill_is_an_event(hierarchy: &Hierarchy) {
     let job = make(hierarchy, BOTH | Controllers::MEMORY);
     job.apply(&Limits::new().memory(16 * MIB).swap(0), Enforcement::Strict).unwrap();
     let mut events = job.events().unwrap();
-    assert_eq!(events.read().unwrap(), []);
+    assert!(events.read().unwrap().is_empty());
     assert!(!is_readable(&events));
     let has_populated = hierarchy.layout() != Layout::V1;
     let mut allocator = Waiting::new("ulimit -v 1000000; exec tail /dev/zero 2>/dev/null");
@@ -122,7 +122,7 @@ pub(crate) fn an_oom_kill_is_an_event(hierarchy: &Hierarchy) {
     job.close().unwrap();
     let last = events.read().unwrap();
     assert!(last.contains(&Event::Gone), "{last:?}");
-    assert_eq!(events.read().unwrap(), []);
+    assert!(events.read().unwrap().is_empty());
 }
 
 pub(crate) fn refused_forks_and_freezing_are_events(hierarchy: &Hierarchy) {

@@ -113,7 +113,7 @@ pub(crate) fn without_the_right_rules_and_limits_stay(hierarchy: &Hierarchy) {
 pub(crate) fn a_user_has_no_rules_of_devices() {
     let hierarchy = detect();
     assert_eq!(hierarchy.layout(), Layout::V2);
-    let job = hierarchy.create("job", Controllers::PIDS).unwrap().into_guard();
+    let job = hierarchy.create("job", Controllers::PIDS | Controllers::DEVICES).unwrap().into_guard();
     let mut limits = Limits::new().pids(7);
     limits.devices = Some(Devices::none());
     for how in [Enforcement::Strict, Enforcement::BestEffort] {

@@ -9,6 +9,8 @@ use cofferdam_cgroups::{
     Cgroup, Controllers, Device, Enforcement, Hierarchy, IoDeviceLimits, Layout, Limits, Max, Select,
 };
 
+use cofferdam_testkit::patience;
+
 use crate::support::{BOTH, Waiting};
 
 const MIB: u64 = 1 << 20;
@@ -54,12 +56,13 @@ pub(crate) fn reading_is_held_to_the_limit(hierarchy: &Hierarchy) {
     let disk = Loop::new(4 * MIB);
     let device = disk.device();
     let limited = |limits| job.apply(&Limits::new().io_device(device, limits), Enforcement::Strict).unwrap();
-    // Two seconds, less what the kernel lets through before it begins to count.
-    let least = Duration::from_secs(1);
+    // Two seconds, less what the kernel lets through before it begins to count. More where all takes longer.
+    let slow = patience();
+    let least = Duration::from_secs(1) * slow;
     let cases = [
-        IoDeviceLimits::new().read_bytes(MIB / 2),
+        IoDeviceLimits::new().read_bytes(MIB / 2 / u64::from(slow)),
         // Of which there are sixteen.
-        IoDeviceLimits::new().read_bytes(Max::Max).read_operations(8),
+        IoDeviceLimits::new().read_bytes(Max::Max).read_operations(8 / u64::from(slow)),
     ];
     for limits in cases {
         limited(limits);

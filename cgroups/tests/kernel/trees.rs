@@ -251,7 +251,7 @@ pub(crate) fn a_container_finds_its_own_trees(hierarchy: &Hierarchy) {
     let program = std::env::current_exe().unwrap();
     // The host's mounts are what a container does not see.
     let script = match hierarchy.layout() {
-        Layout::V2 => "mount -t cgroup2 cgroup2 /sys/fs/cgroup",
+        Layout::V2 => "mkdir $TMPDIR/u; mount -t cgroup2 x $TMPDIR/u",
         Layout::V1 => {
             "mkdir $TMPDIR/p $TMPDIR/f; mount -t cgroup -o pids x $TMPDIR/p; mount -t cgroup -o freezer x $TMPDIR/f"
         }

@@ -72,7 +72,8 @@ mod tests {
         let write = |file: &str, text: &str| fs::write(top.path().join(file), text).unwrap();
         for dir in ["a", "a/b"] {
             fs::create_dir(top.path().join(dir)).unwrap();
-            [write(&[dir, "/cpus"].concat(), ""), write(&[dir, "/mems"].concat(), "")];
+            write(&[dir, "/cpus"].concat(), "");
+            write(&[dir, "/mems"].concat(), "");
         }
         write("cpus", "0-3\n");
         write("mems", "0\n");

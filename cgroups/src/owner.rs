@@ -134,7 +134,7 @@ impl Hierarchy {
     /// # Errors
     /// If the place cannot be looked at. What becomes of each cgroup is in its [`Collected`].
     pub fn gc(&self, mut is_live: impl FnMut(&Owner) -> bool) -> Result<Vec<Collected>> {
-        let mut left: Vec<(Owner, OsString, Vec<(&Arc<Tree>, PathBuf)>)> = Vec::new();
+        let mut left: Vec<Left<'_>> = Vec::new();
         for tree in self.trees() {
             for place in self.places(tree) {
                 for name in tree.root.dir(&place)?.children()? {
@@ -152,6 +152,9 @@ impl Hierarchy {
         Ok(left.into_iter().map(end).collect())
     }
 }
+
+/// A cgroup that has an owner: its name, and where it is.
+type Left<'a> = (Owner, OsString, Vec<(&'a Arc<Tree>, PathBuf)>);
 
 /// In all of the trees together: on v1 who is frozen in one of them does not die in another.
 fn end(parts: Vec<(&Arc<Tree>, PathBuf)>) -> Result<()> {

@@ -68,10 +68,9 @@ fn cores_become_a_time() {
 fn whole_cores_are_whole() {
     for period in [1_000, 10_000, 33_333, 50_000, 100_000, 300_000, 700_000, 1_000_000u32] {
         for cores in 1..=512u32 {
-            let mut limits = CpuLimits::default();
-            limits.period = Some(CpuPeriod::new(Duration::from_micros(u64::from(period))).unwrap());
-            let quota = Duration::from_micros(u64::from(period) * u64::from(cores));
-            limits.quota = Some(Max::Limit(CpuQuota::time(quota).unwrap()));
+            let quota = CpuQuota::time(Duration::from_micros(u64::from(period) * u64::from(cores))).unwrap();
+            let length = CpuPeriod::new(Duration::from_micros(u64::from(period))).unwrap();
+            let limits = CpuLimits { quota: Some(Max::Limit(quota)), period: Some(length), ..CpuLimits::default() };
             assert_eq!(limits.cores(), Some(f64::from(cores)), "{period}");
         }
     }

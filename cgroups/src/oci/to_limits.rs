@@ -138,6 +138,9 @@ fn device(major: i64, minor: i64) -> Result<Device> {
     }
 }
 
+/// Which of the rates.
+type Rate = fn(&mut IoDeviceLimits) -> &mut Option<Max<u64>>;
+
 fn io_limits(block_io: &BlockIo, ignored: &mut Vec<Error>) -> Result<IoLimits> {
     let weight = |weight: Option<u16>| weight.filter(|weight| *weight != 0).map(|w| IoWeight::from_blkio(u64::from(w)));
     let mut limits = IoLimits { weight: weight(block_io.weight), ..IoLimits::default() };
@@ -148,8 +151,7 @@ fn io_limits(block_io: &BlockIo, ignored: &mut Vec<Error>) -> Result<IoLimits> {
     for one in &block_io.weight_device {
         limits.devices.entry(device(one.major, one.minor)?).or_default().weight = weight(one.weight);
     }
-    type Set = fn(&mut IoDeviceLimits) -> &mut Option<Max<u64>>;
-    let rates: [(&[ThrottleDevice], Set); 4] = [
+    let rates: [(&[ThrottleDevice], Rate); 4] = [
         (&block_io.throttle_read_bps_device, |limits| &mut limits.read_bytes),
         (&block_io.throttle_write_bps_device, |limits| &mut limits.write_bytes),
         (&block_io.throttle_read_iops_device, |limits| &mut limits.read_operations),

@@ -76,7 +76,7 @@ mod tests {
             word.store(u64::from_le_bytes(all), Relaxed);
         }
         let begin = usize::try_from(interpreter(&scratch, text.len())?).unwrap();
-        let bytes: Vec<u8> = (begin..).map(|at| byte(&scratch, at)).take_while(|byte| *byte != 0).collect();
+        let bytes: Vec<u8> = (begin..SCRATCH).map(|at| byte(&scratch, at)).take_while(|byte| *byte != 0).collect();
         Some(String::from_utf8(bytes).unwrap())
     }
 

@@ -7,7 +7,7 @@ impl Sandbox {
     /// Restricts it by the ruleset that [`Fds::bind`](crate::Fds::bind) gives this name, `landlock_restrict_self(2)`; more than one restrict it more.
     ///
     /// The caller makes the ruleset, by the crate `landlock` (`Option<OwnedFd>::from(RulesetCreated)`) or by hand; [`landlock_abi`] says what the kernel knows. It holds
-    /// for the start of the program too: its file must be executable by the rules. Takes [`no_new_privs`](Sandbox::no_new_privs) or `CAP_SYS_ADMIN`.
+    /// for the start of the program too: its file must be executable by the rules and, in a [`Root`](crate::Root) of its own, readable, where it is looked at before. Takes [`no_new_privs`](Sandbox::no_new_privs) or `CAP_SYS_ADMIN`.
     ///
     /// A rule is about a file or folder as the caller has opened it, wherever it is mounted. What the sandbox mounts for itself (a tmpfs, its `/proc`) no rule can
     /// be about: what the ruleset handles is denied there. With a [`Root`](crate::Root) of its own the rules must name folders in that, not the host's `/`.

@@ -123,6 +123,7 @@ impl Sets {
     }
 }
 
+#[cfg_attr(not(all(feature = "landlock", feature = "seccomp")), allow(clippy::unused_self, reason = "for features"))]
 impl Privilege {
     pub(crate) fn bind(&self, names: &mut Names, allowed: Fallbacks) -> Result<Bound, Error> {
         self.check()?;
@@ -172,16 +173,15 @@ impl Privilege {
 
     /// Whether something is installed that takes `CAP_SYS_ADMIN` or no new privileges.
     fn filters(&self) -> bool {
-        let mut some = false;
         #[cfg(feature = "landlock")]
-        {
-            some |= !self.landlock.is_empty();
+        if !self.landlock.is_empty() {
+            return true;
         }
         #[cfg(feature = "seccomp")]
-        {
-            some |= !self.seccomp.is_empty();
+        if !self.seccomp.is_empty() {
+            return true;
         }
-        some
+        false
     }
 
     /// While the host's `/proc` is in sight: what the kernel is to do when the program starts.
@@ -222,6 +222,7 @@ impl Capabilities {
     }
 }
 
+#[cfg_attr(not(all(feature = "landlock", feature = "seccomp")), allow(clippy::unused_self, reason = "for features"))]
 impl Bound {
     /// Before the last change of ids, which takes the right to do it away.
     pub(crate) fn before_ids(&self, program: &mut Program, user_changes: bool) {

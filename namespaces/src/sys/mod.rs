@@ -14,6 +14,7 @@ mod process;
 mod raw;
 mod related;
 mod rights;
+mod script;
 mod signals;
 mod stack;
 mod telling;
@@ -26,6 +27,7 @@ pub(crate) use related::{Related, owner_of_namespace, related_namespace};
 pub(crate) use rights::known_capabilities;
 #[cfg(feature = "landlock")]
 pub(crate) use rights::landlock_abi;
+pub(crate) use script::HEAD;
 pub(crate) use signals::{SIGNAL_SET_SIZE, SignalMask, ignored_signals};
 pub(crate) use stack::Stack;
 pub(crate) use telling::{Outcome, SharedTelling, Telling};

@@ -1,6 +1,7 @@
 //! Ways out of a sandbox, tried from inside: this test program, started there as `kernel escape NAME...`, prints a line for each, `refused: NAME` or
 //! `ESCAPED: NAME`. What would harm the machine is tried up to the point where the kernel has let it pass.
 #![expect(unsafe_code, reason = "raw system calls, in one function")]
+#![allow(clippy::cast_sign_loss, reason = "as C passes numbers to the kernel")]
 
 use std::ffi::{CStr, CString};
 use std::fs;
@@ -9,8 +10,11 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+/// A name, and what is tried.
+type Way = (&'static str, fn() -> Attempt);
+
 /// All of them.
-pub(crate) const ALL: &[(&str, fn() -> Attempt)] = &[
+pub(crate) const ALL: &[Way] = &[
     ("ptrace", ptrace),
     ("exe", exe),
     ("mknod", mknod),
@@ -63,9 +67,8 @@ pub(crate) fn main(names: impl Iterator<Item = String>) {
 }
 
 fn call(number: i64, args: [u64; 6]) -> Result<i64, String> {
-    let [a, b, c, d, e, f] = args;
     // SAFETY: pointers are to memory that the caller of this function keeps, and as long as the call wants.
-    let result = unsafe { libc::syscall(number, a, b, c, d, e, f) };
+    let result = unsafe { libc::syscall(number, args[0], args[1], args[2], args[3], args[4], args[5]) };
     if result < 0 { Err(std::io::Error::last_os_error().to_string()) } else { Ok(result) }
 }
 

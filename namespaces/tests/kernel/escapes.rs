@@ -50,7 +50,7 @@ fn closed(sandbox: Sandbox) -> Sandbox {
 }
 
 /// What it says of each way out.
-fn tried(sandbox: Sandbox, fds: Fds) -> (BTreeSet<String>, BTreeSet<String>) {
+fn tried(sandbox: &Sandbox, fds: Fds) -> (BTreeSet<String>, BTreeSet<String>) {
     let mut child = sandbox.spawn_with(fds).unwrap();
     let said = read(&mut child);
     assert!(child.wait().unwrap().success(), "{said}");
@@ -78,7 +78,7 @@ fn nothing_gets_out(user: Option<IdMap>) {
         sandbox = sandbox.user(map);
     }
     let (_master, fds) = terminal();
-    let (escaped, refused) = tried(sandbox, fds);
+    let (escaped, refused) = tried(&sandbox, fds);
     assert_eq!((escaped, refused), (BTreeSet::new(), all()));
     assert_eq!(fs::read(escape::program()).unwrap(), own);
 }
@@ -109,7 +109,7 @@ pub(crate) fn without_defences_they_get_out() {
     let (_master, fds) = terminal();
     let sandbox = inherit(sandbox).mount(Mount::tmpfs("/tmp").allow_devices());
     let sandbox = sandbox.mount(Mount::bind(escape::program(), "/escape"));
-    let (escaped, refused) = tried(sandbox, fds);
+    let (escaped, refused) = tried(&sandbox, fds);
     assert_eq!(refused, BTreeSet::new());
     assert!(open_ways.iter().chain(&files).all(|name| escaped.contains(*name)), "{escaped:?}");
 }

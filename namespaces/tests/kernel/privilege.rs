@@ -11,6 +11,7 @@ use landlock::{Access, AccessFs, Ruleset, RulesetAttr, RulesetCreatedAttr, path_
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 
 /// The sets in a `status` file of `/proc`, by their names there.
 fn sets(status: &str) -> BTreeMap<&str, u64> {
@@ -73,12 +74,12 @@ pub(crate) fn nothing_is_inherited_unasked() {
     let inherit = move || {
         let mut data = [0_u32; 6];
         let mut header = [0x2008_0522_u32, 0];
-        #[expect(unsafe_code, reason = "libc has no wrapper")]
-        // SAFETY: both are as long as this version says; this thread has one that it inherits to.
-        unsafe {
-            assert_eq!(libc::syscall(libc::SYS_capget, header.as_mut_ptr(), data.as_mut_ptr()), 0);
+        for call in [libc::SYS_capget, libc::SYS_capset] {
+            #[expect(unsafe_code, reason = "libc has no wrapper")]
+            // SAFETY: both are as long as this version says; this thread has one that it inherits to.
+            let result = unsafe { libc::syscall(call, header.as_mut_ptr(), data.as_mut_ptr()) };
+            assert_eq!(result, 0);
             data[2] |= 1 << own.number();
-            assert_eq!(libc::syscall(libc::SYS_capset, header.as_mut_ptr(), data.as_mut_ptr()), 0);
         }
     };
     // In a thread, whose set it is.
@@ -114,7 +115,6 @@ pub(crate) fn no_new_privileges() {
         let folder = tempfile::tempdir().unwrap();
         let suid = folder.path().join("id");
         fs::copy("/usr/bin/id", &suid).unwrap();
-        use std::os::unix::fs::PermissionsExt;
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         fs::set_permissions(&suid, fs::Permissions::from_mode(0o4755)).unwrap();
         let id = program(&suid).arg("-u").credentials(Credentials::new(1000, 1000)).working_directory("/");

@@ -1,5 +1,7 @@
 //! Filters of system calls: the default one beside that of the container engines, and what a filter does to a program and to its start.
 
+#![allow(clippy::cast_sign_loss, reason = "as C passes numbers to the kernel")]
+
 use crate::escape;
 use crate::support::{output, output_with, program, read, refused, sh};
 use cofferdam_namespaces::{
@@ -24,12 +26,12 @@ struct Data {
 
 impl Data {
     fn word(&self, at: u32) -> u32 {
-        let arg = |at: u32| self.args[((at - 16) / 8) as usize] >> (if at % 8 == 0 { 0 } else { 32 });
+        let arg = |at: u32| self.args[((at - 16) / 8) as usize] >> (if at.is_multiple_of(8) { 0 } else { 32 });
         match at {
             0 => self.number,
             4 => self.architecture,
             8 | 12 => 0,
-            16.. if at % 4 == 0 => (arg(at) & 0xffff_ffff) as u32,
+            16.. if at.is_multiple_of(4) => (arg(at) & 0xffff_ffff) as u32,
             _ => panic!("no such word: {at}"),
         }
     }
@@ -167,7 +169,7 @@ pub(crate) fn our_own_filters_refuse_what_they_say() {
         evaluate(&filter.program(), &Data { number, architecture, args: [args[0], args[1], 0, 0, 0, 0] })
     };
     let terminal = Seccomp::no_terminal_injection();
-    for ioctl in [(X86_64, 16), (X86_64, X32 | 514), (I386, 54)] {
+    for ioctl in [(X86_64, 16), (X86_64, X32 + 514), (I386, 54)] {
         for request in [0x5412, 0x541c] {
             for high in [0, 1 << 32, u64::MAX << 32] {
                 assert_eq!(of(&terminal, ioctl, [0, request | high]), refused, "{ioctl:x?} {request:x}");
@@ -177,7 +179,7 @@ pub(crate) fn our_own_filters_refuse_what_they_say() {
     }
     assert_eq!(of(&terminal, (X86_64, 17), [0, 0x5412]), allow);
     let namespaces = Seccomp::no_user_namespaces();
-    for call in [(X86_64, 56), (X86_64, 272), (X86_64, X32 | 56), (I386, 120), (I386, 310)] {
+    for call in [(X86_64, 56), (X86_64, 272), (X86_64, X32 + 56), (I386, 120), (I386, 310)] {
         assert_eq!(of(&namespaces, call, [0x1000_0000, 0]), refused, "{call:x?}");
         assert_eq!(of(&namespaces, call, [0x1002_0011, 0]), refused, "{call:x?}");
         assert_eq!(of(&namespaces, call, [0x0002_0011, 0]), allow, "{call:x?}");

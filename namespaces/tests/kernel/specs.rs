@@ -1,6 +1,6 @@
 //! Sandboxes at random: written down and read, and spawned.
 
-use crate::support::{output, program, sh};
+use crate::support::{asked_for_long, output, program, sh};
 use cofferdam_namespaces::{
     Clock, ClockOffset, Credentials, Engine, Fallbacks, Fds, IdMap, IdRange, IoPriority, Mount, Namespaces,
     Personality, Propagation, Resource, Rlimit, Root, Sandbox, Scheduler, Stdio,
@@ -17,9 +17,11 @@ use std::rc::Rc;
 
 /// The same cases each time, and many more with `COFFERDAM_TEST_LONG=1`.
 fn for_all<S: Strategy>(cases: u32, strategy: &S, test: impl Fn(S::Value) -> Result<(), TestCaseError>) {
-    let long = std::env::var_os("COFFERDAM_TEST_LONG").is_some();
-    let config =
-        Config { cases: if long { cases * 50 } else { cases }, failure_persistence: None, ..Config::default() };
+    let config = Config {
+        cases: if asked_for_long() { cases * 50 } else { cases },
+        failure_persistence: None,
+        ..Config::default()
+    };
     let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
     runner.run(strategy, test).unwrap();
 }

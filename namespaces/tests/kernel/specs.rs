@@ -294,6 +294,16 @@ fn aspects(first_cpu: u16) -> impl Strategy<Value = Vec<Option<Aspect>>> {
             |v| (*v).to_owned(),
             move |s, value| s.namespaces(own).sysctl("net.ipv4.ip_forward", value),
         ),
+        aspect("cpus", Just(first_cpu), u16::to_string, |s, cpu| s.cpu_affinity([cpu])),
+        aspect("nice", 0..=19_i8, i8::to_string, Sandbox::nice),
+        aspect("policy", select(vec![Scheduler::Other, Scheduler::Batch, Scheduler::Idle]), policy, Sandbox::scheduler),
+    ];
+    all.into_iter().chain(surroundings()).map(prop::option::of).collect::<Vec<_>>()
+}
+
+/// What of its files, its clocks and its session can be asked for.
+fn surroundings() -> Vec<BoxedStrategy<Aspect>> {
+    vec![
         aspect("session", Just(()), |()| "own".to_owned(), |s, ()| s.new_session()),
         aspect("fsize", 1..1000_u64, u64::to_string, |s, n| s.rlimit(Resource::Fsize, n * 512)),
         aspect(
@@ -319,11 +329,7 @@ fn aspects(first_cpu: u16) -> impl Strategy<Value = Vec<Option<Aspect>>> {
             |n| format!("boottime {n} 0"),
             |s, seconds| s.namespaces(Namespaces::TIME).clock_offset(Clock::Boottime, ClockOffset::new(seconds, 0)),
         ),
-        aspect("cpus", Just(first_cpu), u16::to_string, |s, cpu| s.cpu_affinity([cpu])),
-        aspect("nice", 0..=19_i8, i8::to_string, Sandbox::nice),
-        aspect("policy", select(vec![Scheduler::Other, Scheduler::Batch, Scheduler::Idle]), policy, Sandbox::scheduler),
-    ];
-    all.into_iter().map(prop::option::of).collect::<Vec<_>>()
+    ]
 }
 
 fn mount_options([read_only, noexec, noatime]: [bool; 3]) -> String {

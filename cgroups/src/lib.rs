@@ -37,8 +37,8 @@
 //! - It does not start processes; `cofferdam-namespaces` does, or `std::process::Command` with [`Cgroup::attach`].
 //! - It does not mount or unmount anything, and never moves a process that the caller did not name: least of all
 //!   to the root, where it would escape its limits.
-//! - It does not talk to systemd. Below a unit that is not delegated (`Delegate=yes`), systemd is the only
-//!   writer; make cgroups elsewhere.
+//! - It does not talk to systemd unless asked to (feature `systemd`). Below a unit that is not delegated (`Delegate=yes`),
+//!   systemd is the only writer; make cgroups elsewhere, or have it make a scope.
 //! - It writes no log, reads no environment variable, and has no global state.
 //!
 //! # Terms
@@ -183,6 +183,8 @@ mod reclaim;
 mod sampler;
 mod stats;
 mod sys;
+#[cfg(feature = "systemd")]
+pub mod systemd;
 mod text;
 pub mod view;
 mod wait;

@@ -99,6 +99,12 @@
 //! [`Hierarchy::from_roots`] works from directories that are open already, for a program that was handed its part of the trees
 //! and may see neither `/proc` nor `/sys/fs/cgroup`.
 //!
+//! # Features
+//!
+//! None is on unless asked for. `serde`: the types that are plain data can be written down and read. `oci`: `linux.resources` of
+//! the OCI runtime specification from and to [`Limits`] (serde and `serde_json`). `systemd`: scopes and services made by systemd
+//! over D-Bus (zbus, which brings some 60 crates and two threads).
+//!
 //! # Kernels
 //!
 //! | what | since | before that |

@@ -68,13 +68,11 @@ impl Tree {
         } else {
             return self.root.dir(path).map(Parent::Opened);
         };
-        match place.get() {
-            Some(dir) => Ok(Parent::Kept(dir)),
-            None => {
-                let dir = self.root.dir(path)?;
-                Ok(Parent::Kept(place.get_or_init(|| dir)))
-            }
+        if let Some(dir) = place.get() {
+            return Ok(Parent::Kept(dir));
         }
+        let dir = self.root.dir(path)?;
+        Ok(Parent::Kept(place.get_or_init(|| dir)))
     }
 }
 

@@ -24,6 +24,8 @@ struct State {
     /// By unit: names and types of its properties, in their order.
     units: BTreeMap<String, Vec<(String, String)>>,
     forgotten: Vec<String>,
+    /// Connections that want to be told.
+    subscribed: Vec<String>,
     jobs: u32,
 }
 
@@ -34,6 +36,7 @@ type Shared = Arc<Mutex<State>>;
 enum Refusal {
     #[zbus(error)]
     ZBus(zbus::Error),
+    AlreadySubscribed(String),
     UnitExists(String),
     NoSuchUnit(String),
     BadUnitSetting(String),
@@ -140,8 +143,15 @@ impl Manager {
 
 #[zbus::interface(name = "org.freedesktop.systemd1.Manager")]
 impl Manager {
-    async fn subscribe(&self) {
+    async fn subscribe(&self, #[zbus(header)] header: zbus::message::Header<'_>) -> Result<(), Refusal> {
         self.note("Subscribe");
+        let sender = header.sender().unwrap().to_string();
+        let subscribed = &mut self.0.lock().unwrap().subscribed;
+        if subscribed.contains(&sender) {
+            return Err(Refusal::AlreadySubscribed("Client is already subscribed.".to_owned()));
+        }
+        subscribed.push(sender);
+        Ok(())
     }
 
     async fn start_transient_unit(

@@ -39,7 +39,7 @@ impl Bus {
         let start = || {
             let properties: Vec<_> = properties.iter().map(|(name, value)| (*name, variant(value))).collect();
             let others: Vec<(&str, Vec<(&str, Variant<'_>)>)> = Vec::new();
-            self.run_job(Op::Start, unit, timeout, "StartTransientUnit", (unit, "fail", properties, others))
+            self.run_job(Op::Start, unit, timeout, "StartTransientUnit", &(unit, "fail", properties, others))
         };
         match start() {
             // One that has failed is remembered under its name.
@@ -52,7 +52,7 @@ impl Bus {
     }
 
     pub(super) fn stop(&self, unit: &str, timeout: Duration) -> Result<()> {
-        self.run_job(Op::Stop, unit, timeout, "StopUnit", (unit, "replace"))
+        self.run_job(Op::Stop, unit, timeout, "StopUnit", &(unit, "replace"))
     }
 
     pub(super) fn set(&self, unit: &str, properties: &[Property]) -> Result<()> {
@@ -91,7 +91,7 @@ impl Bus {
     }
 
     /// Asks for something that is a job of systemd's, and waits for its end.
-    fn run_job<B>(&self, op: Op, unit: &str, timeout: Duration, method: &str, body: B) -> Result<()>
+    fn run_job<B>(&self, op: Op, unit: &str, timeout: Duration, method: &str, body: &B) -> Result<()>
     where
         B: serde::Serialize + zbus::zvariant::DynamicType,
     {
@@ -101,8 +101,12 @@ impl Bus {
             let rule = rule.member("JobRemoved").map_err(failed)?.path(PATH).map_err(failed)?.build();
             // Before the job is there: it may end before the answer has come.
             let mut ended = MessageStream::for_match_rule(rule, &self.0, Some(1024)).await.map_err(failed)?;
-            self.0.call_method(Some(NAME), PATH, Some(MANAGER), "Subscribe", &()).await.map_err(failed)?;
-            let answer = self.0.call_method(Some(NAME), PATH, Some(MANAGER), method, &body).await.map_err(failed)?;
+            match self.0.call_method(Some(NAME), PATH, Some(MANAGER), "Subscribe", &()).await {
+                // By another thread, or an earlier job: once is enough for a connection.
+                Err(error) if is_named(&error, "org.freedesktop.systemd1.AlreadySubscribed") => {}
+                subscribed => drop(subscribed.map_err(failed)?),
+            }
+            let answer = self.0.call_method(Some(NAME), PATH, Some(MANAGER), method, body).await.map_err(failed)?;
             let job: OwnedObjectPath = self::body(op, unit, &answer)?;
             loop {
                 let Some(signal) = ended.next().await else {
@@ -139,6 +143,10 @@ where
         .map_err(|error: zbus::Error| Error::new(ErrorKind::Malformed, op, unit).with_note(error.to_string()))
 }
 
+fn is_named(error: &zbus::Error, wanted: &str) -> bool {
+    matches!(error, zbus::Error::MethodError(name, ..) if name.as_str() == wanted)
+}
+
 /// systemd's errors by their names: `org.freedesktop.systemd1(5)`.
 fn explain(op: Op, unit: &str, error: &zbus::Error) -> Error {
     let zbus::Error::MethodError(name, text, _) = error else {
@@ -147,9 +155,9 @@ fn explain(op: Op, unit: &str, error: &zbus::Error) -> Error {
     let kind = match name.as_str() {
         "org.freedesktop.systemd1.UnitExists" => ErrorKind::AlreadyExists,
         "org.freedesktop.systemd1.NoSuchUnit" => ErrorKind::Gone,
-        "org.freedesktop.systemd1.NoSuchProcess" | "org.freedesktop.DBus.Error.UnixProcessIdUnknown" => {
-            ErrorKind::NoProcess
-        }
+        "org.freedesktop.systemd1.NoSuchProcess"
+        | "System.Error.ESRCH"
+        | "org.freedesktop.DBus.Error.UnixProcessIdUnknown" => ErrorKind::NoProcess,
         "org.freedesktop.DBus.Error.AccessDenied" | "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired" => {
             ErrorKind::PermissionDenied
         }

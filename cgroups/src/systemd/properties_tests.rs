@@ -28,10 +28,12 @@ fn a_scope_a_service_and_a_slice() {
     let arguments = vec!["/bin/echo".to_owned(), "y".to_owned()];
     assert_eq!(service.list[0], ("ExecStart", Value::Program("/bin/echo".to_owned(), arguments)));
     assert_eq!(service.list[1], ("Delegate", Value::Bool(true)));
-    let mut slice = Unit::slice("a.slice").limits(Limits::new().pids(5));
-    slice.runtime_max = Some(Duration::from_secs(1));
-    let slice = of_unit(&slice, DRIVERS).unwrap();
-    assert_eq!(names(&slice), ["RuntimeMaxUSec", "TasksMax"]);
+    let slice = of_unit(&Unit::slice("a.slice").limits(Limits::new().pids(5)), DRIVERS).unwrap();
+    assert_eq!(names(&slice), ["TasksMax"]);
+    let mut short = Unit::scope("a.scope", [7]);
+    short.runtime_max = Some(Duration::from_secs(1));
+    let short = of_unit(&short, DRIVERS).unwrap();
+    assert_eq!(short.list.last(), Some(&("RuntimeMaxUSec", Value::Number(1_000_000))));
 }
 
 /// systemd rounds up to 10 ms in a second.

@@ -107,6 +107,9 @@ impl Unit {
             Content::Program(program, _) if !program.starts_with('/') => {
                 return Err(Error::invalid(program, "program of a service", "an absolute path is needed"));
             }
+            Content::Units if self.runtime_max.is_some() => {
+                return Err(Error::invalid(&self.name, "unit", "a slice lasts as long as what is in it"));
+            }
             Content::Units if self.delegate => {
                 return Err(Error::invalid(&self.name, "unit", "a slice cannot be delegated"));
             }
@@ -144,6 +147,8 @@ mod tests {
         }
         let mut delegated = Unit::slice("a.slice");
         delegated.delegate = true;
+        let mut limited = Unit::slice("a.slice");
+        limited.runtime_max = Some(Duration::from_secs(1));
         for bad in [
             Unit::scope("a.scope", []),
             Unit::scope(".scope", [7]),
@@ -152,6 +157,7 @@ mod tests {
             Unit::scope("a.scope", [7]).in_slice("b"),
             Unit::service("a.service", "true", [""]),
             delegated,
+            limited,
         ] {
             assert_eq!(bad.check().unwrap_err().kind(), crate::ErrorKind::InvalidInput, "{bad:?}");
         }

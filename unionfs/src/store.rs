@@ -138,7 +138,8 @@ impl LayerStore {
     /// Opens the store in a folder, after making it there if the folder is empty, and cleans up what a crash has left.
     ///
     /// The folder is the caller's, and only the caller should be able to write to it. `form` is how the layers say what is hidden: the store remembers
-    /// it, and all who open it must agree. Blocks while another thread or process holds the lock, and while what a crash has left is deleted.
+    /// it, and all who open it must agree. Blocks while another thread or process holds the lock, and while what a crash has left is deleted. What of that
+    /// cannot be deleted is in nobody's way: [`empty_trash`](Self::empty_trash) says why.
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) if the folder has other things in it, or layers in another form;

@@ -5,7 +5,7 @@ use super::entry::EntryName;
 use super::lineage::{Parents, ancestry, descendants};
 use super::lock::Lock;
 use super::{CONTENT, LayerId, LayerStore, OWNERS, Shared, about};
-use crate::{Error, Operation, is_opaque};
+use crate::{Error, ErrorKind, Operation, is_opaque};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 
@@ -35,6 +35,8 @@ pub enum Fault {
     Orphan,
     /// It stands on itself, by others.
     Loop,
+    /// Whoever looks may not open its root: the mode has been changed.
+    Closed,
     /// Its root is opaque and was not when it was published, or the other way round.
     RootChanged,
 }
@@ -53,7 +55,8 @@ impl LayerStore {
     }
 
     /// Removes every layer that [`check`](Self::check) finds fault with, and all layers that stand on such, whoever needs them; what is
-    /// [`Foreign`](Fault::Foreign) or of a [`LaterVersion`](Fault::LaterVersion) stays. The answer is what was found.
+    /// [`Foreign`](Fault::Foreign) or of a [`LaterVersion`](Fault::LaterVersion) stays. The answer is what was found. What cannot be deleted stays in the
+    /// trash: see [`empty_trash`](Self::empty_trash).
     ///
     /// # Errors
     /// What the system calls say; it can be repeated.
@@ -111,7 +114,11 @@ impl Shared {
             Err(Unreadable::Version) => return Ok(Some(Fault::LaterVersion)),
             Err(Unreadable::Damaged) => return Ok(Some(Fault::Unreadable)),
         };
-        let (content, owners) = (dir.find(operation, CONTENT)?, dir.find(operation, OWNERS)?);
+        let content = match dir.find(operation, CONTENT) {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(Some(Fault::Closed)),
+            result => result?,
+        };
+        let owners = dir.find(operation, OWNERS)?;
         let (Some(content), Some(_)) = (content, owners) else { return Ok(Some(Fault::Incomplete)) };
         let lowest = ancestry(id, parents).last().and_then(|lowest| parents.get(*lowest)?.as_ref());
         Ok(match lowest {

@@ -17,6 +17,9 @@ pub struct Collected {
     pub references: Vec<(LayerId, Owner)>,
     /// How many stages were found whose process had ended, or who had been dropped.
     pub stages: usize,
+    /// How many things are gone from the store but could not be deleted. They take up space in the trash:
+    /// [`empty_trash`](LayerStore::empty_trash) says why.
+    pub undeleted: usize,
 }
 
 impl LayerStore {
@@ -61,11 +64,21 @@ impl LayerStore {
             store.layers.sync(operation)?;
         }
         drop(lock);
-        store.empty_trash(operation)?;
+        collected.undeleted = store.empty_trash(operation)?.len();
         Ok(collected)
     }
 
-    /// Removes one layer. The answer is no if it is not there.
+    /// Deletes what is gone from the store and could not be deleted so far: a mount or an immutable file is in it. [`open`](Self::open) and
+    /// [`gc`](Self::gc) try as well.
+    ///
+    /// # Errors
+    /// The first reason for which something could not be deleted; all else is.
+    pub fn empty_trash(&self) -> Result<(), Error> {
+        self.shared.empty_trash(Operation::Collect)?.into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Removes one layer. The answer is no if it is not there. What of it cannot be deleted stays in the trash: see
+    /// [`empty_trash`](Self::empty_trash).
     ///
     /// # Errors
     /// [`Busy`](ErrorKind::Busy) if an owner needs it or a layer stands on it; what the system calls say.

@@ -73,15 +73,19 @@ impl Shared {
         }
     }
 
-    /// Deletes what is in the trash. Several may do so at once: each takes what no other has. The lock is not needed.
-    pub(super) fn empty_trash(&self, operation: Operation) -> Result<(), Error> {
-        for name in self.trash.names(operation)? {
-            // No directory: a file that was in a layer's place, or gone by now.
-            let dead = self.trash.find(operation, &name)?;
-            let mine = dead.as_ref().is_none_or(|dead| try_use(dead).unwrap_or(false));
-            if mine {
-                remove_tree(self.trash.as_fd(), &name, operation)?;
-            }
+    /// Deletes what is in the trash, whatever of it can be. Several may do so at once: each takes what no other has. The lock is not
+    /// needed. The answer is why things could not be deleted.
+    pub(super) fn empty_trash(&self, operation: Operation) -> Result<Vec<Error>, Error> {
+        let names = self.trash.names(operation)?;
+        Ok(names.iter().filter_map(|name| self.delete(operation, name).err()).collect())
+    }
+
+    /// Deletes something in the trash, unless somebody else is just doing so.
+    fn delete(&self, operation: Operation, name: &OsStr) -> Result<(), Error> {
+        // No directory: a file that was in a layer's place, or gone by now.
+        let dead = self.trash.find(operation, name)?;
+        if dead.as_ref().is_none_or(|dead| try_use(dead).unwrap_or(false)) {
+            remove_tree(self.trash.as_fd(), name, operation)?;
         }
         Ok(())
     }

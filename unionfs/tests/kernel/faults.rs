@@ -207,15 +207,19 @@ pub(crate) fn every_call_of_a_store(form: Form) {
         stage.publish(&id, None)?;
         store.acquire(&id, &crate::store::owner("z"))?;
         store.chain(&id)?;
-        store.gc([])?;
-        store.remove(&id).map(drop)
+        let undeleted = store.gc([])?.undeleted;
+        store.remove(&id)?;
+        Ok(undeleted)
     };
     let (_, calls) = walk_in_any_order(work, |name, result| {
         // That a lock cannot be let go is nothing to be told: it goes with its descriptor.
         if name == "flock" && result.is_ok() {
             return;
         }
-        typed(name, result);
+        // What could not be deleted is told as well, and deleted by the next one.
+        if !matches!(result, Ok(1..)) {
+            typed(name, result);
+        }
         let store = crate::store::reopened(&path, form);
         assert_eq!(store.check().unwrap_or_else(|e| panic!("{name}: {e}")), [], "after {name} failed");
         store.gc([]).unwrap_or_else(|e| panic!("{name}: {e}"));

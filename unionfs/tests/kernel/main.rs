@@ -11,6 +11,7 @@ mod merged;
 mod model;
 mod mounts;
 mod root;
+mod settled;
 mod store;
 mod support;
 mod tree;
@@ -81,6 +82,10 @@ in_both_forms! {
     store::a_folder_that_is_no_store_of_ours,
     store::a_damaged_store_is_found_out_and_repaired,
     store::usage_is_what_du_says,
+    settled::what_was_not_published_is_not_there,
+    settled::a_closed_root_is_no_wedge,
+    settled::trash_that_cannot_be_deleted_is_told,
+    settled::what_is_taken_over_lasts_as_well,
     crash::killed_anywhere_in_publishing_without_a_sync,
     crash::killed_anywhere_in_publishing_with_syncfs,
     crash::killed_anywhere_in_publishing_with_fsync,
@@ -113,6 +118,10 @@ const ON_ANY_KERNEL: &[&str] = &[
     "a_folder_that_is_no_store_of_ours",
     "a_damaged_store_is_found_out_and_repaired",
     "usage_is_what_du_says",
+    "what_was_not_published_is_not_there",
+    "a_closed_root_is_no_wedge",
+    "trash_that_cannot_be_deleted_is_told",
+    "what_is_taken_over_lasts_as_well",
     "two_processes_and_eight_threads",
     "links_lead_back_inside",
     "links_of_proc_are_refused",

@@ -141,6 +141,33 @@ pub(crate) fn list(dir: impl AsRef<Path>) -> Vec<String> {
     names
 }
 
+/// Runs something on a thread that may not do more with files than their owner may, as an ordinary user.
+pub(crate) fn without_file_rights<T: Send>(f: impl FnOnce() -> T + Send) -> T {
+    // CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH.
+    const FILE_RIGHTS: u32 = 1 << 1 | 1 << 2;
+    #[repr(C)]
+    struct Header(u32, i32);
+    let drop_them = || {
+        let header = Header(0x2008_0522, 0);
+        let mut sets = [0_u32; 6];
+        #[expect(unsafe_code, reason = "no safe wrapper")]
+        // SAFETY: a header of version 3 and its two structs of three words each.
+        let got = unsafe { libc::syscall(libc::SYS_capget, &raw const header, sets.as_mut_ptr()) };
+        sets[0] &= !FILE_RIGHTS;
+        #[expect(unsafe_code, reason = "no safe wrapper")]
+        // SAFETY: as above; the calling thread alone loses rights.
+        let set = unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) };
+        assert_eq!((got, set), (0, 0));
+    };
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            drop_them();
+            f()
+        });
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
 /// An overlay by hand, without any care: a lower for each path, nothing else.
 pub(crate) fn raw_overlay<P: AsRef<Path>>(lowers: &[P], form: Form) -> Result<Merged, rustix::io::Errno> {
     use rustix::mount::{

@@ -85,6 +85,16 @@ pub enum Operation {
     InRoot,
     /// Adding up what a tree takes of the disk.
     MeasureUsage,
+    /// Copying files.
+    Copy,
+    /// Making or finding the files of a container.
+    PrepareContainer,
+    /// Making a layer of what a container has changed.
+    Commit,
+    /// Removing the files of a container.
+    Discard,
+    /// Limiting how much a container can write.
+    Limit,
 }
 
 impl Operation {
@@ -110,6 +120,11 @@ impl Operation {
             Operation::Diff => "find what has changed",
             Operation::InRoot => "look inside the root",
             Operation::MeasureUsage => "measure what a layer takes",
+            Operation::Copy => "copy a file",
+            Operation::PrepareContainer => "prepare a container",
+            Operation::Commit => "commit a container",
+            Operation::Discard => "discard a container",
+            Operation::Limit => "limit a container",
         }
     }
 }
@@ -157,6 +172,12 @@ impl Error {
 
     pub(crate) fn with_kernel_message(mut self, message: Option<String>) -> Self {
         self.0.kernel = message;
+        self
+    }
+
+    /// The same, as part of something larger.
+    pub(crate) fn during(mut self, operation: Operation) -> Self {
+        self.0.operation = operation;
         self
     }
 

@@ -99,10 +99,13 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may fail"))]
 
 mod attach;
+mod container;
 mod context;
+mod copy;
 mod diff;
 mod dir;
 mod error;
+mod facts;
 mod layer;
 pub mod model;
 mod mount;
@@ -120,6 +123,7 @@ mod whiteout;
 mod writable;
 
 pub use attach::attach;
+pub use container::{Backend, Container, ContainerSpec, InitLayer};
 pub use diff::{Change, ChangeKind, Diff, DiffMethod};
 pub use error::{Error, ErrorKind, Operation};
 pub use layer::Layer;

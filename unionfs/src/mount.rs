@@ -1,7 +1,7 @@
 //! From a spec to a mount.
 
 use crate::context::Context;
-use crate::layer::OpenLayer;
+use crate::layer::{Layer, OpenLayer};
 use crate::overlay::{Attributes, MAX_LOWERS, Overlay};
 use crate::stack::{Stack, Verdict};
 use crate::{Error, ErrorKind, Operation, sys, writable};
@@ -123,11 +123,20 @@ fn explain(error: Error, writable: Option<&Writable<'_>>) -> Error {
     }
 }
 
+/// A directory as a mount of its own, to be written to.
+pub(crate) fn bind_writable(directory: &Layer) -> Result<OwnedFd, Error> {
+    clone(&directory.open()?)
+}
+
+fn clone(only: &OpenLayer<'_>) -> Result<OwnedFd, Error> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    open_tree(only.as_fd(), "", flags).map_err(|e| Error::os(Operation::Bind, "open_tree", e).about(&only.name))
+}
+
 /// One lower alone is no union.
 fn bind(only: &OpenLayer<'_>, attributes: Attributes) -> Result<OwnedFd, Error> {
     let fail = |call| move |e| Error::os(Operation::Bind, call, e).about(&only.name);
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-    let mount = open_tree(only.as_fd(), "", flags).map_err(fail("open_tree"))?;
+    let mount = clone(only)?;
     let attributes = attributes.flags() | MountAttrFlags::MOUNT_ATTR_RDONLY;
     sys::mount_setattr(mount.as_fd(), attributes).map_err(fail("mount_setattr"))?;
     Ok(mount)

@@ -101,6 +101,18 @@ tag! {
     Owner, "an owner"
 }
 
+impl From<&Owner> for LayerId {
+    fn from(owner: &Owner) -> Self {
+        LayerId(owner.0.clone())
+    }
+}
+
+impl From<&LayerId> for Owner {
+    fn from(id: &LayerId) -> Self {
+        Owner(id.0.clone())
+    }
+}
+
 fn check(name: &str) -> Result<(), &'static str> {
     let fine = |b: u8| b.is_ascii_alphanumeric() || b"._-:+=@".contains(&b);
     match name.as_bytes() {

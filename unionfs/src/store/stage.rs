@@ -36,6 +36,16 @@ impl LayerStore {
     /// What the system calls say; nothing that matters is left then.
     pub fn stage(&self, owner: &Owner) -> Result<Stage, Error> {
         let operation = Operation::StageLayer;
+        let (name, dir) = self.place(operation)?;
+        let content = new_directory(&dir, operation, CONTENT)?;
+        fchmod(&content, Mode::from_raw_mode(0o755))
+            .map_err(|e| Error::os(operation, "fchmod", e).about(content.path()))?;
+        new_directory(&dir, operation, OWNERS)?.write_new(operation, owner.as_str(), b"", false)?;
+        Ok(Stage { store: self.clone(), owner: owner.clone(), name, dir, content })
+    }
+
+    /// A directory among the stages, in use.
+    pub(super) fn place(&self, operation: Operation) -> Result<(OsString, Dir), Error> {
         // Between its making and its being taken into use nobody may think that it is abandoned.
         let lock = Lock::shared(&self.shared.root, operation)?;
         let name = loop {
@@ -47,11 +57,7 @@ impl LayerStore {
         let dir = self.shared.staging.open(operation, &name)?;
         try_use(&dir).map_err(|e| Error::os(operation, "flock", e).about(dir.path()))?;
         drop(lock);
-        let content = new_directory(&dir, operation, CONTENT)?;
-        fchmod(&content, Mode::from_raw_mode(0o755))
-            .map_err(|e| Error::os(operation, "fchmod", e).about(content.path()))?;
-        new_directory(&dir, operation, OWNERS)?.write_new(operation, owner.as_str(), b"", false)?;
-        Ok(Stage { store: self.clone(), owner: owner.clone(), name, dir, content })
+        Ok((name, dir))
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Most run twice: as root with `trusted.*` attributes, and as root of a user namespace with `user.*` attributes.
 
+mod containers;
 mod crash;
 mod diff;
 mod errors;
@@ -74,6 +75,7 @@ in_both_forms! {
     faults::layers_as_links,
     faults::every_call_of_a_store,
     faults::a_full_disk_at_every_step,
+    faults::a_full_disk_at_every_step_of_a_container,
     store::a_stack_is_published_and_mounted,
     store::nothing_is_seen_before_it_is_published,
     store::one_name_is_published_once,
@@ -90,9 +92,17 @@ in_both_forms! {
     crash::killed_anywhere_in_publishing_with_syncfs,
     crash::killed_anywhere_in_publishing_with_fsync,
     crash::killed_anywhere_in_collecting,
+    crash::killed_anywhere_in_the_life_of_a_container,
     crash::killed_anywhere_in_the_very_first_opening,
     crash::killed_at_random_moments,
     crash::two_processes_and_eight_threads,
+    containers::a_container_lives,
+    containers::a_container_on_nothing,
+    containers::an_init_layer_is_never_committed,
+    containers::a_container_is_found_again,
+    containers::containers_keep_what_they_stand_on,
+    containers::a_commit_is_what_was_there,
+    containers::a_commit_loses_nothing,
     root::links_lead_back_inside,
     root::links_of_proc_are_refused,
     root::only_files_are_opened,
@@ -141,6 +151,7 @@ const ON_THE_HOST: &[&str] = &[
     "killed_anywhere_in_publishing_with_syncfs",
     "killed_anywhere_in_publishing_with_fsync",
     "killed_anywhere_in_collecting",
+    "killed_anywhere_in_the_life_of_a_container",
     "killed_at_random_moments",
 ];
 

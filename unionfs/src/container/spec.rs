@@ -1,0 +1,34 @@
+//! What is wanted of a container's files.
+
+use super::{Backend, InitLayer};
+
+/// What is wanted of a container's files: plain data. By default an overlay, without an init layer.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default, deny_unknown_fields))]
+#[non_exhaustive]
+#[must_use]
+pub struct ContainerSpec {
+    /// What is between the layers and what the container writes.
+    pub init: InitLayer,
+    /// How its files are kept.
+    pub backend: Backend,
+}
+
+impl ContainerSpec {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the init layer.
+    pub fn init(mut self, init: InitLayer) -> Self {
+        self.init = init;
+        self
+    }
+
+    /// Sets how the files are kept.
+    pub fn backend(mut self, backend: Backend) -> Self {
+        self.backend = backend;
+        self
+    }
+}

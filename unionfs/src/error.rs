@@ -57,6 +57,8 @@ pub enum Operation {
     OpenLayer,
     /// Making the overlay: handing over layers and options, and creating the mount.
     Mount,
+    /// Making a mount of a layer with other owners.
+    Idmap,
     /// Making the read-only bind mount of a lower alone.
     Bind,
     /// Attaching a mount to the tree.
@@ -106,6 +108,7 @@ impl Operation {
             Operation::Opaque => "opaque directory",
             Operation::OpenLayer => "open a layer",
             Operation::Mount => "mount the overlay",
+            Operation::Idmap => "map the owners of a layer",
             Operation::Bind => "bind the only lower",
             Operation::Attach => "attach the mount",
             Operation::PrepareWritable => "prepare a writable layer",

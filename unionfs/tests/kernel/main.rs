@@ -11,6 +11,7 @@ mod many;
 mod merged;
 mod model;
 mod mounts;
+mod older;
 mod root;
 mod settled;
 mod store;
@@ -103,6 +104,8 @@ in_both_forms! {
     containers::containers_keep_what_they_stand_on,
     containers::a_commit_is_what_was_there,
     containers::a_commit_loses_nothing,
+    older::what_is_known_of_this_kernel,
+    older::an_older_kernel_mounts_all_the_same,
     root::links_lead_back_inside,
     root::links_of_proc_are_refused,
     root::only_files_are_opened,
@@ -138,6 +141,7 @@ const ON_ANY_KERNEL: &[&str] = &[
     "only_files_are_opened",
     "what_is_made_is_made_inside",
     "a_race_is_not_lost",
+    "what_is_known_of_this_kernel",
     "every_call_of_a_bind",
     "every_call_of_a_writable_layer",
     "every_call_of_a_store",
@@ -157,6 +161,9 @@ const ON_THE_HOST: &[&str] = &[
 
 /// What else a test needs. The test kit has no need of a kernel version; a program that is not there comes close, and says it.
 fn more_needs(test: &str) -> &'static [Need] {
+    if test == "an_older_kernel_mounts_all_the_same" {
+        return an_older_kernel();
+    }
     if ON_ANY_KERNEL.contains(&test) || support::takes_lowers_one_by_one() {
         return &[];
     }
@@ -177,6 +184,12 @@ fn main() -> ExitCode {
         Test::new("an_old_kernel_is_told_as_such", errors::an_old_kernel_is_told_as_such)
             .needs(&[Need::Root, Need::Overlay])
             .needs(an_older_kernel()),
+    );
+    let idmapped = "one_layer_for_many_user_namespaces";
+    tests.push(
+        Test::new(idmapped, older::one_layer_for_many_user_namespaces)
+            .needs(&[Need::Root, Need::Overlay, Need::Userns])
+            .needs(more_needs(idmapped)),
     );
     let redirects = "random_changes_with_redirects_can_be_applied";
     tests.push(

@@ -171,14 +171,14 @@ impl<'a> Copier<'a> {
         call: &'static str,
         make: impl Fn() -> Result<(), Errno>,
     ) -> Result<(), Error> {
-        let made = match make() {
+        let result = match make() {
             Err(Errno::EXIST) => {
                 remove_tree(dir, name, self.operation)?;
                 make()
             }
             result => result,
         };
-        made.map_err(|e| Error::os(self.operation, call, e))
+        result.map_err(|e| Error::os(self.operation, call, e))
     }
 
     /// Gives an entry its attributes, in this order: a change of owner clears bits of the mode and capabilities, and all change times.

@@ -12,7 +12,6 @@ bitflags! {
     /// All of them work on a thread of their own, in a mount namespace that ends with it: some hundred microseconds more. Layers are opened there again
     /// by the paths that they have at that time, and compared with what was given (`st_dev`, `st_ino`), so each must still be reachable by its path; `/proc` must be mounted.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-    #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
     pub struct Fallbacks: u32 {
         /// `mount(2)` before Linux 6.8, which does not know `lowerdir+`. Layers are named by the numbers of their descriptors, so that 500 of them fit into the 4095 bytes
         /// that `mount(2)` takes; more than fits is an error and never cut off. Where a mount fails the kernel says nothing more than an errno.

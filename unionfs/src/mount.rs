@@ -48,7 +48,7 @@ fn union(
         }
         // Before Linux 6.15, or anything else: with what is attached the kernel says it again.
         Err(error) if idmapped && error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
-            elsewhere(spec, lowers, writable, Fallbacks::ATTACH, detached(error), overlay)
+            elsewhere(spec, lowers, writable, Fallbacks::ATTACH, detached(&error), overlay)
         }
         result => Ok((result?, Fallbacks::empty())),
     }
@@ -81,7 +81,7 @@ fn elsewhere(
     Ok((mount, needed))
 }
 
-fn detached(error: Error) -> Error {
+fn detached(error: &Error) -> Error {
     let words = "this kernel does not take idmapped layers, or only if they are attached: Linux 6.15 does";
     let message = error.kernel_message().map(str::to_owned);
     Error::explained(ErrorKind::Unsupported, Operation::Mount, words)

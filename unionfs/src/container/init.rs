@@ -3,6 +3,7 @@
 use crate::{Error, Operation};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt::Write;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
@@ -46,7 +47,7 @@ impl InitLayer {
     pub fn usual() -> Self {
         let directories = ["dev", "dev/pts", "dev/shm", "proc", "sys"];
         let files = ["etc/hosts", "etc/hostname", "etc/resolv.conf"];
-        let layer = directories.iter().fold(Self::new(), |layer, path| layer.directory(path));
+        let layer = directories.iter().fold(Self::new(), InitLayer::directory);
         files.iter().fold(layer, |layer, path| layer.file(path, "")).symlink("etc/mtab", "/proc/mounts")
     }
 
@@ -120,7 +121,7 @@ impl InitPlaces {
                 match byte {
                     b'/' | b'.' | b'-' | b'_' => text.push(char::from(*byte)),
                     byte if byte.is_ascii_alphanumeric() => text.push(char::from(*byte)),
-                    byte => text.push_str(&format!("%{byte:02x}")),
+                    byte => _ = write!(text, "%{byte:02x}"),
                 }
             }
             text.push('\n');

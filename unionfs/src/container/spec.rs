@@ -32,3 +32,21 @@ impl ContainerSpec {
         self
     }
 }
+
+#[cfg(all(test, feature = "serde"))]
+mod tests {
+    use super::*;
+    use crate::LayerId;
+
+    #[test]
+    fn a_spec_is_plain_data() {
+        let spec = ContainerSpec::new().init(InitLayer::usual().file("/etc/hosts", "x")).backend(Backend::Copy);
+        let text = serde_json::to_string(&spec).unwrap();
+        assert_eq!(serde_json::from_str::<ContainerSpec>(&text).unwrap(), spec);
+        assert_eq!(serde_json::from_str::<ContainerSpec>("{}").unwrap(), ContainerSpec::new());
+        assert!(serde_json::from_str::<ContainerSpec>(r#"{"backends":"copy"}"#).is_err());
+        assert_eq!(serde_json::from_str::<Backend>("\"copy\"").unwrap(), Backend::Copy);
+        // What is read is checked as what is made.
+        assert!(serde_json::from_str::<LayerId>("\"../x\"").is_err());
+    }
+}

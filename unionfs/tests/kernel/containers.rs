@@ -214,7 +214,7 @@ pub(crate) fn a_commit_is_what_was_there(form: Form) {
         for case in 0..cases(60) {
             let mut random = Random::new(case + 2_000_000);
             let mut parent: Option<LayerId> = None;
-            for number in 0..random.below(3) + 1 {
+            for number in 0..=random.below(3) {
                 let stage = store.stage(&owner("image")).expect("a place");
                 let path = fs::canonicalize(path_of(&stage)).expect("is there");
                 random_layer(&mut random, &path, form, number);

@@ -12,6 +12,7 @@ mod merged;
 mod model;
 mod mounts;
 mod older;
+mod power;
 mod root;
 mod settled;
 mod store;
@@ -175,6 +176,9 @@ fn an_older_kernel() -> &'static [Need] {
 }
 
 fn main() -> ExitCode {
+    if let Some(power) = power::asked_for() {
+        return power::run(&power);
+    }
     if let Some(name) = support::asked_for_userns() {
         return support::run_in_userns(&name, BODIES);
     }

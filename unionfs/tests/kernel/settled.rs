@@ -54,7 +54,7 @@ pub(crate) fn a_closed_root_is_no_wedge(form: Form) {
     publish(&store, &x, "fine", None);
     publish(&store, &x, "closed", None);
     publish(&store, &x, "on-it", Some("closed"));
-    let close = |path: &Path| fs::set_permissions(path, Permissions::from_mode(0)).expect("chmod");
+    let close = |path: &Path| fs::set_permissions(path, Permissions::from_mode(0o000)).expect("chmod");
     let stage = staged(&store, &x, "file");
     close(&path_of(&stage));
     let error = without_file_rights(|| stage.publish(&id("never"), None)).expect_err("nobody could open it");

@@ -87,8 +87,8 @@ impl Layer {
 
     /// Shows the owners of its files as a user namespace maps them: what is 0 on the disk is what the namespace has for 0. So one copy of a layer serves many namespaces.
     ///
-    /// For a lower, and real root: whoever mounts needs `CAP_SYS_ADMIN` in the user namespace that owns the layer's file system. Linux 6.15 takes such a layer as it is, before
-    /// that [`Fallbacks::ATTACH`](crate::Fallbacks::ATTACH) is needed. What is written above belongs to whoever writes, and is not mapped.
+    /// For a lower, and real root: whoever mounts needs `CAP_SYS_ADMIN` in the user namespace that owns the layer's file system. Linux 6.15; before that a mount with such a layer is an error of
+    /// kind [`Unsupported`](crate::ErrorKind::Unsupported), unless it is alone. What is written above belongs to whoever writes, and is not mapped.
     #[must_use]
     #[doc(alias("idmap", "MOUNT_ATTR_IDMAP"))]
     pub fn idmapped(mut self, userns: impl Into<OwnedFd>) -> Self {

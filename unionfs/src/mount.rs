@@ -42,47 +42,30 @@ fn union(
     }
     let idmapped = lowers.iter().any(|lower| lower.idmapped.is_some());
     match overlay(spec, lowers, writable) {
-        Err(error) if is_too_old(&error) => {
-            let needed = if idmapped { Fallbacks::MOUNT | Fallbacks::ATTACH } else { Fallbacks::MOUNT };
-            elsewhere(spec, lowers, writable, needed, error, by_mount::overlay)
+        Err(error) if is_too_old(&error) && !idmapped && spec.fallbacks.contains(Fallbacks::MOUNT) => {
+            Ok((elsewhere(spec, lowers, writable)?, Fallbacks::MOUNT))
         }
-        // Before Linux 6.15, or anything else: with what is attached the kernel says it again.
-        Err(error) if idmapped && error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
-            elsewhere(spec, lowers, writable, Fallbacks::ATTACH, detached(&error), overlay)
-        }
+        // Before Linux 6.15, most likely.
+        Err(error) if idmapped && error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => Err(detached(&error)),
         result => Ok((result?, Fallbacks::empty())),
     }
 }
 
-/// An overlay by its spec and its open layers.
-type Make = fn(&Overlay, &[OpenLayer<'_>], Option<&Writable<'_>>) -> Result<OwnedFd, Error>;
-
-/// Makes it in a mount namespace for a moment, if that is allowed.
-fn elsewhere(
-    spec: &Overlay,
-    lowers: &[OpenLayer<'_>],
-    writable: Option<&Writable<'_>>,
-    needed: Fallbacks,
-    error: Error,
-    make: Make,
-) -> Result<(OwnedFd, Fallbacks), Error> {
-    if !spec.fallbacks.contains(needed) {
-        return Err(error);
-    }
+/// Makes it by `mount(2)`, in a mount namespace for a moment.
+fn elsewhere(spec: &Overlay, lowers: &[OpenLayer<'_>], writable: Option<&Writable<'_>>) -> Result<OwnedFd, Error> {
     check_proc()?;
-    let mount = scratch::run(|| {
+    scratch::run(|| {
         let lowers = lowers.iter().map(scratch::here).collect::<Result<Vec<_>, _>>()?;
         let writable = match writable {
             Some((upper, work)) => Some((scratch::here(upper)?, scratch::here(work)?)),
             None => None,
         };
-        make(spec, &lowers, writable.as_ref())
-    })?;
-    Ok((mount, needed))
+        by_mount::overlay(spec, &lowers, writable.as_ref())
+    })
 }
 
 fn detached(error: &Error) -> Error {
-    let words = "this kernel does not take idmapped layers, or only if they are attached: Linux 6.15 does";
+    let words = "this kernel does not take idmapped layers that are attached nowhere: Linux 6.15 does";
     let message = error.kernel_message().map(str::to_owned);
     Error::explained(ErrorKind::Unsupported, Operation::Mount, words)
         .about(error.object().unwrap_or_default())

@@ -1,10 +1,10 @@
-//! A mount namespace for a moment: on older kernels a layer, or a mount, must be attached somewhere, and nobody is to see it.
+//! A mount namespace for a moment: on older kernels a mount must be attached somewhere, and nobody is to see it.
 
 use crate::layer::{OpenFd, OpenLayer};
 use crate::{Error, ErrorKind, Operation};
 use rustix::fs::{CWD, Mode, OFlags, openat, readlinkat};
 use rustix::io::Errno;
-use rustix::mount::{MountPropagationFlags, MoveMountFlags, mount_change, move_mount};
+use rustix::mount::{MountPropagationFlags, mount_change};
 use std::borrow::Cow;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd};
@@ -26,21 +26,9 @@ pub(crate) fn run<T: Send>(work: impl FnOnce() -> Result<T, Error> + Send) -> Re
     })
 }
 
-/// The same layer in the namespace of this thread: opened again by its path, or attached if it is a mount of its own.
+/// The same layer in the namespace of this thread: opened again by its path.
 pub(crate) fn here<'a>(layer: &'a OpenLayer<'_>) -> Result<OpenLayer<'a>, Error> {
     let name: Cow<'a, std::ffi::OsStr> = Cow::Borrowed(layer.name.as_ref());
-    if let Some(mount) = &layer.idmapped {
-        // On top of the root of this namespace, where no path leads.
-        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        move_mount(mount, "", CWD, "/", flags)
-            .map_err(|e| Error::os(Operation::Mount, "move_mount", e).about(&name))?;
-        return Ok(OpenLayer {
-            fd: OpenFd::Shared(mount.as_fd()),
-            opaque_root: layer.opaque_root,
-            idmapped: None,
-            name,
-        });
-    }
     let failed = |call, e| Error::os(Operation::OpenLayer, call, e).about(&name);
     let link = format!("/proc/thread-self/fd/{}", layer.as_fd().as_raw_fd());
     let path = readlinkat(CWD, link, Vec::new()).map_err(|e| failed("readlinkat", e))?;

@@ -193,7 +193,7 @@ fn main() -> ExitCode {
     tests.push(
         Test::new(idmapped, older::one_layer_for_many_user_namespaces)
             .needs(&[Need::Root, Need::Overlay, Need::Userns])
-            .needs(more_needs(idmapped)),
+            .needs(if support::is_linux(6, 15) { &[] } else { &[Need::Program("idmapped layers of Linux 6.15")] }),
     );
     let redirects = "random_changes_with_redirects_can_be_applied";
     tests.push(

@@ -67,24 +67,16 @@ pub(crate) fn one_layer_for_many_user_namespaces() {
     std::os::unix::fs::chown(lower.join("theirs"), Some(7), Some(8)).expect("is given");
     let (writable, upper) = place.writable();
     let before = mount_table();
-    let needed = if is_linux(6, 15) { Fallbacks::empty() } else { Fallbacks::ATTACH };
     let mapped = |path: &std::path::Path, first| Layer::from(path).idmapped(user_namespace(first));
     for first in [100_000, 300_000] {
         let overlay = Overlay::new().lower(mapped(&lower, first)).lower(mapped(&bottom, first)).writable(&writable);
-        if !needed.is_empty() {
-            let error = overlay.mount().expect_err("was not allowed");
-            assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
-        }
-        let (root, used) = overlay.fallbacks(needed).mount_and_report().unwrap_or_else(|e| panic!("{e}"));
-        assert_eq!(used, needed);
-        let root = Merged(root);
+        let root = mounted(&overlay);
         let owner = |name| fs::metadata(root.path(name)).map(|data| (data.uid(), data.gid())).expect("is there");
         assert_eq!([owner("file"), owner("below")], [(first, first); 2]);
         assert_eq!(owner("theirs"), (first + 7, first + 8));
     }
     // What is copied up belongs to whom it is shown to belong to.
-    let root =
-        mounted(&Overlay::new().lower(mapped(&lower, 100_000)).lower(&bottom).writable(&writable).fallbacks(needed));
+    let root = mounted(&Overlay::new().lower(mapped(&lower, 100_000)).lower(&bottom).writable(&writable));
     fs::write(root.path("file"), "changed").expect("is written");
     assert_eq!(fs::metadata(upper.join("file")).expect("is there").uid(), 100_000);
     assert_eq!(fs::metadata(lower.join("file")).expect("is there").uid(), 0);

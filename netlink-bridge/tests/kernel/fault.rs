@@ -1,7 +1,7 @@
 //! Every system call of every operation fails in turn; and how many there are.
 
 use crate::support::{addresses, clean_up, links, network, nft, spec, within};
-use cofferdam_netlink_bridge::test_hooks::{DEATH, with_answer};
+use cofferdam_netlink_bridge::test_hooks::{DEATH, with_answer, with_answers_from};
 use cofferdam_netlink_bridge::{EndpointSpec, Error, ErrorKind, FilePool, Host, NetNs, Network};
 use cofferdam_testkit::fault::{Action, Call, Fault, Watch, Who};
 use std::os::fd::{AsFd, AsRawFd};
@@ -222,6 +222,36 @@ pub(crate) fn answers_to_attaching() {
         assert_eq!((links(), within(&netns, links)), (vec!["br-test".to_owned(), "lo".into()], vec!["lo".to_owned()]));
         assert!(!nft("list table inet cofferdam").contains("cd-web"), "{nth}");
     }
+    std::fs::remove_dir_all(folder).unwrap();
+    clean_up(&host, &network, &[]);
+}
+
+/// When undoing fails too, it goes on with the rest, says what may be left, and nobody gets the addresses of that.
+pub(crate) fn undone_as_far_as_possible() {
+    let (host, network) = network();
+    let folder = std::env::temp_dir().join("pool");
+    std::fs::create_dir(&folder).unwrap();
+    let (pool, netns) = (FilePool::open(&folder).unwrap(), NetNs::new().unwrap());
+    let attach = || network.attach_from(&pool, &netns, &web());
+    let (count, made) = with_answer(None, attach);
+    made.unwrap().detach_to(&pool, &host).unwrap();
+    let mut left = 0;
+    for nth in 0..count {
+        let error = with_answers_from(nth, libc::EPERM, attach).unwrap_err();
+        left += usize::from(error.left_behind().is_some());
+        assert_eq!(pool.held().unwrap().is_empty(), error.left_behind().is_none(), "{nth}: {error}");
+        network.gc(|_| false).unwrap();
+        pool.gc(|_| false).unwrap();
+        assert_eq!(within(&netns, links), ["lo"]);
+    }
+    assert!(left > 4, "{left}");
+    // The first answer to a detach is about the published ports: the link goes all the same.
+    let endpoint = attach().unwrap();
+    with_answer(Some((0, libc::EPERM)), || endpoint.detach_to(&pool, &host)).1.unwrap_err();
+    assert_eq!((links(), within(&netns, links)), (vec!["br-test".to_owned(), "lo".into()], vec!["lo".to_owned()]));
+    assert_eq!(pool.held().unwrap().len(), 2, "its ports still lead there");
+    endpoint.detach_to(&pool, &host).unwrap();
+    assert_eq!(pool.held().unwrap(), []);
     std::fs::remove_dir_all(folder).unwrap();
     clean_up(&host, &network, &[]);
 }

@@ -100,6 +100,9 @@ fn rules() -> Vec<Test> {
         root("a_subnet_that_is_taken", upkeep::a_subnet_that_is_taken),
         root("routes_and_mtu", upkeep::routes_and_mtu),
         root("a_crowd_with_addresses", pool::a_crowd_with_addresses),
+        root("whose_addresses", pool::whose_addresses),
+        root("looked_for_while_attaching", upkeep::looked_for_while_attaching),
+        root("undone_as_far_as_possible", fault::undone_as_far_as_possible),
         root("a_pool_that_is_full", pool::a_pool_that_is_full),
     ]
 }

@@ -23,6 +23,8 @@ const CALLS: &[i64] = &[
     libc::SYS_pidfd_open,
     libc::SYS_openat,
     libc::SYS_clone3,
+    libc::SYS_open_tree,
+    libc::SYS_move_mount,
 ];
 
 fn names(calls: &[Call]) -> Vec<&'static str> {
@@ -89,6 +91,11 @@ pub(crate) fn opening_namespaces() {
     walk(|| NetNs::from_pid(std::process::id()), drop, nothing);
     walk(|| NetNs::from_path("/proc/self/ns/net"), drop, nothing);
     walk(|| made.loopback_up(), drop, nothing);
+    let folder = std::env::temp_dir().join("netns");
+    std::fs::create_dir(&folder).unwrap();
+    let path = folder.join("web");
+    walk(|| made.pin(&path), |()| NetNs::unpin(&path).unwrap(), |error| assert!(!path.exists(), "{error}"));
+    std::fs::remove_dir(folder).unwrap();
 }
 
 pub(crate) fn attaching() {

@@ -50,6 +50,8 @@ fn links() -> Vec<Test> {
         root("created_twice_deleted_twice", life::created_twice_deleted_twice),
         root("created_by_eight_threads", life::created_by_eight_threads),
         root("every_way_to_a_namespace", life::every_way_to_a_namespace),
+        root("pinned", life::pinned),
+        root("shared_with_another", life::shared_with_another),
         root("a_name_that_is_taken", errors::a_name_that_is_taken),
         root("no_namespace", errors::no_namespace),
         root("an_interface_that_is_there", errors::an_interface_that_is_there),

@@ -1,12 +1,9 @@
 //! Every system call of every operation fails in turn; and how many there are.
 
 use crate::support::{addresses, clean_up, links, network, nft, spec, within};
-use cofferdam_netlink_bridge::test_hooks::{DEATH, with_answer, with_answers_from};
+use cofferdam_netlink_bridge::test_hooks::{with_answer, with_answers_from};
 use cofferdam_netlink_bridge::{EndpointSpec, Error, ErrorKind, FilePool, Host, NetNs, Network};
 use cofferdam_testkit::fault::{Action, Call, Fault, Watch, Who};
-use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, ExitCode};
 
 /// The calls by which this crate acts, and those that a thread needs to be born.
 const CALLS: &[i64] = &[
@@ -263,50 +260,6 @@ pub(crate) fn undone_as_far_as_possible() {
     clean_up(&host, &network, &[]);
 }
 
-/// The argument with which this program starts itself to be killed: then come the answer at which it is, the pool's folder, the namespace.
-pub(crate) const KILLED: &str = "--killed-at";
-
-/// The child: says how many answers it got, if it gets through.
-pub(crate) fn killed() -> ExitCode {
-    let arguments: Vec<_> = std::env::args().skip(2).collect();
-    let network = Network::open(&Host::current().unwrap(), &spec()).unwrap();
-    let (pool, netns) = (FilePool::open(&arguments[1]).unwrap(), NetNs::from_path(&arguments[2]).unwrap());
-    let fault = (arguments[0].parse().unwrap(), DEATH);
-    let (count, _) = with_answer(Some(fault), || network.attach_from(&pool, &netns, &web()).unwrap());
-    ExitCode::from(u8::try_from(count).unwrap())
-}
-
 fn web() -> EndpointSpec {
     EndpointSpec::new().id("web").publish("80:80".parse().unwrap()).publish("53:53/udp".parse().unwrap())
-}
-
-/// Killed by SIGKILL at each answer of the kernel: what is left then is found and removed, and the next one gets everything.
-pub(crate) fn killed_while_attaching() {
-    let (host, network) = network();
-    let folder = std::env::temp_dir().join("pool");
-    std::fs::create_dir(&folder).unwrap();
-    let (pool, netns) = (FilePool::open(&folder).unwrap(), NetNs::new().unwrap());
-    let path = format!("/proc/{}/fd/{}", std::process::id(), netns.as_fd().as_raw_fd());
-    for nth in 0.. {
-        let mut child = Command::new(std::env::current_exe().unwrap());
-        let status = child.args([KILLED, &nth.to_string()]).arg(&folder).arg(&path).status().unwrap();
-        if let Some(count) = status.code() {
-            assert!(count == nth && nth > 8, "{count} answers, {nth} deaths");
-            break;
-        }
-        assert_eq!(status.signal(), Some(libc::SIGKILL), "{nth}");
-        network.gc(|_| false).unwrap();
-        // Who died has the addresses, until somebody says that they are dead; nobody else gets them.
-        assert_eq!(pool.held().unwrap().len(), 2, "{nth}");
-        assert_eq!(pool.gc(|_| false).unwrap().len(), 2, "{nth}");
-        assert_eq!((links(), within(&netns, links)), (vec!["br-test".to_owned(), "lo".into()], vec!["lo".to_owned()]));
-        assert!(!nft("list table inet cofferdam").contains("cd-web"), "{nth}");
-    }
-    // The one that got through is as it should be, and its record could have been stored.
-    assert_eq!(network.gc(|_| true).unwrap(), []);
-    network.gc(|_| false).unwrap();
-    let endpoint = network.attach_from(&pool, &netns, &web()).unwrap();
-    endpoint.detach_to(&pool, &host).unwrap();
-    std::fs::remove_dir_all(folder).unwrap();
-    clean_up(&host, &network, &[]);
 }

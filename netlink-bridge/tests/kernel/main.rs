@@ -3,6 +3,7 @@
 mod defence;
 mod errors;
 mod fault;
+mod killed;
 mod life;
 mod pool;
 mod ports;
@@ -21,7 +22,7 @@ fn main() -> ExitCode {
     }
     match std::env::args().nth(1).as_deref() {
         Some(pool::CROWD) => return pool::crowd(),
-        Some(fault::KILLED) => return fault::killed(),
+        Some(killed::KILLED) => return killed::killed(),
         _ => {}
     }
     run(&[links(), rules(), rootless()].concat())
@@ -93,7 +94,8 @@ fn rules() -> Vec<Test> {
         root("thousands_of_ports", defence::thousands_of_ports),
         root("answers_to_creating", fault::answers_to_creating),
         root("answers_to_attaching", fault::answers_to_attaching),
-        root("killed_while_attaching", fault::killed_while_attaching),
+        root("killed_while_attaching", killed::killed_while_attaching),
+        root("killed_between_system_calls", killed::killed_between_system_calls),
         root("golden_rulesets", upkeep::golden_rulesets),
         root("mended", upkeep::mended),
         root("others_in_the_way", upkeep::others_in_the_way),

@@ -37,7 +37,7 @@ impl Lease {
 
     /// Says for whom it is: a process of the container, and its name.
     pub(crate) fn sign(&mut self, process: u32, name: &str) -> Result<()> {
-        Ok(write!(self.lock, "{} {process} {name}\n", host()?)?)
+        Ok(writeln!(self.lock, "{} {process} {name}", host()?)?)
     }
 
     pub(crate) fn give_back(&self) {

@@ -56,7 +56,7 @@ impl NetNs {
             file => file.map(Some).map_err(failed("openat")),
         };
         let Some(file) = look()? else { return Ok(()) };
-        if i64::try_from(fstatfs(&file).map_err(failed("fstatfs"))?.f_type).is_ok_and(|kind| kind == NSFS) {
+        if fstatfs(&file).map_err(failed("fstatfs"))?.f_type == NSFS {
             // It is in use, by this descriptor.
             let by_descriptor = format!("/proc/thread-self/fd/{}", file.as_raw_fd());
             unmount(by_descriptor, UnmountFlags::DETACH).map_err(failed("umount2"))?;

@@ -4,6 +4,8 @@
 use rustix::process::{Signal, getpid, kill_process};
 use std::cell::Cell;
 
+pub use crate::netlink::fuzz::replies;
+
 /// Instead of an errno: the process is killed.
 pub const DEATH: i32 = i32::MIN;
 

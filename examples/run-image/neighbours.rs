@@ -4,6 +4,7 @@ use crate::network::FOLDER;
 use crate::{Result, say};
 use cofferdam_netlink_bridge::{ErrorKind, Hosts};
 use nix::fcntl::{Flock, FlockArg};
+use std::fmt::Display;
 use std::fs::{File, metadata, read_dir, read_to_string, remove_file};
 use std::io::Write;
 use std::net::Ipv4Addr;
@@ -37,7 +38,8 @@ impl Lease {
 
     /// Says for whom it is: a process of the container, and its name.
     pub(crate) fn sign(&mut self, process: u32, name: &str) -> Result<()> {
-        Ok(writeln!(self.lock, "{} {process} {name}", host()?)?)
+        let (host, own) = (network_of("thread-self")?, network_of(process)?);
+        Ok(writeln!(self.lock, "{host} {process} {own} {name}")?)
     }
 
     pub(crate) fn give_back(&self) {
@@ -54,9 +56,18 @@ pub(crate) fn address(last: u8) -> Ipv4Addr {
 /// A container on the bridge.
 pub(crate) struct Neighbour {
     address: Ipv4Addr,
-    /// Its first process, which whoever has the lease has not waited for yet.
+    /// Its first process. Its number can be another's, if it has just ended: see [`is`](Self::is).
     pub(crate) process: u32,
+    /// By which its network namespace is known.
+    network: u64,
     pub(crate) name: String,
+}
+
+impl Neighbour {
+    /// Whether this is its network namespace.
+    pub(crate) fn is(&self, network: u64) -> bool {
+        self.network == network
+    }
 }
 
 /// All containers on this host's bridge, by their addresses. For one's turn.
@@ -67,21 +78,21 @@ pub(crate) fn all() -> Result<Vec<Neighbour>> {
         let Ok(address) = entry.file_name().to_string_lossy().parse() else { continue };
         let is_alive = Flock::lock(File::open(entry.path())?, FlockArg::LockSharedNonblock).is_err();
         let text = read_to_string(entry.path())?;
-        let mut words = text.trim_end().splitn(3, ' ');
-        if let (true, Some(of), Some(process), Some(name)) = (is_alive, words.next(), words.next(), words.next())
-            && of == host()?
-            && let Ok(process) = process.parse()
+        let words: Vec<_> = text.trim_end().splitn(4, ' ').collect();
+        if let (true, [host, process, network, name]) = (is_alive, words.as_slice())
+            && host.parse() == Ok(network_of("thread-self")?)
+            && let (Ok(process), Ok(network)) = (process.parse(), network.parse())
         {
-            all.push(Neighbour { address, process, name: name.to_owned() });
+            all.push(Neighbour { address, process, network, name: (*name).to_owned() });
         }
     }
     all.sort_unstable_by_key(|neighbour| neighbour.address);
     Ok(all)
 }
 
-/// Of which network namespace the bridge is: another one's containers have the same folder.
-fn host() -> Result<String> {
-    Ok(metadata("/proc/thread-self/ns/net")?.ino().to_string())
+/// By which a process' network namespace is known. The folder is the same for those who play another host, whose bridge is another.
+fn network_of(process: impl Display) -> Result<u64> {
+    Ok(metadata(format!("/proc/{process}/ns/net"))?.ino())
 }
 
 /// Writes the names of all into the `/etc/hosts` of each. What fails for the one that is new is an error; what fails for others is said.
@@ -90,10 +101,11 @@ pub(crate) fn tell(new: Option<u32>) -> Result<()> {
     let hosts = all.iter().try_fold(Hosts::new(), |hosts, one| hosts.entry(one.address, [&one.name]))?;
     for neighbour in &all {
         // Its root, as it sees it: no link of the container's leads out of it.
-        let written = match File::open(format!("/proc/{}/root", neighbour.process)) {
-            Ok(root) => hosts.write(root, "etc/hosts"),
-            // It has just ended.
-            Err(_) => continue,
+        let root = File::open(format!("/proc/{}/root", neighbour.process));
+        // It may have ended, and its number be another's, of the host for example. This is asked when the root is open: then both are of the same one.
+        let written = match (root, network_of(neighbour.process)) {
+            (Ok(root), Ok(network)) if neighbour.is(network) => hosts.write(root, "etc/hosts"),
+            _ => continue,
         };
         match written {
             // An image without the folder has nobody who would look there.

@@ -7,6 +7,7 @@ use cofferdam_namespaces::{Held, Namespaces};
 use cofferdam_netlink_bridge::{Endpoint, EndpointSpec, ErrorKind, Host, NetNs, Network, NetworkSpec, Subnet};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sched::{CloneFlags, setns};
+use nix::sys::stat::fstat;
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
 
@@ -96,8 +97,11 @@ pub(crate) fn enter(options: &Options) -> Result<()> {
         let _turn = turn()?;
         let found = neighbours::all()?.into_iter().find(|neighbour| neighbour.name == *name);
         let found = found.ok_or_else(|| format!("there is no container {name:?} on the bridge"))?;
-        setns(NetNs::from_pid(found.process)?, CloneFlags::CLONE_NEWNET)
-            .map_err(|e| format!("enter its network: {e}"))?;
+        let netns = NetNs::from_pid(found.process)?;
+        if !found.is(fstat(&netns)?.st_ino) {
+            return Err(format!("the container {name:?} has just ended").into());
+        }
+        setns(netns, CloneFlags::CLONE_NEWNET).map_err(|e| format!("enter its network: {e}"))?;
     }
     Ok(())
 }

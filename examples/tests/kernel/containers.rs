@@ -118,7 +118,7 @@ pub(crate) fn exit_codes() {
         &images,
         &images.output("", &["/bin/nope"]),
         127,
-        "execve(\"/bin/nope\"): No such file or directory",
+        "(\"/bin/nope\"): No such file or directory",
     );
     assert_refused(&images, &images.output("", &["nope"]), 127, "nope");
     assert_refused(&images, &images.output("", &["/etc/kept"]), 126, "execve(\"/etc/kept\"): Permission denied");
@@ -220,7 +220,7 @@ pub(crate) fn a_signal_at_any_moment_with_cgroup_and_bridge() {
 pub(crate) fn failures_with_cgroup_and_bridge() {
     let images = Images::new();
     let all = "--network bridge --memory 64M --cpus 1";
-    assert_refused(&images, &images.output(all, &["/bin/nope"]), 127, "execve");
+    assert_refused(&images, &images.output(all, &["/bin/nope"]), 127, "/bin/nope");
     let long = format!("{all} --name {}", "x".repeat(65));
     assert_refused(&images, &images.output(&long, &["true"]), 125, "longer than 64 bytes");
     assert_eq!(left_of(&"x".repeat(65)), [""; 0]);

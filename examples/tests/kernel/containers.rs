@@ -114,12 +114,7 @@ pub(crate) fn exit_codes() {
         let output = images.output("", &["sh", "-c", &format!("exit {code}")]);
         assert_eq!(outcome(&output), (Some(code), "", ""));
     }
-    assert_refused(
-        &images,
-        &images.output("", &["/bin/nope"]),
-        127,
-        "(\"/bin/nope\"): No such file or directory",
-    );
+    assert_refused(&images, &images.output("", &["/bin/nope"]), 127, "(\"/bin/nope\"): No such file or directory");
     assert_refused(&images, &images.output("", &["nope"]), 127, "nope");
     assert_refused(&images, &images.output("", &["/etc/kept"]), 126, "execve(\"/etc/kept\"): Permission denied");
 }

@@ -128,6 +128,8 @@ mod docker;
 mod document;
 mod draft;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod image;
 mod layers;
 mod layout;

@@ -143,6 +143,9 @@ mod save;
 mod section;
 mod select;
 mod store;
+#[cfg(feature = "test-hooks")]
+#[doc(hidden)]
+pub mod test_hooks;
 mod unpack;
 mod user;
 mod writer;

@@ -1,6 +1,6 @@
 //! From a sandbox and its descriptors to a plan: all checks, all memory, the order of the child's steps.
 
-use crate::bind::{CgroupEntry, Names, STREAM_NAMES, Streams};
+use crate::bind::{CgroupEntry, Names, STREAM_NAMES, Streams, above_streams};
 use crate::identity::{Change, Identity};
 use crate::plan::{Parts, Plan};
 use crate::program::{Arg, Finding, Program, SCRATCH, Slot, Sys, Then};
@@ -25,7 +25,9 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
     let held = names.finish()?;
     // A child that waits for the caller must not wait for ever.
     let parent = if sandbox.die_with_parent || identity.by_caller() {
-        Some(sys::own_pidfd().map_err(|e| Error::os(Step::Prepare, "pidfd_open", e.raw_os_error().unwrap_or(0)))?)
+        let pidfd = sys::own_pidfd();
+        let pidfd = pidfd.map_err(|e| Error::os(Step::Prepare, "pidfd_open", e.raw_os_error().unwrap_or(0)))?;
+        Some(above_streams(pidfd).map_err(|errno| Error::os(Step::Prepare, "fcntl", errno).about("pidfd"))?)
     } else {
         None
     };

@@ -173,6 +173,9 @@
 //! - A [mask](Mount::mask) is the host's null device, seen to be that, and not what the root calls `/dev/null` (CVE-2025-31133).
 //! - Binds have no devices and no set-user-id programs unless that is asked for; the flags that the host has set are kept.
 //! - The working directory is opened without magic links: no descriptor that is still open leads out (CVE-2024-21626).
+//! - The program of a root is looked at before it is started: neither it, nor what runs it if it is a script, may be a magic link, which would be the
+//!   host's own program (CVE-2019-5736). It must be readable for that. Who can write to the root at this very moment, another sandbox say, can still
+//!   exchange it after the look; and what `binfmt_misc` of the host names without the flag `F`, the kernel looks up in the root by itself.
 //! - Nothing of the host program's memory outlives `execve(2)`, and nothing of it changes: signal mask, dumpable flag,
 //!   working directory and descriptors are as before.
 //!

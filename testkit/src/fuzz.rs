@@ -24,12 +24,14 @@ const LONGEST: usize = 256 << 10;
 /// Whatever takes longer hangs.
 const SLOWEST: Duration = Duration::from_secs(20);
 
+type Mend = Box<dyn Fn(&mut Vec<u8>)>;
+
 /// One target's corpus, and how its inputs are changed.
 pub struct Fuzz {
     folder: PathBuf,
     words: Vec<Vec<u8>>,
     block: usize,
-    mend: Box<dyn Fn(&mut Vec<u8>)>,
+    mend: Mend,
     executions: u64,
 }
 

@@ -6,7 +6,9 @@ use crate::plan::{Parts, Plan};
 use crate::program::{Arg, Finding, Program, SCRATCH, Slot, Sys, Then};
 use crate::sys::SIGNAL_SET_SIZE;
 use crate::{Error, Fallbacks, Fds, Namespaces, Sandbox, Step};
-use crate::{attributes, clocks, engine, fallbacks, gate, idmap, limits, mounts, scheduling, start, sys, sysctl};
+use crate::{
+    attributes, clocks, engine, fallbacks, gate, idmap, limits, mounts, privilege, scheduling, start, sys, sysctl,
+};
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -22,6 +24,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
     let streams = Streams::bind(&sandbox.stdio, &mut names)?;
     let sources = mounts::Sources::look_up(sandbox, &mut names)?;
     let identity = Identity::of(sandbox, &mut names)?;
+    let rights = sandbox.privilege.bind(&mut names, sandbox.fallbacks)?;
     let held = names.finish()?;
     // A child that waits for the caller must not wait for ever.
     let parent = if sandbox.die_with_parent || identity.by_caller() {
@@ -40,21 +43,14 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
         // They would be the caller's user namespace's: the child makes them.
         namespaces = Namespaces::empty();
     }
-    let fallback_procs = match &cgroup.directory {
-        Some(directory) if sandbox.fallbacks.contains(Fallbacks::CGROUP_PROCS) => {
-            Some(fallbacks::cgroup_procs(directory.as_fd())?)
-        }
-        _ => None,
-    };
-    if sandbox.fallbacks.contains(Fallbacks::CLOSE_EACH) {
-        fallbacks::check_proc()?;
-    }
+    let fallback_procs = fallbacks::prepare(sandbox.fallbacks, cgroup.directory.as_ref())?;
     let bound = Bound {
         procs: &cgroup.procs,
         fallback_procs: fallback_procs.as_ref(),
         streams: &streams.sources,
         sources: &sources,
         identity: &identity,
+        rights: &rights,
         parent: parent.as_ref().map(AsFd::as_fd),
     };
     let program = bound.program(sandbox)?;
@@ -62,13 +58,15 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
         name: sandbox.program.clone(),
         program,
         fallbacks: sandbox.fallbacks,
+        skipped: rights.skipped,
+        left_out: rights.left_out,
         asked: sandbox.engine,
         engine: engine::choose(sandbox.engine, identity.changes.of_ids())?,
         namespaces,
         cgroup: cgroup.directory,
         pipes: streams.pipes,
         die_with_parent: sandbox.die_with_parent,
-        changes_ids: identity.changes.of_ids(),
+        changes_ids: identity.moves,
         maps: identity.maps.filter(|maps| !maps.by_child),
         held: held
             .into_iter()
@@ -89,6 +87,7 @@ struct Bound<'a> {
     streams: &'a [Option<Arg>; 3],
     sources: &'a mounts::Sources,
     identity: &'a Identity,
+    rights: &'a privilege::Bound,
     /// The process whose death ends the child.
     parent: Option<BorrowedFd<'a>>,
 }
@@ -115,6 +114,7 @@ impl Bound<'_> {
             program.call(Step::CgroupNamespace, "", Sys::unshare, [libc::CLONE_NEWCGROUP.into()]);
         }
         attributes::oom_score(program, sandbox);
+        sandbox.privilege.labels(program);
         // As long as the file of its offsets is the child's: with other ids it is root's.
         clocks::compile(program, sandbox);
         if let Some(maps) = &self.identity.maps {
@@ -138,7 +138,11 @@ impl Bound<'_> {
         limits::compile(program, sandbox)?;
         scheduling::compile(program, sandbox);
         attributes::personality(program, sandbox);
-        self.change_ids(program, Step::Credentials, &self.identity.changes.last);
+        let (rights, ids) = (self.rights, &self.identity.changes.last);
+        rights.before_ids(program, ids.uid.is_some());
+        self.change_ids(program, Step::Credentials, ids);
+        rights.after_ids(program, &sandbox.privilege, ids.uid.is_some());
+        sandbox.privilege.keyring(program, sandbox.fallbacks);
         if let Some(umask) = sandbox.umask {
             program.call(Step::Umask, "", Sys::umask, [umask.into()]);
         }
@@ -146,10 +150,11 @@ impl Bound<'_> {
             change_directory(program, path)?;
         }
         limits::compile_descriptors(program, sandbox);
+        rights.restrict(program, &sandbox.privilege, sandbox.fallbacks);
         hold(program, sandbox.die_with_parent, sandbox.fallbacks);
         reset_signals(program, sandbox.fallbacks)?;
         let_go(program, sandbox.fallbacks);
-        start::compile(program, sandbox)?;
+        start::compile(program, sandbox, rights)?;
         Ok(list)
     }
 

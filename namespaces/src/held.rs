@@ -3,7 +3,7 @@
 use crate::gate::Gate;
 use crate::plan::{Pipes, Shared, end};
 use crate::sys::{Birth, Born, Outcome};
-use crate::{Child, Error, Fallbacks, Namespaces, Report, Step, namespace};
+use crate::{Child, Error, Fallbacks, Namespaces, Step, namespace};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -167,7 +167,7 @@ impl Held {
         Ok(Child::new(
             self.born.clone(),
             std::mem::take(&mut self.ours),
-            Report { engine: self.plan.parts.engine, fallbacks },
+            self.plan.report(self.plan.parts.engine, fallbacks),
         )
         .kept_by(keeper))
     }

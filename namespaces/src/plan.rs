@@ -4,7 +4,9 @@ use crate::bind::{STREAM, STREAM_NAMES, above_streams, path_of};
 use crate::identity::Maps;
 use crate::program::{Program, SLOTS};
 use crate::sys::{self, Birth, Block, Born, Frame, Outcome, SharedTelling, SignalMask, Telling, World};
-use crate::{Call, Child, Engine, Error, Fallbacks, Held, Namespaces, Report, Step, fallbacks, hint, scope};
+use crate::{
+    Call, CapabilitySet, Child, Engine, Error, Fallbacks, Held, Namespaces, Report, Step, fallbacks, hint, scope,
+};
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 use std::ffi::OsString;
@@ -40,13 +42,17 @@ pub(crate) struct Parts {
     /// The namespaces that the clone makes.
     pub(crate) namespaces: Namespaces,
     pub(crate) fallbacks: Fallbacks,
+    /// Those that were needed when the plan was made.
+    pub(crate) skipped: Fallbacks,
+    /// Capabilities that the kernel does not know.
+    pub(crate) left_out: CapabilitySet,
     /// The version 2 cgroup that the clone enters.
     pub(crate) cgroup: Option<OwnedFd>,
     pub(crate) pipes: [bool; 3],
     pub(crate) die_with_parent: bool,
     /// The maps that the caller writes while the child waits.
     pub(crate) maps: Option<Maps>,
-    /// Whether the child changes its user or group, with which the kernel resets the dumpable flag of its memory.
+    /// Whether the child is another user or group than the caller.
     pub(crate) changes_ids: bool,
     #[expect(dead_code, reason = "kept open because the program uses their numbers")]
     pub(crate) held: Vec<OwnedFd>,
@@ -90,7 +96,7 @@ impl Plan {
         let outcome = plan.clone_child(pipes.slots(), false, &birth)?;
         let born = birth.take().ok_or_else(Error::status_lost)?;
         plan.judge(&born, &outcome)?;
-        Ok(Child::new(born, pipes.ours(), Report { engine: plan.parts.engine, fallbacks: outcome.used }))
+        Ok(Child::new(born, pipes.ours(), plan.report(plan.parts.engine, outcome.used)))
     }
 
     /// Brings a child to the point where only the start of its program is left, and holds it there.
@@ -210,6 +216,12 @@ impl Shared {
         // Of a program that was looked for in PATH, the name says more than the last place.
         let object = if call.step() == Step::Exec { &self.parts.name } else { call.object() };
         Err(self.hint(if object.is_empty() { error } else { error.about(object) }))
+    }
+
+    /// How a child came to be that was made so.
+    pub(crate) fn report(&self, engine: Engine, fallbacks: Fallbacks) -> Report {
+        let Parts { skipped, left_out, .. } = self.parts;
+        Report { engine, fallbacks: fallbacks | skipped, left_out }
     }
 
     fn hint(&self, error: Error) -> Error {

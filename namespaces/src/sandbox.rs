@@ -1,5 +1,6 @@
 //! The spec: what is wanted, as plain data.
 
+use crate::privilege::Privilege;
 use crate::{
     Child, Clock, ClockOffset, Credentials, Engine, Error, Fallbacks, Fds, IdMap, IoPriority, Mount, Nice, OomScoreAdj,
     Personality, Plan, Propagation, Resource, Rlimit, Root, Scheduler,
@@ -84,6 +85,7 @@ pub struct Sandbox {
     #[cfg_attr(feature = "serde", serde(with = "crate::spec::streams"))]
     pub(crate) stdio: [Stdio; 3],
     pub(crate) die_with_parent: bool,
+    pub(crate) privilege: Privilege,
     pub(crate) engine: Option<Engine>,
     pub(crate) fallbacks: Fallbacks,
 }
@@ -127,6 +129,7 @@ impl Sandbox {
             sysctls: BTreeMap::new(),
             stdio: [const { Stdio::Inherit }; 3],
             die_with_parent: false,
+            privilege: Privilege::default(),
             engine: None,
             fallbacks: Fallbacks::empty(),
         }

@@ -2,7 +2,7 @@
 
 use crate::compile::{FILE, OPEN_HOW_SIZE, c_string, open_how};
 use crate::program::{Arg, Program, Sys, Then};
-use crate::{Error, Root, Sandbox, Step, sys};
+use crate::{Error, Root, Sandbox, Step, privilege, sys};
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 /// Where `execvp(3)` looks when there is no PATH.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
-pub(crate) fn compile(program: &mut Program, sandbox: &Sandbox) -> Result<(), Error> {
+/// The filters come last: what the child does to find the program they need not allow.
+pub(crate) fn compile(program: &mut Program, sandbox: &Sandbox, rights: &privilege::Bound) -> Result<(), Error> {
     let environment = environment(sandbox)?;
     let candidates = candidates(&sandbox.program, environment.get(OsStr::new("PATH"))).into_iter().map(|path| {
         let text = c_string("program", path.as_os_str())?;
@@ -32,6 +33,9 @@ pub(crate) fn compile(program: &mut Program, sandbox: &Sandbox) -> Result<(), Er
     for (at, (path, text)) in candidates.into_iter().enumerate() {
         let then = if at == last { Then::Go } else { Then::TryNext };
         let execve = |program: &mut Program| {
+            if at == 0 || look.is_some() {
+                program.seal(|program| rights.seal(program));
+            }
             program.call_then(Step::Exec, &path, Sys::execve, [text.into(), argv.into(), envp.into()], then);
         };
         match look {
@@ -47,15 +51,21 @@ const READ: i32 = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
 
 /// The program of a root that others have made must not be a link to `/proc/self/exe`, nor a script for such a one: until it is started, that is the
 /// host's program, and whoever runs that can write to it afterwards (CVE-2019-5736). What is opened here the kernel closes as it starts the program.
+/// (What a program names as its ELF interpreter is only mapped beside it, and nobody gets to that file.)
 fn look_at(program: &mut Program, (path, text): (&Path, u64), how: u64, last: bool, execve: impl FnOnce(&mut Program)) {
     let open = [libc::AT_FDCWD.into(), text.into(), how.into(), OPEN_HOW_SIZE.into()];
-    let then = if last { Then::Keep(FILE) } else { Then::Look(FILE) };
-    program.call_then(Step::Exec, path, Sys::openat2, open, then);
-    program.sometimes(|program| {
+    let rest = |program: &mut Program| {
         let read = [FILE.into(), Arg::Scratch, sys::HEAD.into()];
         program.call_then(Step::Exec, path, Sys::read, read, Then::Interpreters(how));
         execve(program);
-    });
+    };
+    if last {
+        program.call_then(Step::Exec, path, Sys::openat2, open, Then::Keep(FILE));
+        return program.sometimes(rest);
+    }
+    let looked = program.look(Step::Exec, path, (Sys::openat2, open), FILE);
+    rest(program);
+    program.failure_joins(looked);
 }
 
 fn environment(sandbox: &Sandbox) -> Result<BTreeMap<OsString, OsString>, Error> {

@@ -13,6 +13,7 @@ mod interpreter;
 mod process;
 mod raw;
 mod related;
+mod rights;
 mod script;
 mod signals;
 mod stack;
@@ -23,6 +24,9 @@ pub(crate) use closure::{Task, clone_task};
 pub(crate) use interpreter::Frame;
 pub(crate) use process::{Block, own_pidfd, reap, send_signal};
 pub(crate) use related::{Related, owner_of_namespace, related_namespace};
+pub(crate) use rights::known_capabilities;
+#[cfg(feature = "landlock")]
+pub(crate) use rights::landlock_abi;
 pub(crate) use script::HEAD;
 pub(crate) use signals::{SIGNAL_SET_SIZE, SignalMask, ignored_signals};
 pub(crate) use stack::Stack;

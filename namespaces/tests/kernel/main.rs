@@ -7,6 +7,8 @@ mod closures;
 mod crowd;
 mod engines;
 mod errors;
+mod escape;
+mod escapes;
 mod fallbacks;
 mod faults;
 mod hold;
@@ -15,10 +17,12 @@ mod isolation;
 mod life;
 mod listing;
 mod mounts;
+mod privilege;
 mod programs;
 mod real;
 mod roots;
 mod scopes;
+mod seccomp;
 mod specs;
 mod streams;
 mod support;
@@ -28,15 +32,26 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 const BUSYBOX: &str = "/bin/busybox";
-/// For a race that is run often.
-const LONG: Duration = Duration::from_secs(900);
+/// For a race that is run often, or ten times as often.
+fn long() -> Duration {
+    Duration::from_secs(if support::asked_for_long() { 9000 } else { 900 })
+}
 
 fn main() -> ExitCode {
+    // In a sandbox this is another program.
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() == Some("escape") {
+        escape::main(arguments);
+        return ExitCode::SUCCESS;
+    }
     let tests = [
         errors(),
         isolation(),
         identity(),
         attributes(),
+        privilege(),
+        seccomp(),
+        escapes(),
         specs(),
         roots(),
         mounts(),
@@ -158,6 +173,51 @@ fn attributes() -> Vec<Test> {
     ]
 }
 
+fn privilege() -> Vec<Test> {
+    vec![
+        user("the_five_sets_are_the_programs", privilege::the_five_sets_are_the_programs),
+        root("capabilities_outlive_a_change_of_user", privilege::capabilities_outlive_a_change_of_user),
+        root("nothing_is_inherited_unasked", privilege::nothing_is_inherited_unasked),
+        user("securebits_are_the_programs", privilege::securebits_are_the_programs),
+        test("no_new_privileges", privilege::no_new_privileges),
+        test("privileges_that_cannot_be", privilege::privileges_that_cannot_be),
+        test("capabilities_are_dropped_by_those_who_may", privilege::capabilities_are_dropped_by_those_who_may)
+            .needs(&[Need::OrdinaryUser]),
+        user("capabilities_that_the_kernel_does_not_know", privilege::capabilities_that_the_kernel_does_not_know),
+        user("a_ruleset_restricts", privilege::a_ruleset_restricts),
+        test("what_the_kernel_lacks_is_told", privilege::what_the_kernel_lacks_is_told),
+        user("keys_of_the_host_are_out_of_sight", privilege::keys_of_the_host_are_out_of_sight),
+        user("the_host_program_keeps_its_privileges", privilege::the_host_program_keeps_its_privileges),
+    ]
+}
+
+fn seccomp() -> Vec<Test> {
+    let engines = &[Need::Program("/usr/bin/python3"), Need::File(seccomp::PROFILE)];
+    vec![
+        test("the_default_is_that_of_container_engines", seccomp::the_default_is_that_of_container_engines)
+            .needs(engines),
+        test("arguments_are_read_as_the_kernel_does", seccomp::arguments_are_read_as_the_kernel_does).needs(engines),
+        test("our_own_filters_refuse_what_they_say", seccomp::our_own_filters_refuse_what_they_say),
+        user("a_filter_is_the_programs", seccomp::a_filter_is_the_programs),
+        user("a_filter_that_forbids_the_start", seccomp::a_filter_that_forbids_the_start),
+        test("filters_that_cannot_be", seccomp::filters_that_cannot_be),
+        user("the_default_lets_programs_work", seccomp::the_default_lets_programs_work),
+        root("nothing_is_typed_into_the_terminal", seccomp::nothing_is_typed_into_the_terminal),
+        test("a_closure_is_under_the_filter", seccomp::a_closure_is_under_the_filter),
+        user("a_filter_from_a_file", seccomp::a_filter_from_a_file),
+    ]
+}
+
+fn escapes() -> Vec<Test> {
+    let busy = |name, run| user(name, run).needs(&[Need::Userns, Need::Program(BUSYBOX)]);
+    vec![
+        rooted("root_does_not_get_out", escapes::root_does_not_get_out),
+        busy("root_of_a_user_namespace_does_not_get_out", escapes::root_of_a_user_namespace_does_not_get_out),
+        rooted("without_defences_they_get_out", escapes::without_defences_they_get_out),
+        test("a_descriptor_left_open", escapes::a_descriptor_left_open),
+    ]
+}
+
 fn specs() -> Vec<Test> {
     vec![
         test("every_spec_comes_back", specs::every_spec_comes_back),
@@ -213,8 +273,8 @@ fn mounts() -> Vec<Test> {
 fn attacks() -> Vec<Test> {
     let busy = |name, run| user(name, run).needs(&[Need::Userns, Need::Program(BUSYBOX)]);
     vec![
-        busy("a_mount_point_swapped_for_a_link", attacks::a_mount_point_swapped_for_a_link).time(LONG),
-        busy("a_mask_whose_way_is_swapped", attacks::a_mask_whose_way_is_swapped).time(LONG),
+        busy("a_mount_point_swapped_for_a_link", attacks::a_mount_point_swapped_for_a_link).time(long()),
+        busy("a_mask_whose_way_is_swapped", attacks::a_mask_whose_way_is_swapped).time(long()),
         busy("nothing_is_made_outside", attacks::nothing_is_made_outside),
         busy("a_program_behind_a_descriptor", attacks::a_program_behind_a_descriptor),
         busy("a_program_that_is_the_hosts", programs::a_program_that_is_the_hosts),

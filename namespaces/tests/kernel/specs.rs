@@ -1,9 +1,10 @@
 //! Sandboxes at random: written down and read, and spawned.
 
-use crate::support::{output, program, sh};
+use crate::support::{asked_for_long, output, program, sh};
 use cofferdam_namespaces::{
-    Clock, ClockOffset, Credentials, Engine, Fallbacks, Fds, IdMap, IdRange, IoPriority, Mount, Namespaces,
-    Personality, Propagation, Resource, Rlimit, Root, Sandbox, Scheduler, Stdio,
+    BpfInstruction, Capabilities, Capability, CapabilitySet, Clock, ClockOffset, Credentials, Engine, Fallbacks, Fds,
+    IdMap, IdRange, IoPriority, Mount, Namespaces, Personality, Propagation, Resource, Rlimit, Root, Sandbox,
+    Scheduler, Seccomp, SecureBits, Stdio,
 };
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -17,9 +18,11 @@ use std::rc::Rc;
 
 /// The same cases each time, and many more with `COFFERDAM_TEST_LONG=1`.
 fn for_all<S: Strategy>(cases: u32, strategy: &S, test: impl Fn(S::Value) -> Result<(), TestCaseError>) {
-    let long = std::env::var_os("COFFERDAM_TEST_LONG").is_some();
-    let config =
-        Config { cases: if long { cases * 50 } else { cases }, failure_persistence: None, ..Config::default() };
+    let config = Config {
+        cases: if asked_for_long() { cases * 50 } else { cases },
+        failure_persistence: None,
+        ..Config::default()
+    };
     let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
     runner.run(strategy, test).unwrap();
 }
@@ -51,6 +54,25 @@ fn any_namespaces() -> impl Strategy<Value = Namespaces> {
     let all: Vec<_> = Namespaces::all().iter().collect();
     let most = all.len();
     subsequence(all, 0..=most).prop_map(|some| some.into_iter().collect())
+}
+
+fn any_capabilities() -> impl Strategy<Value = Capabilities> {
+    let set = || prop::collection::btree_set(select(Capability::ALL), 0..5).prop_map(CapabilitySet::from_iter);
+    (set(), set(), set(), set(), set()).prop_map(|(effective, permitted, inheritable, bounding, ambient)| {
+        let sets = Capabilities::none().effective(effective).permitted(permitted).inheritable(inheritable);
+        sets.bounding(bounding).ambient(ambient)
+    })
+}
+
+fn any_filter() -> impl Strategy<Value = Seccomp> {
+    let instruction = any::<(u16, u8, u8, u32)>().prop_map(BpfInstruction::from);
+    let filters = prop_oneof![
+        Just(Seccomp::no_terminal_injection()),
+        Just(Seccomp::no_user_namespaces().log()),
+        any_capabilities().prop_map(|sets| Seccomp::container_default(&sets)),
+        prop::collection::vec(instruction, 0..4).prop_map(|program| Seccomp::bpf(program).allow_speculation()),
+    ];
+    filters.boxed()
 }
 
 fn any_personality() -> impl Strategy<Value = Personality> {
@@ -179,6 +201,11 @@ fn anything() -> impl Strategy<Value = Sandbox> {
         change(any::<(i64, u32)>(), |s, (seconds, nanoseconds)| {
             s.clock_offset(Clock::Monotonic, ClockOffset::new(seconds, nanoseconds))
         }),
+        change(any_capabilities(), Sandbox::capabilities),
+        change(any_filter(), Sandbox::seccomp),
+        change(".{0,5}", |s, name| s.landlock(name.clone()).apparmor_profile(name.clone()).selinux_label(name)),
+        change(any::<u8>(), |s, bits| s.securebits(SecureBits::from_bits_retain(bits.into()))),
+        change(Just(()), |s, ()| s.no_new_privs().new_session_keyring()),
         change(streams, |s, stream: Stdio| s.stdin(stream.clone()).stderr(stream)),
     ];
     (any_string(), prop::collection::vec(changes, 0..12))
@@ -250,8 +277,10 @@ const SHOW: &str = "show() { printf '%s\\t%s\\n' \"$1\" \"$2\"; }
     for file in kernel/hostname kernel/domainname net/ipv4/ip_forward; do show $file \"$(cat /proc/sys/$file)\"; done
     show cpus \"$(grep Cpus_allowed_list /proc/self/status | cut -f 2)\"
     for name in user pid mnt uts ipc net cgroup time; do show $name \"$(readlink /proc/self/ns/$name)\"; done
-    read -r _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ nice _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ policy _ </proc/self/stat
-    show nice $nice; show policy $policy";
+    show boottime \"$(grep boottime /proc/self/timens_offsets | tr -s ' ')\"; show masked \"$(stat -c %F /etc/passwd)\"
+    show tmp \"$(grep ' / /mnt ' /proc/self/mountinfo | cut -d ' ' -f 6)\"; show fsize \"$(ulimit -f)\"
+    read -r pid _ _ _ _ session _ _ _ _ _ _ _ _ _ _ _ _ nice _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ policy _ </proc/self/stat
+    show nice $nice; show policy $policy; show session $([ $pid = $session ] && echo own || echo another)";
 
 fn aspects(first_cpu: u16) -> impl Strategy<Value = Vec<Option<Aspect>>> {
     let string = |s: &String| s.clone();
@@ -294,7 +323,44 @@ fn aspects(first_cpu: u16) -> impl Strategy<Value = Vec<Option<Aspect>>> {
         aspect("nice", 0..=19_i8, i8::to_string, Sandbox::nice),
         aspect("policy", select(vec![Scheduler::Other, Scheduler::Batch, Scheduler::Idle]), policy, Sandbox::scheduler),
     ];
-    all.into_iter().map(prop::option::of).collect::<Vec<_>>()
+    all.into_iter().chain(surroundings()).map(prop::option::of).collect::<Vec<_>>()
+}
+
+/// What of its files, its clocks and its session can be asked for.
+fn surroundings() -> Vec<BoxedStrategy<Aspect>> {
+    vec![
+        aspect("session", Just(()), |()| "own".to_owned(), |s, ()| s.new_session()),
+        aspect("fsize", 1..1000_u64, u64::to_string, |s, n| s.rlimit(Resource::Fsize, n * 512)),
+        aspect(
+            "masked",
+            Just("/etc/passwd"),
+            |_| "character special file".to_owned(),
+            |s, path| s.namespaces(Namespaces::MOUNT).mount(Mount::mask(path)),
+        ),
+        aspect(
+            "tmp",
+            any::<[bool; 3]>(),
+            |flags| mount_options(*flags),
+            |s, [read_only, noexec, noatime]| {
+                let mount = Mount::tmpfs("/mnt");
+                let mount = if read_only { mount.read_only() } else { mount };
+                let mount = if noexec { mount.noexec() } else { mount };
+                s.namespaces(Namespaces::MOUNT).mount(if noatime { mount.noatime() } else { mount })
+            },
+        ),
+        aspect(
+            "boottime",
+            1..1000_i64,
+            |n| format!("boottime {n} 0"),
+            |s, seconds| s.namespaces(Namespaces::TIME).clock_offset(Clock::Boottime, ClockOffset::new(seconds, 0)),
+        ),
+    ]
+}
+
+fn mount_options([read_only, noexec, noatime]: [bool; 3]) -> String {
+    let noexec = if noexec { ",noexec" } else { "" };
+    let access = if noatime { "noatime" } else { "relatime" };
+    format!("{},nosuid,nodev{noexec},{access}", if read_only { "ro" } else { "rw" })
 }
 
 const NAMES: [(Namespaces, &str); 8] = [

@@ -128,6 +128,7 @@ fn run_image() -> Vec<Test> {
         all("failures_with_cgroup_and_bridge", containers::failures_with_cgroup_and_bridge),
         image("two_containers_reach_each_other", containers::two_containers_reach_each_other)
             .needs(&[Need::Root, Need::Veth]),
+        image("names_and_a_shared_network", containers::names_and_a_shared_network).needs(&[Need::Root, Need::Veth]),
         image("a_crowd_on_the_bridge", containers::a_crowd_on_the_bridge).needs(&[Need::Root, Need::Veth]),
         image("one_at_a_time_at_the_bridge", containers::one_at_a_time_at_the_bridge).needs(&[Need::Root, Need::Veth]),
         limits("the_memory_limit_kills", containers::the_memory_limit_kills),

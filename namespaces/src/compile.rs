@@ -2,6 +2,7 @@
 
 use crate::bind::{CgroupEntry, Names, STREAM_NAMES, Streams};
 use crate::identity::{Change, Identity};
+use crate::join::Joining;
 use crate::plan::{Parts, Plan};
 use crate::program::{Arg, Finding, Program, SCRATCH, Slot, Sys, Then};
 use crate::sys::SIGNAL_SET_SIZE;
@@ -20,15 +21,13 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
     let cgroup = CgroupEntry::sort(fds.cgroup)?;
     let mut names = Names::new(fds.named)?;
     let streams = Streams::bind(&sandbox.stdio, &mut names)?;
-    let sources = mounts::Sources::look_up(sandbox, &mut names)?;
-    let identity = Identity::of(sandbox, &mut names)?;
+    let joining = Joining::of(sandbox, fds.target)?;
+    let joined = joining.as_ref().map_or(Namespaces::empty(), Joining::joins);
+    let apart = sandbox.namespaces | joined;
+    let sources = mounts::Sources::look_up(sandbox, &mut names, apart.contains(Namespaces::USER))?;
+    let identity = Identity::of(sandbox, &mut names, joining.as_ref())?;
     let held = names.finish()?;
-    // A child that waits for the caller must not wait for ever.
-    let parent = if sandbox.die_with_parent || identity.by_caller() {
-        Some(sys::own_pidfd().map_err(|e| Error::os(Step::Prepare, "pidfd_open", e.raw_os_error().unwrap_or(0)))?)
-    } else {
-        None
-    };
+    let parent = parent(sandbox, &identity)?;
     let mut namespaces = sandbox.namespaces - Namespaces::TIME;
     if !cgroup.procs.is_empty() {
         // Its root is where the process is when it is made: after the version 1 cgroups have been entered.
@@ -38,12 +37,8 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
         // They would be the caller's user namespace's: the child makes them.
         namespaces = Namespaces::empty();
     }
-    let fallback_procs = match &cgroup.directory {
-        Some(directory) if sandbox.fallbacks.contains(Fallbacks::CGROUP_PROCS) => {
-            Some(fallbacks::cgroup_procs(directory.as_fd())?)
-        }
-        _ => None,
-    };
+    let fallback_procs = cgroup.directory.as_ref().filter(|_| sandbox.fallbacks.contains(Fallbacks::CGROUP_PROCS));
+    let fallback_procs = fallback_procs.map(|directory| fallbacks::cgroup_procs(directory.as_fd())).transpose()?;
     if sandbox.fallbacks.contains(Fallbacks::CLOSE_EACH) {
         fallbacks::check_proc()?;
     }
@@ -54,15 +49,20 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
         sources: &sources,
         identity: &identity,
         parent: parent.as_ref().map(AsFd::as_fd),
+        joining: joining.as_ref(),
     };
     let program = bound.program(sandbox)?;
+    let engine = engine::choose(sandbox.engine, identity.changes.of_ids(), joining.is_some())?;
+    let (target, of_target) = joining.map(Joining::keep).unzip();
     Ok(Plan::new(Parts {
         name: sandbox.program.clone(),
         program,
         fallbacks: sandbox.fallbacks,
         asked: sandbox.engine,
-        engine: engine::choose(sandbox.engine, identity.changes.of_ids())?,
+        engine,
         namespaces,
+        apart,
+        target,
         cgroup: cgroup.directory,
         pipes: streams.pipes,
         die_with_parent: sandbox.die_with_parent,
@@ -75,8 +75,18 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
             .chain(parent)
             .chain(fallback_procs)
             .chain(sources.held)
+            .chain(of_target.into_iter().flatten())
             .collect(),
     }))
+}
+
+/// The caller's pidfd, where the child has to know of its end: a child that waits for the caller must not wait for ever.
+fn parent(sandbox: &Sandbox, identity: &Identity) -> Result<Option<OwnedFd>, Error> {
+    if !sandbox.die_with_parent && !identity.by_caller() {
+        return Ok(None);
+    }
+    let failed = |e: std::io::Error| Error::os(Step::Prepare, "pidfd_open", e.raw_os_error().unwrap_or(0));
+    sys::own_pidfd().map(Some).map_err(failed)
 }
 
 /// What a sandbox's names stand for.
@@ -89,6 +99,7 @@ struct Bound<'a> {
     identity: &'a Identity,
     /// The process whose death ends the child.
     parent: Option<BorrowedFd<'a>>,
+    joining: Option<&'a Joining>,
 }
 
 impl Bound<'_> {
@@ -98,6 +109,10 @@ impl Bound<'_> {
         let program = &mut list;
         if self.identity.by_caller() {
             program.hold_always();
+        }
+        if let Some(joining) = self.joining {
+            program.proc_is(joining.proc.as_raw_fd());
+            joining.compile(program);
         }
         if let Some(parent) = self.parent {
             die_with_parent(program, parent);
@@ -142,12 +157,15 @@ impl Bound<'_> {
         }
         if let Some(path) = &sandbox.working_directory {
             change_directory(program, path)?;
+        } else if let Some(directory) = self.joining.and_then(|joining| joining.working_directory.as_ref()) {
+            program.call(Step::WorkingDirectory, "target", Sys::fchdir, [directory.as_raw_fd().into()]);
+            check_directory(program, Path::new("target"));
         }
         limits::compile_descriptors(program, sandbox);
         hold(program, sandbox.die_with_parent, sandbox.fallbacks);
         reset_signals(program, sandbox.fallbacks)?;
         let_go(program, sandbox.fallbacks);
-        start::compile(program, sandbox)?;
+        start::compile(program, sandbox, self.joining.and_then(|joining| joining.environment.as_ref()))?;
         Ok(list)
     }
 
@@ -280,17 +298,16 @@ fn change_directory(program: &mut Program, path: &Path) -> Result<(), Error> {
     let open = [libc::AT_FDCWD.into(), text.into(), how.into(), OPEN_HOW_SIZE.into()];
     program.call_then(step, path, Sys::openat2, open, Then::Keep(FILE));
     program.call(step, path, Sys::fchdir, [FILE.into()]);
+    check_directory(program, path);
+    Ok(())
+}
+
+fn check_directory(program: &mut Program, path: &Path) {
     // The kernel says "(unreachable)" of one that is not in the root, however that came about.
     let absolute = Finding { word: 0, mask: 0xff, value: b'/'.into() };
     let (buffer, size) = (Arg::Scratch, SCRATCH * size_of::<u64>());
-    program.call_then(
-        step,
-        path,
-        Sys::getcwd,
-        [buffer, (size as u64).into()],
-        Then::Finds([absolute; 2], libc::ENOENT),
-    );
-    Ok(())
+    let (step, finds) = (Step::WorkingDirectory, Then::Finds([absolute; 2], libc::ENOENT));
+    program.call_then(step, path, Sys::getcwd, [buffer, (size as u64).into()], finds);
 }
 
 /// A `struct open_how` that creates nothing.

@@ -79,10 +79,14 @@ pub(crate) fn check_proc() -> Result<(), Error> {
 
 /// Marks all descriptors above 2 to be closed at the start of a program.
 pub(crate) fn mark_each(program: &mut Program) {
-    let path = program.string(c"/proc/self/fd".to_owned());
+    let (folder, path) = match program.proc() {
+        Some(proc) => (proc, c"self/fd"),
+        None => (libc::AT_FDCWD, c"/proc/self/fd"),
+    };
+    let path = program.string(path.to_owned());
     let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
     let (step, none) = (Step::CloseDescriptors, Arg::Value(0));
-    let open = [libc::AT_FDCWD.into(), path.into(), flags.into(), none];
+    let open = [folder.into(), path.into(), flags.into(), none];
     program.only(Fallbacks::CLOSE_EACH, |program| {
         program.call_then(step, "/proc/self/fd", Sys::openat, open, Then::Keep(FOLDER));
         program.call_then(step, "/proc/self/fd", Sys::getdents64, list(), Then::MarkEach);

@@ -1,8 +1,8 @@
 //! A child that is ready, but for the start of its program.
 
 use crate::gate::Gate;
-use crate::plan::{Pipes, Shared, end};
-use crate::sys::{Birth, Born, Outcome};
+use crate::plan::{BirthPlace, Pipes, Shared, end};
+use crate::sys::{Born, Outcome};
 use crate::{Child, Error, Fallbacks, Namespaces, Report, Step, namespace};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -41,7 +41,7 @@ pub struct Held {
 /// What the thread and the caller tell each other.
 #[derive(Debug)]
 struct Told {
-    birth: Birth,
+    birth: BirthPlace,
     /// Where the child came to, once it has left the caller's memory.
     outcome: OnceLock<Result<Outcome, Error>>,
     /// The child, if the thread is to stay for as long as it.
@@ -52,7 +52,7 @@ pub(crate) fn hold(plan: &Arc<Shared>) -> Result<Held, Error> {
     let (gate, theirs) = Gate::pair()?;
     let mut pipes = Pipes::open(plan.parts.pipes)?;
     let ours = pipes.ours();
-    let told = Told { birth: Birth::new(), outcome: OnceLock::new(), stay: OnceLock::new() };
+    let told = Told { birth: plan.birth()?, outcome: OnceLock::new(), stay: OnceLock::new() };
     let told = Arc::new(told);
     let cloner = Cloner { plan: plan.clone(), pipes, gate: theirs, told: told.clone() };
     let thread = thread::Builder::new().name("cofferdam-hold".into()).stack_size(THREAD_STACK).spawn(|| cloner.run());
@@ -90,11 +90,12 @@ pub(crate) fn hold(plan: &Arc<Shared>) -> Result<Held, Error> {
 impl Told {
     /// Whether the program has started, and by which fallbacks; if not, the child is reaped.
     fn judge(&self, plan: &Shared, born: &Born) -> Result<Fallbacks, Error> {
-        match self.outcome.get() {
-            Some(Ok(outcome)) => plan.judge(born, outcome).map(|()| outcome.used),
-            // A clone that failed has no child; and the thread tells before it opens the gate.
-            _ => Err(Error::status_lost()),
+        if let Some(Ok(outcome)) = self.outcome.get() {
+            return plan.judge(born, outcome).map(|()| outcome.used);
         }
+        // A clone that failed has no child, unless who made it was killed; and the thread tells before it opens the gate.
+        end(born);
+        Err(Error::status_lost())
     }
 
     fn failure(self: Arc<Self>, plan: &Shared, born: Option<&Born>) -> Error {

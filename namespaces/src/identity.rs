@@ -1,6 +1,7 @@
 //! Who is who in a user namespace, and who the program is: plain data, and what can be told to be wrong with it.
 
 use crate::bind::Names;
+use crate::join::Joining;
 use crate::{Error, Namespaces, Sandbox};
 use nix::unistd::{getegid, geteuid};
 use std::fmt::Write;
@@ -274,7 +275,18 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    pub(crate) fn of(sandbox: &Sandbox, names: &mut Names) -> Result<Self, Error> {
+    pub(crate) fn of(sandbox: &Sandbox, names: &mut Names, joining: Option<&Joining>) -> Result<Self, Error> {
+        if let Some(joining) = joining {
+            let wanted = joining.credentials(sandbox);
+            let changes = match &joining.ids {
+                Some(ids) => {
+                    wanted.map_or(Ok(()), |wanted| wanted.check(None))?;
+                    ids.changes(wanted)
+                }
+                None => Changes::new(Joining::caller(), None, wanted)?,
+            };
+            return Ok(Identity { join: None, maps: None, changes });
+        }
         let caller = (geteuid().as_raw(), getegid().as_raw());
         let root = IdMap::root();
         let map = sandbox.namespaces.contains(Namespaces::USER).then(|| sandbox.user.as_ref().unwrap_or(&root));

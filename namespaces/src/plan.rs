@@ -3,11 +3,13 @@
 use crate::bind::{STREAM, STREAM_NAMES, above_streams, path_of};
 use crate::identity::Maps;
 use crate::program::{Program, SLOTS};
-use crate::sys::{self, Birth, Block, Born, Frame, Outcome, SharedTelling, SignalMask, Telling, World};
-use crate::{Call, Child, Engine, Error, Fallbacks, Held, Namespaces, Report, Step, fallbacks, hint, scope};
+use crate::sys::{self, Birth, Block, Born, Frame, Outcome, SharedPage, SignalMask, Telling, World};
+use crate::target::Kind;
+use crate::{Call, Child, Engine, Error, Fallbacks, Held, Namespaces, Report, Step, Target, fallbacks, hint, scope};
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 use std::ffi::OsString;
+use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,7 +27,7 @@ pub struct Plan(pub(crate) Arc<Shared>);
 pub(crate) struct Shared {
     pub(crate) parts: Parts,
     /// Where copies tell, which cannot do so in memory that is copied; to be used again.
-    tellings: Mutex<Vec<SharedTelling>>,
+    tellings: Mutex<Vec<SharedPage<Telling>>>,
 }
 
 /// What a plan is made of.
@@ -39,6 +41,10 @@ pub(crate) struct Parts {
     pub(crate) asked: Option<Engine>,
     /// The namespaces that the clone makes.
     pub(crate) namespaces: Namespaces,
+    /// All namespaces that are not the caller's.
+    pub(crate) apart: Namespaces,
+    /// Whose namespaces are joined, by a process that then clones the child.
+    pub(crate) target: Option<Target>,
     pub(crate) fallbacks: Fallbacks,
     /// The version 2 cgroup that the clone enters.
     pub(crate) cgroup: Option<OwnedFd>,
@@ -84,9 +90,9 @@ impl Plan {
         if plan.parts.maps.is_some() {
             return self.hold()?.release();
         }
-        scope::check(plan.parts.namespaces)?;
+        scope::check(plan.parts.apart)?;
         let mut pipes = Pipes::open(plan.parts.pipes)?;
-        let birth = Birth::new();
+        let birth = plan.birth()?;
         let outcome = plan.clone_child(pipes.slots(), false, &birth)?;
         let born = birth.take().ok_or_else(Error::status_lost)?;
         plan.judge(&born, &outcome)?;
@@ -109,7 +115,7 @@ impl Plan {
     /// As [`spawn`](Plan::spawn), but for the start of the program.
     #[doc(alias("create", "suspend"))]
     pub fn hold(&self) -> Result<Held, Error> {
-        scope::check(self.0.parts.namespaces)?;
+        scope::check(self.0.parts.apart)?;
         crate::held::hold(&self.0)
     }
 }
@@ -121,15 +127,50 @@ impl Shared {
         let shared = if self.parts.engine == Engine::Copy { Some(self.take_telling()?) } else { None };
         let telling = shared.as_deref().unwrap_or(&own);
         let mut frame = Frame::new(&self.parts.program, slots, held, telling);
-        let cloned = self.guarded(birth, |world, used| {
-            frame.falls_back(used);
-            sys::clone_and_run(self.parts.engine, world, &frame, birth)
-        });
+        let first = Birth::new();
+        let cloned = if self.parts.target.is_some() {
+            self.guarded(&first, |world, used| {
+                frame.falls_back(used);
+                sys::clone_relay(world, &mut frame, &first, birth)
+            })
+        } else {
+            self.guarded(birth, |world, used| {
+                frame.falls_back(used);
+                sys::clone_and_run(self.parts.engine, world, &frame, birth)
+            })
+        };
         let outcome = telling.outcome();
         if let Some(telling) = shared {
             self.give_back(telling);
         }
-        cloned.map(|()| outcome)
+        cloned?;
+        if let Some(first) = first.take() {
+            self.see_off(&first, birth, &outcome)?;
+        }
+        Ok(outcome)
+    }
+
+    /// The process between has done its part: it has ended well, and there is a child.
+    fn see_off(&self, first: &Born, birth: &Birth, outcome: &Outcome) -> Result<(), Error> {
+        let status = sys::reap(first.pidfd.as_fd(), Block::Yes);
+        if status == Ok(Some(0)) {
+            return Ok(());
+        }
+        // Killed while the child was on its way: nobody knows how far that has come.
+        if let Some(child) = birth.take() {
+            end(&child);
+        }
+        Err(self.failure(outcome, status))
+    }
+
+    /// Where a birth is noted: where it is another process that clones the child, in memory that it shares.
+    pub(crate) fn birth(&self) -> Result<BirthPlace, Error> {
+        if self.parts.target.is_none() {
+            return Ok(BirthPlace::Here(Birth::new()));
+        }
+        let page = SharedPage::<Birth>::map().map_err(|(call, errno)| Error::os(Step::Memory, call, errno))?;
+        page.clear();
+        Ok(BirthPlace::Shared(page))
     }
 
     /// Clones, by the means that there are, while no signal of the caller's can reach the child.
@@ -201,7 +242,14 @@ impl Shared {
         if outcome.errno.is_none() && call.step() == Step::Exec {
             return Ok(());
         }
-        let status = sys::reap(born.pidfd.as_fd(), Block::Yes);
+        Err(self.failure(outcome, sys::reap(born.pidfd.as_fd(), Block::Yes)))
+    }
+
+    /// What has kept a child from starting its program that ended like this.
+    fn failure(&self, outcome: &Outcome, status: Result<Option<i32>, i32>) -> Error {
+        let Some(call) = self.parts.program.get(outcome.at) else {
+            return Error::status_lost();
+        };
         let error = match (outcome.errno, status) {
             (Some(errno), _) => Error::os(call.step(), call.name(), errno).saying(&outcome.said),
             (None, Ok(Some(status))) => Error::killed(call.step(), status & 0x7f),
@@ -209,24 +257,46 @@ impl Shared {
         };
         // Of a program that was looked for in PATH, the name says more than the last place.
         let object = if call.step() == Step::Exec { &self.parts.name } else { call.object() };
-        Err(self.hint(if object.is_empty() { error } else { error.about(object) }))
+        let error = self.hint(if object.is_empty() { error } else { error.about(object) });
+        match self.parts.target.as_ref().map(|target| &*target.0) {
+            Some(Kind::Process(target)) => error.of_target(target),
+            _ => error,
+        }
     }
 
     fn hint(&self, error: Error) -> Error {
         hint::add(error, self.parts.namespaces)
     }
 
-    fn take_telling(&self) -> Result<SharedTelling, Error> {
+    fn take_telling(&self) -> Result<SharedPage<Telling>, Error> {
         let kept = self.tellings.lock().unwrap_or_else(PoisonError::into_inner).pop();
         match kept {
             Some(telling) => Ok(telling),
-            None => SharedTelling::map().map_err(|(call, errno)| Error::os(Step::Memory, call, errno)),
+            None => SharedPage::map().map_err(|(call, errno)| Error::os(Step::Memory, call, errno)),
         }
     }
 
-    fn give_back(&self, telling: SharedTelling) {
+    fn give_back(&self, telling: SharedPage<Telling>) {
         telling.clear();
         self.tellings.lock().unwrap_or_else(PoisonError::into_inner).push(telling);
+    }
+}
+
+/// Where the kernel notes who was born.
+#[derive(Debug)]
+pub(crate) enum BirthPlace {
+    Here(Birth),
+    Shared(SharedPage<Birth>),
+}
+
+impl Deref for BirthPlace {
+    type Target = Birth;
+
+    fn deref(&self) -> &Birth {
+        match self {
+            BirthPlace::Here(birth) => birth,
+            BirthPlace::Shared(page) => page,
+        }
     }
 }
 

@@ -50,6 +50,8 @@ pub(crate) enum Then {
     MarkEach,
     /// It lists descriptors: each above 2 is closed, but these.
     CloseEachBut([Slot; 2]),
+    /// A clone: the calls from here on are the new process's, and this one has no others.
+    PassOn,
     /// The call has written all of this to the scratch words; anything else is this errno.
     Finds([Finding; 2], i32),
 }
@@ -97,6 +99,8 @@ pub(crate) struct Program {
     slots: usize,
     /// Files that the child has written to and not closed.
     left_open: Vec<Slot>,
+    /// The caller's `/proc`, if the child is not where that has its place.
+    proc: Option<i32>,
 }
 
 macro_rules! calls {
@@ -120,6 +124,7 @@ calls! {
     chdir = SYS_chdir,
     chroot = SYS_chroot,
     close = SYS_close,
+    clone3 = SYS_clone3,
     close_range = SYS_close_range,
     dup3 = SYS_dup3,
     execve = SYS_execve,
@@ -288,6 +293,14 @@ impl Program {
     /// Notes that a file stays open for writing.
     pub(crate) fn leaves_open(&mut self, file: Slot) {
         self.left_open.push(file);
+    }
+
+    pub(crate) fn proc_is(&mut self, proc: i32) {
+        self.proc = Some(proc);
+    }
+
+    pub(crate) fn proc(&self) -> Option<i32> {
+        self.proc
     }
 
     /// Closes such files: a mount with one cannot become read-only.

@@ -1,8 +1,8 @@
 //! The spec: what is wanted, as plain data.
 
 use crate::{
-    Child, Clock, ClockOffset, Credentials, Engine, Error, Fallbacks, Fds, IdMap, IoPriority, Mount, Nice, OomScoreAdj,
-    Personality, Plan, Propagation, Resource, Rlimit, Root, Scheduler,
+    Child, Clock, ClockOffset, Credentials, Engine, Error, Fallbacks, Fds, IdMap, IoPriority, Join, Mount, Nice,
+    OomScoreAdj, Personality, Plan, Propagation, Resource, Rlimit, Root, Scheduler,
 };
 use bitflags::bitflags;
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,6 +58,7 @@ pub struct Sandbox {
     pub(crate) working_directory: Option<PathBuf>,
     pub(crate) namespaces: Namespaces,
     pub(crate) user: Option<IdMap>,
+    pub(crate) join: Option<Join>,
     pub(crate) credentials: Option<Credentials>,
     pub(crate) umask: Option<u32>,
     pub(crate) clocks: BTreeMap<Clock, ClockOffset>,
@@ -105,6 +106,7 @@ impl Sandbox {
             working_directory: None,
             namespaces: Namespaces::empty(),
             user: None,
+            join: None,
             credentials: None,
             umask: None,
             clocks: BTreeMap::new(),

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 /// Where `execvp(3)` looks when there is no PATH.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
-pub(crate) fn compile(program: &mut Program, sandbox: &Sandbox) -> Result<(), Error> {
-    let environment = environment(sandbox)?;
+pub(crate) fn compile(program: &mut Program, sandbox: &Sandbox, targets: Option<&Environment>) -> Result<(), Error> {
+    let environment = environment(sandbox, targets)?;
     let candidates = candidates(&sandbox.program, environment.get(OsStr::new("PATH"))).into_iter().map(|path| {
         let text = c_string("program", path.as_os_str())?;
         Ok((path, program.string(text)))
@@ -35,9 +35,12 @@ pub(crate) fn compile(program: &mut Program, sandbox: &Sandbox) -> Result<(), Er
     Ok(())
 }
 
-fn environment(sandbox: &Sandbox) -> Result<BTreeMap<OsString, OsString>, Error> {
-    let mut environment: BTreeMap<_, _> =
+type Environment = BTreeMap<OsString, OsString>;
+
+fn environment(sandbox: &Sandbox, targets: Option<&Environment>) -> Result<Environment, Error> {
+    let mut environment: Environment =
         if sandbox.inherit_env { std::env::vars_os().collect() } else { BTreeMap::new() };
+    environment.extend(targets.cloned().unwrap_or_default());
     for (name, value) in &sandbox.env {
         if name.is_empty() || name.as_bytes().contains(&b'=') {
             return Err(Error::config(format!("environment variable {name:?}"), "has no name, or one with '='"));

@@ -15,7 +15,7 @@ mod source;
 
 use crate::mount::{MountFlags, MountKind};
 use crate::program::{Arg, Program, Slot, Sys, Then};
-use crate::{Error, Mount, Namespaces, Propagation, Root, Sandbox, Step};
+use crate::{Error, Mount, Propagation, Root, Sandbox, Step};
 pub(crate) use check::check;
 use point::{Base, Kind};
 pub(crate) use source::Sources;
@@ -34,7 +34,7 @@ const MANY: usize = 64;
 
 /// Makes mounts private, attaches the root, mounts inside it, and lets the host's root go.
 pub(crate) fn compile(program: &mut Program, sources: &Sources, sandbox: &Sandbox) -> Result<(), Error> {
-    let mut child = Mounts::new(program, sandbox);
+    let mut child = Mounts::new(program, sources.own_user, sandbox);
     child.propagate(Step::Propagation);
     // All of them before anything is mounted that hides one.
     let trees = child.open_sources(sources, sandbox)?;
@@ -101,14 +101,14 @@ struct Mounts<'a> {
 }
 
 impl<'a> Mounts<'a> {
-    fn new(program: &'a mut Program, sandbox: &Sandbox) -> Self {
+    fn new(program: &'a mut Program, own_user: bool, sandbox: &Sandbox) -> Self {
         let mut slot = || program.slot();
         let hands = Hands { context: slot(), mount: slot(), target: slot(), parent: slot(), inner: slot() };
         Mounts {
             hands,
             root: None,
             bases: Vec::new(),
-            own_user: sandbox.namespaces.contains(Namespaces::USER),
+            own_user,
             propagation: sandbox.propagation,
             here: program.string(CString::default()).into(),
             null: program.slot(),

@@ -2,11 +2,12 @@
 
 use super::each::{self, for_each};
 use super::raw::{errno_of, syscall6};
+use super::relay::{Relay, pass_on};
 use super::telling::{SAID, Telling};
 use crate::Fallbacks;
 use crate::program::{Arg, Finding, Op, Program, SCRATCH, SLOTS, Then};
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize};
 
 /// Everything that the child reads, and where it tells how it goes.
 #[derive(Debug)]
@@ -19,6 +20,9 @@ pub(crate) struct Frame<'a> {
     /// Fallbacks that the clone has needed.
     used: Fallbacks,
     telling: &'a Telling,
+    /// For a program in which another process clones the child, and where the child goes on then.
+    pub(super) relay: Option<Relay<'a>>,
+    pub(super) born_at: AtomicUsize,
 }
 
 impl<'a> Frame<'a> {
@@ -31,6 +35,8 @@ impl<'a> Frame<'a> {
             held,
             used: Fallbacks::empty(),
             telling,
+            relay: None,
+            born_at: AtomicUsize::new(0),
         }
     }
 
@@ -57,15 +63,15 @@ impl<'a> Frame<'a> {
 pub(super) extern "C" fn child(frame: *mut libc::c_void) -> ! {
     // SAFETY: `clone_and_run` passes a frame, and keeps it until the clone returns to it, which is after this function's last use.
     let frame = unsafe { &*frame.cast::<Frame<'_>>() };
-    follow(frame);
+    follow(frame, 0);
     exit(127)
 }
 
-/// Makes the calls of the list; returns whether none of them failed.
-pub(super) fn follow(frame: &Frame<'_>) -> bool {
+/// Makes the calls of the list from here on; returns whether none of them failed.
+pub(super) fn follow(frame: &Frame<'_>, from: usize) -> bool {
     let scratch = &*frame.scratch;
     let told = scratch.as_ptr().expose_provenance() as u64;
-    let (mut next, mut denied, mut used) = (0_usize, false, frame.used);
+    let (mut next, mut denied, mut used) = (from, false, frame.used);
     while let Some(op) = frame.ops.get(next) {
         let at = next;
         next += 1;
@@ -73,11 +79,14 @@ pub(super) fn follow(frame: &Frame<'_>) -> bool {
             continue;
         }
         frame.telling.at.store(at, Relaxed);
-        let args = op.args.map(|arg| match arg {
-            Arg::Value(value) => value,
-            Arg::Slot(slot) => value_of(frame, slot.0),
-            Arg::Scratch => told,
-        });
+        if op.then == Then::PassOn {
+            let errno = pass_on(frame, next);
+            if errno != 0 {
+                frame.telling.errno.store(errno, Relaxed);
+            }
+            return errno == 0;
+        }
+        let args = op.args.map(|arg| resolve(frame, arg, told));
         let result = make(op.number, args);
         let errno = if result < 0 { errno_of(result) } else { 0 };
         let failure = match op.then {
@@ -119,6 +128,14 @@ pub(super) fn follow(frame: &Frame<'_>) -> bool {
         }
     }
     true
+}
+
+fn resolve(frame: &Frame<'_>, arg: Arg, scratch: u64) -> u64 {
+    match arg {
+        Arg::Value(value) => value,
+        Arg::Slot(slot) => value_of(frame, slot.0),
+        Arg::Scratch => scratch,
+    }
 }
 
 fn slot_of<'a>(frame: &'a Frame<'_>, slot: usize) -> Option<&'a AtomicI64> {

@@ -13,18 +13,22 @@ mod interpreter;
 mod process;
 mod raw;
 mod related;
+mod relay;
+mod shared;
 mod signals;
 mod stack;
 mod telling;
 
-pub(crate) use clone::{Birth, Born, World, clone_and_run};
+pub(crate) use clone::{Birth, Born, World, clone_and_run, pid_of};
 pub(crate) use closure::{Task, clone_task};
 pub(crate) use interpreter::Frame;
-pub(crate) use process::{Block, own_pidfd, reap, send_signal};
-pub(crate) use related::{Related, owner_of_namespace, related_namespace};
+pub(crate) use process::{Block, own_pidfd, pidfd_of, reap, send_signal};
+pub(crate) use related::{Related, kind_of_namespace, owner_of_namespace, related_namespace};
+pub(crate) use relay::clone_relay;
+pub(crate) use shared::SharedPage;
 pub(crate) use signals::{SIGNAL_SET_SIZE, SignalMask, ignored_signals};
 pub(crate) use stack::Stack;
-pub(crate) use telling::{Outcome, SharedTelling, Telling};
+pub(crate) use telling::{Outcome, Telling};
 
 fn last_errno() -> i32 {
     std::io::Error::last_os_error().raw_os_error().unwrap_or(0)

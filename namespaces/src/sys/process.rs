@@ -61,8 +61,13 @@ pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> 
 
 /// A pidfd of this process.
 pub(crate) fn own_pidfd() -> io::Result<OwnedFd> {
+    pidfd_of(std::process::id())
+}
+
+/// `pidfd_open(2)`.
+pub(crate) fn pidfd_of(pid: u32) -> io::Result<OwnedFd> {
     // SAFETY: numbers only.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, std::process::id(), 0) };
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     match i32::try_from(fd) {
         // SAFETY: the kernel has just opened it for us, CLOEXEC.
         Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),

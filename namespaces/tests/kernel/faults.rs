@@ -141,7 +141,7 @@ pub(crate) fn explained_is_what_happens() {
     all.remove(&Step::Hold);
     // Of one that changes its ids: see `identity`.
     all.remove(&Step::Credentials);
-    all.retain(|step| ![Step::JoinUser, Step::Unshare].contains(step));
+    all.retain(|step| ![Step::Join, Step::JoinUser, Step::Unshare].contains(step));
     if !all_namespaces().contains(Namespaces::TIME) {
         all.remove(&Step::Time);
     }

@@ -12,6 +12,7 @@ mod faults;
 mod hold;
 mod identity;
 mod isolation;
+mod joins;
 mod life;
 mod listing;
 mod mounts;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         fallbacks(),
         hold(),
         scopes(),
+        joins(),
         cgroups(),
         listing(),
         faults(),
@@ -304,6 +306,26 @@ fn scopes() -> Vec<Test> {
         user("a_panic_goes_on_outside", scopes::a_panic_goes_on_outside),
         user("its_process_can_be_killed", scopes::its_process_can_be_killed),
         user("among_busy_threads", scopes::among_busy_threads),
+    ]
+}
+
+fn joins() -> Vec<Test> {
+    vec![
+        user("joined_as_nsenter_does", joins::joined_as_nsenter_does).needs(&[Need::Program(joins::NSENTER)]),
+        user("as_the_target_is", joins::as_the_target_is),
+        root("as_whom_the_target_is", joins::as_whom_the_target_is),
+        user("the_targets_root_is_entered", joins::the_targets_root_is_entered).needs(&[Need::Program(BUSYBOX)]),
+        user("new_namespaces_beside_joined_ones", joins::new_namespaces_beside_joined_ones),
+        user("namespaces_by_descriptor", joins::namespaces_by_descriptor),
+        root("a_namespace_of_another_owner", joins::a_namespace_of_another_owner),
+        user("joins_that_cannot_be", joins::joins_that_cannot_be),
+        user("a_target_that_dies", joins::a_target_that_dies),
+        user("the_target_dies_while_the_child_is_held", joins::the_target_dies_while_the_child_is_held),
+        user("every_call_of_joining_can_fail", joins::every_call_of_joining_can_fail),
+        user("nobody_inside_sees_who_joins", joins::nobody_inside_sees_who_joins),
+        user("a_joined_program_has_three_descriptors", joins::a_joined_program_has_three_descriptors),
+        user("eight_threads_join_a_hundred", joins::eight_threads_join_a_hundred),
+        test("joins_of_strangers_are_refused", joins::joins_of_strangers_are_refused).needs(&[Need::OrdinaryUser]),
     ]
 }
 

@@ -14,10 +14,10 @@ pub(crate) fn spawn(plan: &Shared, body: &mut dyn FnMut() -> u8) -> Result<Child
         return Err(Error::config("closure", "cannot run in namespaces that are joined: it has the caller's memory"));
     }
     scope::check(plan.parts.apart)?;
-    let (gate, theirs) = Gate::pair()?;
-    let mut pipes = Pipes::open(plan.parts.pipes)?;
+    let (gate, theirs) = Gate::pair(plan.parts.highest)?;
+    let mut pipes = Pipes::open(&plan.parts)?;
     let mut slots = pipes.slots();
-    theirs.fill(&mut slots);
+    theirs.fill(&mut slots, plan.parts.highest);
     let no_memory = |(call, errno)| Error::os(Step::Memory, call, errno);
     let telling = SharedPage::map().map_err(no_memory)?;
     let mut stack = Stack::map(Stack::LARGE).map_err(no_memory)?;
@@ -38,7 +38,7 @@ pub(crate) fn spawn(plan: &Shared, body: &mut dyn FnMut() -> u8) -> Result<Child
         plan.judge(&born, &outcome)?;
     }
     started?;
-    Ok(Child::new(born, pipes.ours(), Report { engine: Engine::Copy, fallbacks: outcome.used }))
+    Child::new(born, pipes.ours(), Report { engine: Engine::Copy, fallbacks: outcome.used })
 }
 
 /// Until the closure has begun, or the child has ended. It stops where a held one does, which has no descriptors of ours any more.

@@ -1,7 +1,7 @@
 //! A child that is ready, but for the start of its program.
 
 use crate::gate::Gate;
-use crate::plan::{BirthPlace, Pipes, Shared, end};
+use crate::plan::{BirthPlace, Ours, Pipes, Shared, end};
 use crate::sys::{Born, Outcome};
 use crate::{Child, Error, Fallbacks, Namespaces, Report, Step, namespace};
 use nix::errno::Errno;
@@ -33,7 +33,7 @@ pub struct Held {
     gate: Gate,
     thread: Option<JoinHandle<()>>,
     told: Arc<Told>,
-    ours: [Option<OwnedFd>; 3],
+    ours: Ours,
     /// It is the caller's affair now, or gone.
     released: bool,
 }
@@ -49,8 +49,8 @@ struct Told {
 }
 
 pub(crate) fn hold(plan: &Arc<Shared>) -> Result<Held, Error> {
-    let (gate, theirs) = Gate::pair()?;
-    let mut pipes = Pipes::open(plan.parts.pipes)?;
+    let (gate, theirs) = Gate::pair(plan.parts.highest)?;
+    let mut pipes = Pipes::open(&plan.parts)?;
     let ours = pipes.ours();
     let told = Told { birth: plan.birth()?, outcome: OnceLock::new(), stay: OnceLock::new() };
     let told = Arc::new(told);
@@ -119,7 +119,7 @@ impl Cloner {
     fn run(self) {
         let Cloner { plan, pipes, gate, told } = self;
         let mut slots = pipes.slots();
-        gate.fill(&mut slots);
+        gate.fill(&mut slots, plan.parts.highest);
         let _ = told.outcome.set(plan.clone_child(slots, true, &told.birth));
         // What the caller then finds closed is closed.
         drop((plan, pipes));
@@ -165,12 +165,8 @@ impl Held {
         self.released = true;
         let fallbacks = judged?;
         let keeper = if stay { self.thread.take() } else { None };
-        Ok(Child::new(
-            self.born.clone(),
-            std::mem::take(&mut self.ours),
-            Report { engine: self.plan.parts.engine, fallbacks },
-        )
-        .kept_by(keeper))
+        let report = Report { engine: self.plan.parts.engine, fallbacks };
+        Ok(Child::new(self.born.clone(), std::mem::take(&mut self.ours), report)?.kept_by(keeper))
     }
 }
 

@@ -102,6 +102,43 @@
 //! # Ok::<(), cofferdam_namespaces::Error>(())
 //! ```
 //!
+//! # Joining others
+//!
+//! What `nsenter(1)` and `docker exec` do: a [`Target`] is a process, or namespaces by descriptor, and [`Sandbox::join`] says which of them the program joins
+//! and what else it takes from there. All other attributes work as they do without.
+//!
+//! ```no_run
+//! # use cofferdam_namespaces::{Fds, Join, Sandbox, Stdio, Target};
+//! # fn container() -> u32 { 0 }
+//! let child = Sandbox::new("ps")
+//!     .join(Join::all().environment().working_directory())
+//!     .stdout(Stdio::Pipe)
+//!     .spawn_with(Fds::new().target(Target::process(container())?))?;
+//! # Ok::<(), cofferdam_namespaces::Error>(())
+//! ```
+//!
+//! The child cannot be in a pid namespace that it joins by itself, so that a process between joins and clones it. The [`Child`] is still the
+//! caller's own, to be waited for and signalled by its pidfd.
+//!
+//! # Terminals, and other descriptors
+//!
+//! [`Sandbox::terminal`] gives the program a terminal of its own for those standard streams that are not something else, [`Child::terminal`](Child) is the other side of it:
+//! what is typed, what is shown, and [how large it is](Terminal::resize). [`Sandbox::fd`] gives it a descriptor at a number that it knows.
+//!
+//! ```no_run
+//! # use cofferdam_namespaces::{Fds, IdMap, Mount, Namespaces, Sandbox, TerminalSize};
+//! # fn socket() -> std::os::fd::OwnedFd { unimplemented!() }
+//! let mut child = Sandbox::new("/bin/sh")
+//!     .user(IdMap::root())
+//!     .namespaces(Namespaces::MOUNT)
+//!     .mount(Mount::dev("/dev")) // the terminal is /dev/pts/0 in there
+//!     .terminal(TerminalSize::new(24, 80))
+//!     .fd(3, "socket")
+//!     .spawn_with(Fds::new().bind("socket", socket()))?;
+//! let terminal = child.terminal.take().expect("asked for");
+//! # Ok::<(), cofferdam_namespaces::Error>(())
+//! ```
+//!
 //! # Sandboxes in files
 //!
 //! With the feature `serde` a [`Sandbox`] and its parts can be written and read in any format. Names are in `snake_case`, what is left out is as
@@ -134,7 +171,7 @@
 //!
 //! It does not make cgroups, networks or file systems: its sister crates do, and meet it in descriptors. It does not log, print,
 //! install signal handlers, read configuration or keep state on disk. Dropping a [`Child`] neither kills nor reaps it.
-//! In this version: no joining of existing namespaces, no capability sets, no seccomp.
+//! In this version: no capability sets, no seccomp.
 //!
 //! # Kernel versions
 //!
@@ -143,6 +180,7 @@
 //! | every spawn | `clone3` with `CLONE_PIDFD` and `CLONE_CLEAR_SIGHAND` | 5.5 |
 //! | every spawn | `close_range` with `CLOSE_RANGE_CLOEXEC` | 5.11 |
 //! | [`Fds::cgroup`] with a directory | `CLONE_INTO_CGROUP` | 5.7 |
+//! | [`Sandbox::join`] of a process | `setns` with a pidfd | 5.8 |
 //! | [`Sandbox::root`], [`Sandbox::mount`] | `fsopen`, `fsmount`, `move_mount`, `open_tree` | 5.2 |
 //! | [`Sandbox::mount`], [`Sandbox::working_directory`] | `openat2` | 5.6 |
 //! | binds, masks, anything [read-only](Mount::read_only), [`Sandbox::read_only_root`] | `mount_setattr` | 5.12 |
@@ -160,8 +198,10 @@
 //!
 //! # Threats that are met here
 //!
-//! - The sandboxed program gets exactly the descriptors 0, 1 and 2: all others are closed by the kernel at `execve(2)`,
+//! - The sandboxed program gets exactly the descriptors 0, 1 and 2, and those that are [asked for](Sandbox::fd): all others are closed by the kernel at `execve(2)`,
 //!   also those that another library of the caller opened without `O_CLOEXEC`.
+//! - A terminal is opened in the file system that was just mounted for it, and its other end by `TIOCGPTPEER`: no path inside is asked (CVE-2025-52565). It comes
+//!   with a session of its own, so that nothing can be typed into the caller's (CVE-2017-5226).
 //! - The environment is empty unless the caller fills it: secrets of the host program do not leak by default.
 //! - `setgroups(2)` is denied in a user namespace before its group map is written (CVE-2014-8989), unless the administrator has given the caller
 //!   groups of its own: with ranges that root or `newgidmap(1)` writes, the caller's supplementary groups are dropped.
@@ -173,6 +213,8 @@
 //! - A [mask](Mount::mask) is the host's null device, seen to be that, and not what the root calls `/dev/null` (CVE-2025-31133).
 //! - Binds have no devices and no set-user-id programs unless that is asked for; the flags that the host has set are kept.
 //! - The working directory is opened without magic links: no descriptor that is still open leads out (CVE-2024-21626).
+//! - What joins the namespaces of others is a copy of the caller that nobody in them may trace or look at (CVE-2016-9962, CVE-2019-5736), and nothing in
+//!   there leads it to another file: the target's root is entered by descriptor, the child's own files are found in the caller's `/proc`.
 //! - Nothing of the host program's memory outlives `execve(2)`, and nothing of it changes: signal mask, dumpable flag,
 //!   working directory and descriptors are as before.
 //!
@@ -218,6 +260,7 @@ mod mount;
 mod mounts;
 mod namespace;
 mod newidmap;
+mod passing;
 mod plan;
 mod program;
 mod report;
@@ -234,6 +277,7 @@ mod sys;
 mod sysctl;
 mod target;
 mod targets_ids;
+mod terminal;
 
 pub use attributes::{OomScoreAdj, Personality};
 pub use child::Child;
@@ -257,3 +301,4 @@ pub use scheduling::{IoPriority, Nice, Scheduler};
 pub use scope::Scope;
 pub use step::Step;
 pub use target::Target;
+pub use terminal::{Terminal, TerminalSize};

@@ -5,7 +5,9 @@ use crate::identity::Maps;
 use crate::program::{Program, SLOTS};
 use crate::sys::{self, Birth, Block, Born, Frame, Outcome, SharedPage, SignalMask, Telling, World};
 use crate::target::Kind;
-use crate::{Call, Child, Engine, Error, Fallbacks, Held, Namespaces, Report, Step, Target, fallbacks, hint, scope};
+use crate::{
+    Call, Child, Engine, Error, Fallbacks, Held, Namespaces, Report, Step, Target, fallbacks, hint, scope, terminal,
+};
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 use std::ffi::OsString;
@@ -49,6 +51,9 @@ pub(crate) struct Parts {
     /// The version 2 cgroup that the clone enters.
     pub(crate) cgroup: Option<OwnedFd>,
     pub(crate) pipes: [bool; 3],
+    pub(crate) terminal: Option<terminal::Wanted>,
+    /// The highest descriptor that the program gets.
+    pub(crate) highest: i32,
     pub(crate) die_with_parent: bool,
     /// The maps that the caller writes while the child waits.
     pub(crate) maps: Option<Maps>,
@@ -91,12 +96,12 @@ impl Plan {
             return self.hold()?.release();
         }
         scope::check(plan.parts.apart)?;
-        let mut pipes = Pipes::open(plan.parts.pipes)?;
+        let mut pipes = Pipes::open(&plan.parts)?;
         let birth = plan.birth()?;
         let outcome = plan.clone_child(pipes.slots(), false, &birth)?;
         let born = birth.take().ok_or_else(Error::status_lost)?;
         plan.judge(&born, &outcome)?;
-        Ok(Child::new(born, pipes.ours(), Report { engine: plan.parts.engine, fallbacks: outcome.used }))
+        Child::new(born, pipes.ours(), Report { engine: plan.parts.engine, fallbacks: outcome.used })
     }
 
     /// Brings a child to the point where only the start of its program is left, and holds it there.
@@ -310,13 +315,22 @@ pub(crate) fn end(born: &Born) {
 #[derive(Debug, Default)]
 pub(crate) struct Pipes {
     theirs: [Option<OwnedFd>; 3],
-    ours: [Option<OwnedFd>; 3],
+    terminal: Option<terminal::Theirs>,
+    ours: Ours,
+}
+
+/// What the caller has of a child.
+#[derive(Debug, Default)]
+pub(crate) struct Ours {
+    pub(crate) streams: [Option<OwnedFd>; 3],
+    pub(crate) terminal: Option<terminal::Ours>,
 }
 
 impl Pipes {
-    pub(crate) fn open(wanted: [bool; 3]) -> Result<Self, Error> {
+    pub(crate) fn open(parts: &Parts) -> Result<Self, Error> {
         let mut pipes = Pipes::default();
-        let ends = pipes.theirs.iter_mut().zip(&mut pipes.ours).zip(STREAM_NAMES).zip(wanted).enumerate();
+        let ends = pipes.theirs.iter_mut().zip(&mut pipes.ours.streams).zip(STREAM_NAMES);
+        let ends = ends.zip(parts.pipes).enumerate();
         for (stream, (((theirs, ours), name), wanted)) in ends {
             if wanted {
                 let (read, write) =
@@ -325,6 +339,10 @@ impl Pipes {
                 *theirs = Some(above_streams(child).map_err(|e| Error::os(Step::Pipe, "fcntl", e).about(name))?);
                 *ours = Some(caller);
             }
+        }
+        if let Some(wanted) = &parts.terminal {
+            let (ours, theirs) = terminal::open_ends(wanted)?;
+            (pipes.ours.terminal, pipes.terminal) = (Some(ours), Some(theirs));
         }
         Ok(pipes)
     }
@@ -336,10 +354,15 @@ impl Pipes {
                 *value = fd.as_raw_fd().into();
             }
         }
+        if let Some((slot, fd)) = &self.terminal
+            && let Some(value) = slots.get_mut(slot.0)
+        {
+            *value = fd.as_raw_fd().into();
+        }
         slots
     }
 
-    pub(crate) fn ours(&mut self) -> [Option<OwnedFd>; 3] {
+    pub(crate) fn ours(&mut self) -> Ours {
         std::mem::take(&mut self.ours)
     }
 }

@@ -48,8 +48,8 @@ pub(crate) enum Then {
     Or(Fallbacks, [i32; 2]),
     /// It lists descriptors: each above 2 is closed at the start of a program.
     MarkEach,
-    /// It lists descriptors: each above 2 is closed, but these.
-    CloseEachBut([Slot; 2]),
+    /// It lists descriptors: each above this one is closed, but these.
+    CloseEachBut(u64, [Slot; 2]),
     /// A clone: the calls from here on are the new process's, and this one has no others.
     PassOn,
     /// The call has written all of this to the scratch words; anything else is this errno.
@@ -130,10 +130,12 @@ calls! {
     execve = SYS_execve,
     fcntl = SYS_fcntl,
     fchdir = SYS_fchdir,
+    fchown = SYS_fchown,
     fsconfig = SYS_fsconfig,
     fsmount = SYS_fsmount,
     fsopen = SYS_fsopen,
     getcwd = SYS_getcwd,
+    ioctl = SYS_ioctl,
     ioprio_set = SYS_ioprio_set,
     getdents64 = SYS_getdents64,
     lseek = SYS_lseek,
@@ -155,6 +157,7 @@ calls! {
     rt_sigprocmask = SYS_rt_sigprocmask,
     sched_setaffinity = SYS_sched_setaffinity,
     sched_setscheduler = SYS_sched_setscheduler,
+    sendmsg = SYS_sendmsg,
     sendto = SYS_sendto,
     setdomainname = SYS_setdomainname,
     setns = SYS_setns,

@@ -2,7 +2,7 @@
 
 use crate::{
     Child, Clock, ClockOffset, Credentials, Engine, Error, Fallbacks, Fds, IdMap, IoPriority, Join, Mount, Nice,
-    OomScoreAdj, Personality, Plan, Propagation, Resource, Rlimit, Root, Scheduler,
+    OomScoreAdj, Personality, Plan, Propagation, Resource, Rlimit, Root, Scheduler, TerminalSize,
 };
 use bitflags::bitflags;
 use std::collections::{BTreeMap, BTreeSet};
@@ -84,6 +84,8 @@ pub struct Sandbox {
     pub(crate) sysctls: BTreeMap<String, String>,
     #[cfg_attr(feature = "serde", serde(with = "crate::spec::streams"))]
     pub(crate) stdio: [Stdio; 3],
+    pub(crate) fds: BTreeMap<u32, String>,
+    pub(crate) terminal: Option<TerminalSize>,
     pub(crate) die_with_parent: bool,
     pub(crate) engine: Option<Engine>,
     pub(crate) fallbacks: Fallbacks,
@@ -128,6 +130,8 @@ impl Sandbox {
             personality: None,
             sysctls: BTreeMap::new(),
             stdio: [const { Stdio::Inherit }; 3],
+            fds: BTreeMap::new(),
+            terminal: None,
             die_with_parent: false,
             engine: None,
             fallbacks: Fallbacks::empty(),

@@ -46,6 +46,8 @@ steps! {
     Target caller "look at the target",
     /// Making the pipes for the child's standard streams.
     Pipe caller "make a pipe",
+    /// Opening a terminal, or receiving it.
+    Terminal caller "open a terminal",
     /// Getting memory for a copy of the caller: a page that both share, a stack for a closure.
     Memory caller "get memory for the child",
     /// Holding back signals around the clone.

@@ -15,6 +15,7 @@ mod source;
 
 use crate::mount::{MountFlags, MountKind};
 use crate::program::{Arg, Program, Slot, Sys, Then};
+use crate::terminal::Opening;
 use crate::{Error, Mount, Propagation, Root, Sandbox, Step};
 pub(crate) use check::check;
 use point::{Base, Kind};
@@ -48,7 +49,8 @@ pub(crate) fn compile(program: &mut Program, sources: &Sources, sandbox: &Sandbo
         child.make_points(sources, sandbox)?;
         child.freeze_root();
     }
-    for ((mount, tree), found) in sandbox.mounts.iter().zip(trees).zip(&sources.mounts) {
+    for (at, ((mount, tree), found)) in sandbox.mounts.iter().zip(trees).zip(&sources.mounts).enumerate() {
+        child.terminal = Opening::of(sandbox, at);
         child.mount(mount, tree, Kind::of(found.as_ref()))?;
     }
     if makes_files(sandbox) {
@@ -98,6 +100,8 @@ struct Mounts<'a> {
     /// The host's null device.
     null: Slot,
     many: bool,
+    /// The terminal to be opened in the mount that is being made.
+    terminal: Option<Opening>,
 }
 
 impl<'a> Mounts<'a> {
@@ -113,6 +117,7 @@ impl<'a> Mounts<'a> {
             here: program.string(CString::default()).into(),
             null: program.slot(),
             many: sandbox.mounts.len() > MANY,
+            terminal: None,
             program,
         }
     }
@@ -130,6 +135,9 @@ impl<'a> Mounts<'a> {
                 let into = if fresh { *base.insert(self.program.slot()) } else { self.hands.mount };
                 self.new_file_system(mount, name, into)?;
                 self.attach(target, into, self.hands.target);
+                if let Some(opening) = self.terminal {
+                    opening.compile(self.program, into);
+                }
                 self.done_with(&[self.hands.context, self.hands.target]);
                 if !fresh {
                     self.done_with(&[self.hands.mount]);

@@ -108,8 +108,8 @@ pub(super) fn follow(frame: &Frame<'_>, from: usize) -> bool {
                 0
             }
             Then::MarkEach if errno == 0 => for_each(scratch, args, result, each::mark),
-            Then::CloseEachBut(kept) if errno == 0 => for_each(scratch, args, result, |fd| {
-                let keep = kept.iter().any(|slot| value_of(frame, slot.0) == fd);
+            Then::CloseEachBut(highest, kept) if errno == 0 => for_each(scratch, args, result, |fd| {
+                let keep = fd <= highest || kept.iter().any(|slot| value_of(frame, slot.0) == fd);
                 if keep { 0 } else { each::close(fd) }
             }),
             // As execvp(3): go on looking, but remember that there was one that may not be started.

@@ -3,7 +3,7 @@
 use super::last_errno;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::null_mut;
 
 /// Whether [`reap`] waits.
@@ -57,6 +57,23 @@ pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> 
         libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, null_mut::<libc::siginfo_t>(), 0)
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A descriptor that has just come by a socket, and that nobody else knows.
+pub(crate) fn received(fd: RawFd) -> OwnedFd {
+    // SAFETY: recvmsg(2) has opened it for the caller, who has taken it out of the message.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// The same file, CLOEXEC, under a number above this one.
+pub(crate) fn copy_above(fd: BorrowedFd<'_>, highest: i32) -> Result<OwnedFd, i32> {
+    // SAFETY: numbers only.
+    let copy = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, highest + 1) };
+    if copy < 0 {
+        return Err(last_errno());
+    }
+    // SAFETY: the kernel has just opened it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
 /// A pidfd of this process.

@@ -16,11 +16,13 @@ mod joins;
 mod life;
 mod listing;
 mod mounts;
+mod passing;
 mod roots;
 mod scopes;
 mod specs;
 mod streams;
 mod support;
+mod terminals;
 
 use cofferdam_testkit::{Need, Test, run};
 use std::process::ExitCode;
@@ -48,6 +50,8 @@ fn main() -> ExitCode {
         hold(),
         scopes(),
         joins(),
+        passing(),
+        terminals(),
         cgroups(),
         listing(),
         faults(),
@@ -326,6 +330,30 @@ fn joins() -> Vec<Test> {
         user("a_joined_program_has_three_descriptors", joins::a_joined_program_has_three_descriptors),
         user("eight_threads_join_a_hundred", joins::eight_threads_join_a_hundred),
         test("joins_of_strangers_are_refused", joins::joins_of_strangers_are_refused).needs(&[Need::OrdinaryUser]),
+    ]
+}
+
+fn passing() -> Vec<Test> {
+    vec![
+        test("what_was_asked_for_and_no_other", passing::what_was_asked_for_and_no_other),
+        test("descriptors_can_be_crossed", passing::descriptors_can_be_crossed),
+        test("they_survive_being_held", passing::they_survive_being_held),
+        test("without_close_range_they_are_all_there_is", passing::without_close_range_they_are_all_there_is),
+        test("numbers_that_cannot_be", passing::numbers_that_cannot_be),
+    ]
+}
+
+fn terminals() -> Vec<Test> {
+    vec![
+        user("the_terminal_is_the_programs", terminals::the_terminal_is_the_programs),
+        root("the_terminal_belongs_to_the_user", terminals::the_terminal_belongs_to_the_user),
+        user("a_new_size_is_told", terminals::a_new_size_is_told),
+        user("jobs_are_controlled", terminals::jobs_are_controlled),
+        user("full_screen_programs", terminals::full_screen_programs).needs(&[Need::Program(BUSYBOX)]),
+        test("detached_and_hung_up", terminals::detached_and_hung_up),
+        user("held_and_joined_with_a_terminal", terminals::held_and_joined_with_a_terminal),
+        user("a_terminal_is_three_descriptors", terminals::a_terminal_is_three_descriptors),
+        user("every_call_for_a_terminal_can_fail", terminals::every_call_for_a_terminal_can_fail),
     ]
 }
 

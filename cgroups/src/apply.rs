@@ -60,20 +60,22 @@ impl Cgroup {
     /// otherwise the kernel's refusal, with the settings before it in force. What the kernel checks against each other
     /// (quota, period and burst; memory and v1's sum) is set as a whole or not at all. On v1 a quota beyond that of a
     /// cgroup above is refused with `EINVAL`; on v2 it is accepted and has no effect. On v1 a limit of memory below
-    /// what is in use is [`ErrorKind::Busy`].
+    /// what is in use is [`ErrorKind::Busy`]. Rules of devices are set first: who may not have them
+    /// ([`ErrorKind::PermissionDenied`]) finds nothing changed.
     pub fn apply(&self, limits: &Limits, enforcement: Enforcement) -> Result<Applied> {
         let plan = self.plan(limits)?;
         let mut applied = Applied::default();
         for error in plan.cannot {
             skip(error, enforcement, &mut applied)?;
         }
-        for step in &plan.steps {
-            self.step(step, enforcement, &mut applied)?;
-        }
+        // First: they take rights that the others do not, and who lacks them is to find nothing changed.
         if let Some(devices) = limits.devices.as_ref().filter(|_| self.governing(Subsystems::DEVICES).is_ok())
             && let Err(error) = self.apply_devices(devices, &mut applied)
         {
             skip(error, enforcement, &mut applied)?;
+        }
+        for step in &plan.steps {
+            self.step(step, enforcement, &mut applied)?;
         }
         Ok(applied)
     }
@@ -93,7 +95,6 @@ impl Cgroup {
             policy::shared::hugetlb(&limits.hugetlb, member.version(), &mut plan);
         }
         self.plan_rest(limits, &mut plan)?;
-        // Applied last; that it is missing is to be known first.
         self.has(limits.devices.is_some(), Subsystems::DEVICES, &mut plan);
         Ok(plan)
     }

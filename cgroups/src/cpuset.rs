@@ -59,3 +59,31 @@ fn present(dir: &Dir, names: [&'static str; 2]) -> Result<Option<&'static str>> 
     }
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    /// A tree that is mounted with `noprefix` (Android, `mount -t cpuset`): any directory looks like one.
+    #[test]
+    fn names_without_the_controller() {
+        let top = tempfile::tempdir().unwrap();
+        let write = |file: &str, text: &str| fs::write(top.path().join(file), text).unwrap();
+        for dir in ["a", "a/b"] {
+            fs::create_dir(top.path().join(dir)).unwrap();
+            write(&[dir, "/cpus"].concat(), "");
+            write(&[dir, "/mems"].concat(), "");
+        }
+        write("cpus", "0-3\n");
+        write("mems", "0\n");
+        write("a/mems", "1\n");
+        let root = Dir::any(top.path());
+        let (a, b) = (root.dir(Path::new("a")).unwrap(), root.dir(Path::new("a/b")).unwrap());
+        inherit(&root, Path::new("a"), &a, &b).unwrap();
+        let read = |file: &str| fs::read_to_string(top.path().join(file)).unwrap().trim().to_owned();
+        assert_eq!((read("a/cpus"), read("a/b/cpus")), ("0-3".to_owned(), "0-3".to_owned()));
+        // What is not empty is not touched.
+        assert_eq!((read("a/mems"), read("a/b/mems")), ("1".to_owned(), "1".to_owned()));
+    }
+}

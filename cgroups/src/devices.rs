@@ -9,7 +9,7 @@ use crate::apply::{Applied, Written};
 use crate::cgroup::Cgroup;
 use crate::controllers::Subsystems;
 use crate::dir::Dir;
-use crate::error::{Error, Op, Result};
+use crate::error::{Error, ErrorKind, Op, Result};
 use crate::layout::Version;
 use crate::limits::Devices;
 use crate::policy::devices;
@@ -26,8 +26,7 @@ impl Cgroup {
         if member.version() == Version::V2 {
             let program = devices::program(wanted);
             let is_needed = !wanted.allow || !wanted.exceptions.is_empty();
-            replace_program(dir, is_needed.then_some(&program))
-                .map_err(|errno| Error::os(errno, Op::Attach, dir.path()).with_note(explain(errno)))?;
+            replace_program(dir, is_needed.then_some(&program)).map_err(|errno| explain(dir, errno))?;
             let text = format!("eBPF program of {} instructions", program.len());
             applied.written.push(Written { path: dir.path().to_owned(), text });
             return Ok(());
@@ -55,13 +54,17 @@ fn write(dir: &Dir, file: &str, text: &str) -> Result<()> {
     dir.write(file, text)
 }
 
-fn explain(errno: Errno) -> &'static str {
+fn explain(dir: &Dir, errno: Errno) -> Error {
+    let error = Error::os(errno, Op::Attach, dir.path());
     match errno {
-        Errno::PERM | Errno::ACCESS => {
-            "CAP_BPF and CAP_NET_ADMIN on the host are needed; before Linux 5.11 more locked memory may be"
+        Errno::PERM | Errno::ACCESS => error.with_note(
+            "CAP_BPF and CAP_NET_ADMIN on the host are needed, to replace rules that are in force CAP_SYS_ADMIN; \
+             before Linux 5.11 more locked memory may be",
+        ),
+        Errno::NOSYS | Errno::INVAL => {
+            error.with_kind(ErrorKind::Unsupported).with_note("the kernel may lack CONFIG_CGROUP_BPF")
         }
-        Errno::NOSYS | Errno::INVAL => "the kernel may lack CONFIG_CGROUP_BPF",
-        _ => "the program of device rules",
+        _ => error.with_note("the program of device rules"),
     }
 }
 

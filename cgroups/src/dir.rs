@@ -1,7 +1,7 @@
 //! A directory of a cgroup file system, and all access to its files: nothing else in this crate opens anything there.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -67,6 +67,29 @@ impl Dir {
         }
         let page = u64::try_from(system.f_bsize).unwrap_or_default();
         Ok((Dir { fd, path: path.to_owned() }, page))
+    }
+
+    /// A directory that somebody has opened, if it is one of a cgroup file system, and of which version.
+    pub(crate) fn given(fd: OwnedFd) -> Result<(Self, Version, u64)> {
+        let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let path = std::fs::read_link(&link).unwrap_or_else(|_| link.into());
+        let system = rustix::fs::fstatfs(&fd).map_err(|errno| Error::os(errno, Op::Check, &path))?;
+        let version = match u64::try_from(system.f_type) {
+            Ok(CGROUP_MAGIC) => Version::V1,
+            Ok(CGROUP2_MAGIC) => Version::V2,
+            _ => return Err(Error::new(ErrorKind::NoCgroups, Op::Check, path)),
+        };
+        let page = u64::try_from(system.f_bsize).unwrap_or_default();
+        let given = Dir { fd, path };
+        // What is a file cannot be opened once more as a directory.
+        Ok((given.dir(Path::new(""))?, version, page))
+    }
+
+    /// A directory of any file system.
+    #[cfg(test)]
+    pub(crate) fn any(path: &Path) -> Self {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Dir { fd: rustix::fs::open(path, flags, Mode::empty()).unwrap(), path: path.to_owned() }
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -27,7 +27,8 @@ impl Cgroup {
     /// caller itself is in it; [`ErrorKind::ControllerUnavailable`] without a freezer (v1).
     pub fn freeze(&self, timeout: Duration) -> Result<()> {
         let member = self.freezer()?;
-        if self.is_own() || own_ids().any(|id| all_processes(&[member]).is_ok_and(|pids| pids.contains(&id))) {
+        let inside = all_processes(&[member])?;
+        if self.is_own() || own_ids().any(|id| inside.contains(&id)) {
             return Err(self.refused(Op::Freeze));
         }
         let deadline = Deadline::after(timeout);

@@ -1,6 +1,7 @@
 //! The trees of this machine, and one's own place in them.
 
 use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -50,6 +51,43 @@ impl Hierarchy {
                 Err(error) => hierarchy.unusable.push((found.version, found.subsystems, error)),
             }
         }
+        hierarchy.share_out();
+        Ok(hierarchy)
+    }
+
+    /// From directories of cgroup file systems that are open, one for each tree: what a supervisor hands to a helper, or a
+    /// service to a sandbox. Each is the top of its tree, whatever is above it: [`create`](Self::create) makes cgroups
+    /// in it. Nothing is looked up by a path. With a directory of v1 comes which controllers its tree has; of v2 the
+    /// kernel is asked, and what is given is not looked at.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NoCgroups`] if there is none, or one is not a directory of a cgroup file system;
+    /// [`ErrorKind::InvalidInput`] if there are two of v2, or if one of v1 has no controllers; [`ErrorKind::Gone`].
+    pub fn from_roots(roots: impl IntoIterator<Item = (OwnedFd, Controllers)>) -> Result<Self> {
+        let mut trees = Vec::new();
+        for (fd, controllers) in roots {
+            let (root, version, page) = Dir::given(fd)?;
+            let subsystems = match version {
+                Version::V1 => on_v1(&root, controllers)?,
+                Version::V2 => on_v2(&root)?,
+            };
+            let refused = |note| Error::new(ErrorKind::InvalidInput, Op::Check, root.path()).with_note(note);
+            if version == Version::V1 && subsystems.is_empty() {
+                return Err(refused("which controllers it has must be told"));
+            }
+            if version == Version::V2 && trees.iter().any(|tree: &Arc<Tree>| tree.version == Version::V2) {
+                return Err(refused("there is one unified tree"));
+            }
+            trees.push(Arc::new(Tree { version, subsystems, root, page, own: PathBuf::new(), favordynmods: false }));
+        }
+        let has = |version| trees.iter().any(|tree| tree.version == version);
+        let layout = match (has(Version::V1), has(Version::V2)) {
+            (true, true) => Layout::Hybrid,
+            (true, false) => Layout::V1,
+            (false, true) => Layout::V2,
+            (false, false) => return Err(Error::new(ErrorKind::NoCgroups, Op::Find, "the directories given")),
+        };
+        let mut hierarchy = Hierarchy { layout, trees, unusable: Vec::new() };
         hierarchy.share_out();
         Ok(hierarchy)
     }
@@ -211,6 +249,21 @@ impl Hierarchy {
     }
 }
 
+fn on_v2(root: &Dir) -> Result<Subsystems> {
+    let mut buffer = buffer();
+    Ok(Subsystems::named(text::words(root.read("cgroup.controllers", &mut buffer)?)))
+}
+
+/// What callers call one controller are two of v1, together or apart: their files tell.
+fn on_v1(root: &Dir, controllers: Controllers) -> Result<Subsystems> {
+    let mut subsystems = Subsystems::from(controllers);
+    if controllers.contains(Controllers::CPU) {
+        subsystems.set(Subsystems::CPU, root.has("cpu.shares")?);
+        subsystems.set(Subsystems::CPUACCT, root.has("cpuacct.usage")?);
+    }
+    Ok(subsystems)
+}
+
 fn open_tree(found: &Mounted) -> Result<Tree> {
     let mut first_error = None;
     for view in &found.views {
@@ -219,9 +272,7 @@ fn open_tree(found: &Mounted) -> Result<Tree> {
             let mut tree =
                 Tree { version, subsystems, root, page, own: view.own.clone(), favordynmods: found.favordynmods };
             if found.version == Version::V2 {
-                let mut buffer = buffer();
-                let names = tree.root.read("cgroup.controllers", &mut buffer)?;
-                tree.subsystems = Subsystems::named(text::words(names));
+                tree.subsystems = on_v2(&tree.root)?;
             }
             Ok(tree)
         });

@@ -119,7 +119,7 @@ impl Cgroup {
             for (.., pidfd) in &open {
                 match pidfd_send_signal(pidfd, Signal::KILL) {
                     Ok(()) | Err(Errno::SRCH) => {}
-                    Err(errno) => return Err(self.os(errno)),
+                    Err(errno) => return Err(self.os(Op::Kill, errno)),
                 }
             }
             last = open.into_iter().map(|(.., pidfd)| pidfd).collect();
@@ -141,12 +141,12 @@ impl Cgroup {
             Err(Errno::SRCH) => Ok(Found::Nothing),
             // EINVAL, since Linux 6.9 ENOENT.
             Err(Errno::INVAL | Errno::NOENT) => Ok(Found::Thread),
-            Err(errno) => Err(self.os(errno)),
+            Err(errno) => Err(self.os(Op::Kill, errno)),
         }
     }
 
-    fn os(&self, errno: Errno) -> Error {
-        Error::os(errno, Op::Kill, self.paths().last().unwrap_or(Path::new("")))
+    pub(crate) fn os(&self, op: Op, errno: Errno) -> Error {
+        Error::os(errno, op, self.paths().last().unwrap_or(Path::new("")))
     }
 }
 

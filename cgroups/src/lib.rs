@@ -96,6 +96,9 @@
 //! # }
 //! ```
 //!
+//! [`Hierarchy::from_roots`] works from directories that are open already, for a program that was handed its part of the trees
+//! and may see neither `/proc` nor `/sys/fs/cgroup`.
+//!
 //! # Kernels
 //!
 //! | what | since | before that |
@@ -107,6 +110,7 @@
 //! | `cpu.idle`, burst | 5.15, 5.14 | [`ErrorKind::ControllerUnavailable`], or skipped by [`Enforcement::BestEffort`] |
 //! | `memory.reclaim` | 5.19 | the same |
 //! | `pids.peak`, `memory.peak` (v2) | 6.1, 5.19 | `None` |
+//! | a peak reset for one reader (v2) | 6.12 | [`ErrorKind::Unsupported`] |
 //! | v1: memory below a cgroup counts in it | 5.11 | only if `memory.use_hierarchy` is 1 (systemd sets it) |
 //!
 //! An attach on v1, or on v2 without `CLONE_INTO_CGROUP`, costs milliseconds per tree (the kernel waits for an RCU
@@ -149,6 +153,7 @@
     )
 )]
 
+mod affinity;
 mod apply;
 mod cgroup;
 mod controllers;
@@ -166,7 +171,10 @@ mod layout;
 mod limits;
 mod member;
 mod mountinfo;
+#[cfg(feature = "oci")]
+pub mod oci;
 mod owner;
+mod peak;
 mod policy;
 mod probe;
 mod psi;
@@ -193,6 +201,7 @@ pub use limits::{
     IoDeviceLimits, IoLimits, IoWeight, Limits, Max, MemoryLimits, NetworkLimits, PageSize, Partition, RdmaLimits,
 };
 pub use owner::{Collected, Owner};
+pub use peak::Peak;
 pub use probe::{Capabilities, Support};
 pub use psi::{PressureTrigger, Resource, Waiting};
 pub use sampler::Sampler;

@@ -7,7 +7,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ use crate::controllers::{Controllers, Subsystems};
 use crate::error::{Error, Result};
 use crate::guard::Guard;
 use crate::hierarchy::Hierarchy;
+use crate::layout::Version;
 use crate::member::{Member, Tree};
 
 /// Before the owner; between owner and name there is a dot, which no owner has.
@@ -133,30 +134,40 @@ impl Hierarchy {
     /// # Errors
     /// If the place cannot be looked at. What becomes of each cgroup is in its [`Collected`].
     pub fn gc(&self, mut is_live: impl FnMut(&Owner) -> bool) -> Result<Vec<Collected>> {
-        let mut collected: Vec<Collected> = Vec::new();
+        let mut left: Vec<Left<'_>> = Vec::new();
         for tree in self.trees() {
             for place in self.places(tree) {
                 for name in tree.root.dir(&place)?.children()? {
-                    let Some(owner) = Owner::of(&name).filter(|owner| !is_live(owner)) else { continue };
-                    let result = end(tree, &place, &name);
-                    match collected.iter_mut().find(|found| found.name == name) {
-                        Some(found) => found.result = std::mem::replace(&mut found.result, Ok(())).and(result),
-                        None => collected.push(Collected { owner, name, result }),
+                    let Some(owner) = Owner::of(&name) else { continue };
+                    let found = (tree, place.join(&name));
+                    match left.iter_mut().find(|(_, known, _)| *known == name) {
+                        Some((.., parts)) => parts.push(found),
+                        None => left.push((owner, name, vec![found])),
                     }
                 }
             }
         }
-        Ok(collected)
+        left.retain(|(owner, ..)| !is_live(owner));
+        let end = |(owner, name, parts): (_, _, Vec<_>)| Collected { owner, name, result: end(parts) };
+        Ok(left.into_iter().map(end).collect())
     }
 }
 
-/// In one tree. Who is left in another one is found there.
-fn end(tree: &Arc<Tree>, place: &Path, name: &OsStr) -> Result<()> {
-    let member = match Member::open(tree, place.join(name), tree.subsystems & Subsystems::FREEZER) {
-        Err(error) if error.is_gone() => return Ok(()),
-        member => member?,
-    };
-    let cgroup = Cgroup::found(vec![member]);
+/// A cgroup that has an owner: its name, and where it is.
+type Left<'a> = (Owner, OsString, Vec<(&'a Arc<Tree>, PathBuf)>);
+
+/// In all of the trees together: on v1 who is frozen in one of them does not die in another.
+fn end(parts: Vec<(&Arc<Tree>, PathBuf)>) -> Result<()> {
+    let mut members = Vec::with_capacity(parts.len());
+    for (tree, relative) in parts {
+        match Member::open(tree, relative, tree.subsystems & Subsystems::FREEZER) {
+            Err(error) if error.is_gone() => {}
+            member => members.push(member?),
+        }
+    }
+    // The unified one is the last in every cgroup.
+    members.sort_by_key(|member| member.version() == Version::V2);
+    let cgroup = Cgroup::found(members);
     let killed = cgroup.kill(Guard::TIMEOUT);
     cgroup.delete().map_err(|error| killed.err().unwrap_or(error))
 }

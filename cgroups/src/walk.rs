@@ -214,7 +214,7 @@ fn give(dir: &Dir, file: &str, uid: u32, gid: u32) -> Result<()> {
     }
 }
 
-fn thread_list(member: &Member) -> &'static str {
+pub(crate) fn thread_list(member: &Member) -> &'static str {
     match member.version() {
         Version::V1 => "tasks",
         Version::V2 => "cgroup.threads",

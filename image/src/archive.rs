@@ -80,7 +80,7 @@ impl<R: BufRead> Archive<R> {
                     if records.place_entries() {
                         return Err(understood_differently());
                     }
-                    self.global.update(records);
+                    self.global.update(records.heeded());
                     // All global headers together are bounded as one.
                     if self.global.length() > self.limits.pax_bytes {
                         return Err(Error::limit(Operation::Unpack, "bytes of PAX headers", self.limits.pax_bytes));

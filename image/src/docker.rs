@@ -15,6 +15,8 @@ use std::sync::Arc;
 const MANIFEST: &str = "manifest.json";
 /// As many entries are listed: a hundred layers have four each.
 const MAX_ENTRIES: usize = 100_000;
+/// Bytes of their names.
+const MAX_NAMES: usize = 32 << 20;
 /// Symbolic links to each other: old versions link a layer that comes twice.
 const MAX_LINKS: usize = 8;
 
@@ -52,7 +54,7 @@ impl DockerArchive {
     pub(crate) fn of(file: File) -> Result<Self, Error> {
         let file = Arc::new(file);
         let length = file.metadata().map_err(|e| Error::from_io(Operation::OpenLayout, e))?.len();
-        let (mut entries, mut at) = (BTreeMap::new(), 0);
+        let (mut entries, mut at, mut names) = (BTreeMap::new(), 0, 0);
         for _ in 0..MAX_ENTRIES {
             let mut archive = Archive::new(
                 BufReader::with_capacity(4096, Section::new(Arc::clone(&file), at, length.saturating_sub(at))),
@@ -64,6 +66,10 @@ impl DockerArchive {
             let reader = archive.into_inner();
             let data_at = reader.get_ref().position().saturating_sub(reader.buffer().len() as u64);
             let name = normal(b"", &entry.name);
+            names += name.len() + entry.link.len();
+            if names > MAX_NAMES {
+                return Err(Error::limit(Operation::OpenLayout, "bytes in names", MAX_NAMES as u64));
+            }
             match entry.kind {
                 Kind::File { .. } => drop(entries.insert(name, Place::Data { at: data_at, size: entry.size })),
                 Kind::Symlink => {

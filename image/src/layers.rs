@@ -135,9 +135,10 @@ impl Layers {
             loop {
                 let next = lock(&queue).next();
                 let Some((number, source)) = next else { return done };
+                let mut turn = Turn { number, well: false, turns: &turns, watch: &watch };
                 let result = one(number, source).map_err(|e: Error| e.in_layer(number));
-                watch.stopped.fetch_or(result.is_err(), Ordering::Relaxed);
-                turns.ended(number, result.is_ok());
+                turn.well = result.is_ok();
+                drop(turn);
                 done.push((number, result));
             }
         };
@@ -276,6 +277,21 @@ impl Turns {
             *state = if well { State::Done } else { State::Failed };
         }
         self.changed.notify_all();
+    }
+}
+
+/// One layer in the making. Also an observer that panics ends it, and with it all that wait for it.
+struct Turn<'a> {
+    number: usize,
+    well: bool,
+    turns: &'a Turns,
+    watch: &'a Watch,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.watch.stopped.fetch_or(!self.well, Ordering::Relaxed);
+        self.turns.ended(self.number, self.well);
     }
 }
 

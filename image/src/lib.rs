@@ -90,7 +90,8 @@
 //! # Memory
 //!
 //! About 8 MiB for each layer that is being unpacked, of which there are four at a time at most, whatever their size; for zstd the window of its
-//! frames in addition; a few hundred bytes for each directory of a layer.
+//! frames in addition. What has to be remembered until the end of a layer takes its path and about 200 bytes more for each directory, whiteout and link to what
+//! comes later: of a Debian 1 MiB, of no layer more than [`Limits::kept_bytes`].
 //!
 //! # Threats that are met here
 //!
@@ -101,7 +102,8 @@
 //!   that was swapped in a moment ago. The last component is only ever made (`O_EXCL`), linked or removed, without following it.
 //! - Files are always new: nothing is written through a hard link, no old file is opened.
 //! - No digest is a path before it has been parsed, no document used before it has been verified, none read as what it does not claim to be.
-//! - Documents, PAX headers, names, attributes, entries and bytes have [limits](Limits), checked before memory is taken or data written.
+//! - Documents, PAX headers, names, attributes, entries, bytes, and all that is kept in memory until the end have [limits](Limits), checked before memory is
+//!   taken or data written.
 //! - Archives that tar readers understand differently are refused.
 //! - Attributes (`trusted.overlay.*`, `user.overlay.*`) and devices (0:0) by which a layer would steer overlayfs are refused (attributes: or left out, as
 //!   [`Policy`] says).

@@ -40,7 +40,7 @@ pub enum Devices {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Entries: 2,000,000. The unpacker needs a few hundred bytes of memory for each *directory* and each whiteout.
+    /// Entries: 2,000,000.
     pub entries: u64,
     /// Bytes of the archive, decompressed, headers and padding included: 64 GiB.
     pub bytes: u64,
@@ -54,6 +54,9 @@ pub struct Limits {
     pub pax_bytes: u64,
     /// Bytes of the map of a sparse file: 1 MiB.
     pub sparse_bytes: u64,
+    /// Bytes of names and attributes that have to be kept in memory until the end of a layer, about 200 added for each: 64 MiB. Those of directories,
+    /// whiteouts, links to what comes later, and of what is left out and listed.
+    pub kept_bytes: u64,
     /// Bytes of the archive for each byte of the blob, once 256 MiB have come out: 200. Archives of programs have 2 to 10.
     #[doc(alias = "bomb")]
     pub ratio: u64,
@@ -69,6 +72,7 @@ impl Default for Limits {
             xattr_bytes: 256 << 10,
             pax_bytes: 1 << 20,
             sparse_bytes: 1 << 20,
+            kept_bytes: 64 << 20,
             ratio: 200,
         }
     }

@@ -224,3 +224,37 @@ impl Read for Chunks {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ops::ControlFlow;
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    /// The writer fails while it has all buffers: one in its hands, the others waiting for it. Whoever decompresses gets none back.
+    #[test]
+    fn a_writer_that_fails_with_all_buffers_ends_all() {
+        let (ended, end) = channel();
+        thread::spawn(move || {
+            let (full, wait) = channel();
+            let full = Mutex::new(full);
+            let observer = move |progress: Progress| {
+                if progress.archive == (CHUNK * CHUNKS) as u64 {
+                    // The last buffer is on its way; the next thing is to wait for another.
+                    let _ = full.lock().unwrap().send(());
+                }
+                ControlFlow::Continue(())
+            };
+            let layer = LayerReader::new(io::repeat(7).take((CHUNK * CHUNKS * 2) as u64)).unwrap();
+            let result = run(layer, Some(&observer), |chunks| {
+                let _ = chunks.fill_buf();
+                wait.recv().unwrap();
+                Err::<(), _>(Error::refused("as it should be"))
+            });
+            let _ = ended.send(result.map(|_| ()));
+        });
+        let result = end.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::Refused);
+    }
+}

@@ -7,7 +7,8 @@ use std::io::{self, Write};
 
 impl Image {
     /// Writes the image as one archive, as `docker load` and `podman load` read it, under these names: `repository:tag`. Every layer is read
-    /// twice: its length must be known first. It is verified then.
+    /// twice: its length must be known first. It is verified both times; `manifest.json` comes last, so
+    /// that what has been written until an error is no image.
     ///
     /// # Errors
     /// As [`read_layer`](Self::read_layer); [`Mismatch`](crate::ErrorKind::Mismatch) for a layer that is not what the image promises; what writing says.
@@ -28,6 +29,9 @@ impl Image {
                 write_entry(&file(&name, summary.size), to).map_err(failed)?;
                 let mut archive = self.read_layer(number)?;
                 let copied = io::copy(&mut archive, to).map_err(|e| in_layer(failed(e)))?;
+                // It may be another one by now.
+                let again = archive.finish().map_err(in_layer)?;
+                layer.verify(&again).map_err(in_layer)?;
                 if copied != summary.size {
                     return Err(in_layer(Error::differs(Operation::Write, &summary.size, &copied)));
                 }

@@ -29,7 +29,7 @@ use std::io::{BufRead, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
-use tree::Tree;
+use tree::{Tree, cost};
 
 /// Unpacks one layer: into an empty directory, in the form in which overlayfs expects a layer, or by way of it [onto](Self::onto) a tree of files.
 ///
@@ -69,6 +69,8 @@ pub struct Unpacker {
     entries: u64,
     bytes: u64,
     skipped: Vec<Skipped>,
+    /// Bytes that all these names take in memory.
+    kept: u64,
 }
 
 /// Blocks until all layers below are there. It may say where they are now, lowest first.
@@ -109,6 +111,7 @@ impl Unpacker {
             entries: 0,
             bytes: 0,
             skipped: Vec::new(),
+            kept: 0,
         })
     }
 
@@ -208,7 +211,8 @@ impl Unpacker {
             if self.entries > limits.entries {
                 return Err(Error::limit(Operation::Unpack, "entries", limits.entries));
             }
-            self.entry(&entry, &mut archive).map_err(|e| e.at_entry(OsStr::from_bytes(&entry.name)))?;
+            let done = self.entry(&entry, &mut archive).and_then(|()| self.check_kept());
+            done.map_err(|e| e.at_entry(OsStr::from_bytes(&entry.name)))?;
         }
         Ok(())
     }
@@ -228,10 +232,12 @@ impl Unpacker {
         let path = match meaning(&entry.name, &self.options.limits)? {
             Meaning::Entry(path) => path,
             Meaning::Whiteout(path) => {
+                self.kept += cost(path.len());
                 self.whiteouts.insert(path);
                 return Ok(());
             }
             Meaning::Opaque(path) => {
+                self.kept += cost(path.len());
                 self.opaques.insert(path);
                 return Ok(());
             }
@@ -288,7 +294,18 @@ impl Unpacker {
         Ok(None)
     }
 
+    /// Few bytes of a layer can ask for much memory: one global header gives every directory its attributes.
+    fn check_kept(&self) -> Result<(), Error> {
+        let limit = self.options.limits.kept_bytes;
+        if self.kept.saturating_add(self.tree.kept()) > limit {
+            return Err(Error::limit(Operation::Unpack, "bytes to be kept until the end", limit));
+        }
+        Ok(())
+    }
+
     fn skip(&mut self, name: &[u8], what: SkippedPart) {
+        let more = if let SkippedPart::Xattr(xattr) = &what { xattr.len() } else { 0 };
+        self.kept += cost(name.len() + more);
         self.skipped.push(Skipped { entry: OsString::from_vec(name.to_vec()), what });
     }
 
@@ -321,7 +338,9 @@ impl Unpacker {
         let Some(found) = self.below()?.look(path)? else { return Ok(Node::Absent) };
         Ok(match found.node()? {
             Node::Symlink(target) => {
-                self.followed.insert(path.to_vec(), target.clone());
+                if self.followed.insert(path.to_vec(), target.clone()).is_none() {
+                    self.kept += cost(path.len() + target.len());
+                }
                 Node::Symlink(target)
             }
             // A directory of this layer will hide it.
@@ -349,6 +368,7 @@ impl Unpacker {
         }
         if self.tree.look(&found)? == Node::Absent {
             // It may come later; else it is a lower layer's.
+            self.kept += cost(path.len() + target.len());
             self.links.insert(path.to_vec(), target);
             return Ok(());
         }

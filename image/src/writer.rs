@@ -5,11 +5,11 @@ use crate::layout::{Layout, open_beneath};
 use crate::{Compression, Digest, Error, ErrorKind, LayerSummary, Operation};
 use rustix::fs::{AtFlags, Mode, OFlags, fsync, mkdirat, openat, renameat, unlinkat};
 use rustix::io::Errno;
+use rustix::rand::{GetRandomFlags, getrandom};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// An OCI layout directory that is written to. Blobs that are there are not written again; each appears under its name only when it is whole.
 ///
@@ -19,8 +19,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct LayoutWriter {
     dir: OwnedFd,
     blobs: OwnedFd,
-    /// For names of blobs that are not whole yet.
-    count: AtomicU64,
 }
 
 /// A layer in a layout, ready to become part of an image.
@@ -61,7 +59,7 @@ impl LayoutWriter {
             }
         }
         let blobs = open_beneath(&dir, "blobs/sha256", flags).map_err(|e| failed("openat2", e, "blobs/sha256"))?;
-        let writer = LayoutWriter { dir, blobs, count: AtomicU64::new(0) };
+        let writer = LayoutWriter { dir, blobs };
         if !has(&writer.dir, "oci-layout")? {
             writer.replace("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         }
@@ -111,10 +109,7 @@ impl LayoutWriter {
 
     /// Writes a blob under a name of its own, and gives it its real one when it is whole.
     pub(crate) fn blob<T>(&self, write: impl FnOnce(&mut File) -> Result<(Digest, T), Error>) -> Result<T, Error> {
-        let name = format!(".new-{}-{}", std::process::id(), self.count.fetch_add(1, Ordering::Relaxed));
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat(&self.blobs, &name, flags, Mode::from_raw_mode(0o644));
-        let mut file = File::from(file.map_err(|e| failed("openat", e, &name))?);
+        let (mut file, name) = create_new(&self.blobs)?;
         let written = write(&mut file).and_then(|(digest, value)| {
             fsync(&file).map_err(|e| failed("fsync", e, &name))?;
             if digest.algorithm() != crate::Algorithm::Sha256 {
@@ -152,10 +147,7 @@ impl LayoutWriter {
 
     /// Puts a file in the place of the one of that name, in one step.
     fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
-        let new = format!(".new-{}-{name}", std::process::id());
-        let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat(&self.dir, &new, flags, Mode::from_raw_mode(0o644)).map_err(|e| failed("openat", e, &new))?;
-        let mut file = File::from(file);
+        let (mut file, new) = create_new(&self.dir)?;
         let written = file.write_all(bytes).map_err(|e| Error::from_io(Operation::Write, e).about(name));
         let synced = written.and_then(|()| fsync(&file).map_err(|e| failed("fsync", e, name)));
         let named =
@@ -165,6 +157,17 @@ impl LayoutWriter {
         }
         named
     }
+}
+
+/// A new file under a name that nobody else has, or could have foreseen: not another writer, not one with the same process id in another
+/// namespace, not one that was killed.
+fn create_new(dir: &OwnedFd) -> Result<(File, String), Error> {
+    let mut random = [0; 16];
+    getrandom(&mut random, GetRandomFlags::empty()).map_err(|e| failed("getrandom", e, ""))?;
+    let name = format!(".new-{:032x}", u128::from_ne_bytes(random));
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = openat(dir, &name, flags, Mode::from_raw_mode(0o644)).map_err(|e| failed("openat", e, &name))?;
+    Ok((File::from(file), name))
 }
 
 const REF_POINTER: &str = "/annotations/org.opencontainers.image.ref.name";

@@ -26,6 +26,7 @@ impl CgroupEntry {
         let mut entry = CgroupEntry { directory: None, procs: Vec::new() };
         for fd in fds {
             let path = path_of(fd.as_fd());
+            let fd = above_streams(fd).map_err(|e| Error::os(Step::Prepare, "fcntl", e).about(&path))?;
             let refuse = |words| Error::config(format!("cgroup {}", path.display()), words);
             let stat = fstat(&fd).map_err(|e| Error::os(Step::Prepare, "fstat", e as i32).about(&path))?;
             let magic =

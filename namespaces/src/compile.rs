@@ -1,6 +1,6 @@
 //! From a sandbox and its descriptors to a plan: all checks, all memory, the order of the child's steps.
 
-use crate::bind::{CgroupEntry, Names, STREAM_NAMES, Streams};
+use crate::bind::{CgroupEntry, Names, STREAM_NAMES, Streams, above_streams};
 use crate::identity::{Change, Identity};
 use crate::join::Joining;
 use crate::passing::{self, Passed};
@@ -99,7 +99,8 @@ fn parent(sandbox: &Sandbox, identity: &Identity) -> Result<Option<OwnedFd>, Err
         return Ok(None);
     }
     let failed = |e: std::io::Error| Error::os(Step::Prepare, "pidfd_open", e.raw_os_error().unwrap_or(0));
-    sys::own_pidfd().map(Some).map_err(failed)
+    let pidfd = sys::own_pidfd().map_err(failed)?;
+    above_streams(pidfd).map(Some).map_err(|errno| Error::os(Step::Prepare, "fcntl", errno).about("pidfd"))
 }
 
 /// What a sandbox's names stand for.
@@ -171,7 +172,7 @@ impl Bound<'_> {
         hold(program, sandbox, self.passed);
         reset_signals(program, sandbox.fallbacks)?;
         let_go(program, sandbox.fallbacks, self.passed);
-        start::compile(program, sandbox, self.joining.and_then(|joining| joining.environment.as_ref()))?;
+        start::compile(program, sandbox, self.joining)?;
         Ok(list)
     }
 

@@ -2,8 +2,9 @@
 
 use crate::bind::Names;
 use crate::join::Joining;
-use crate::{Error, Namespaces, Sandbox};
-use nix::unistd::{getegid, geteuid};
+use crate::{Error, Namespaces, Sandbox, Step};
+use nix::errno::Errno;
+use nix::unistd::{getresgid, getresuid};
 use std::fmt::Write;
 
 /// Which users and groups there are in a sandbox's user namespace, and who they are outside, see `user_namespaces(7)`.
@@ -276,18 +277,18 @@ pub(crate) struct Identity {
 
 impl Identity {
     pub(crate) fn of(sandbox: &Sandbox, names: &mut Names, joining: Option<&Joining>) -> Result<Self, Error> {
+        let (caller, alike) = caller()?;
         if let Some(joining) = joining {
             let wanted = joining.credentials(sandbox);
             let changes = match &joining.ids {
                 Some(ids) => {
                     wanted.map_or(Ok(()), |wanted| wanted.check(None))?;
-                    ids.changes(wanted)
+                    ids.changes(wanted, (!alike).then_some(caller))
                 }
-                None => Changes::new(Joining::caller(), None, wanted)?,
+                None => Changes::new(caller, None, wanted)?,
             };
             return Ok(Identity { join: None, maps: None, changes });
         }
-        let caller = (geteuid().as_raw(), getegid().as_raw());
         let root = IdMap::root();
         let map = sandbox.namespaces.contains(Namespaces::USER).then(|| sandbox.user.as_ref().unwrap_or(&root));
         let wanted = sandbox.credentials.as_ref();
@@ -303,6 +304,7 @@ impl Identity {
         }
         let maps = map.map(|map| Maps::new(map, caller)).transpose()?;
         let changes = Changes::new(caller, maps.as_ref(), wanted)?;
+        let changes = if alike { changes } else { changes.of_all(caller, maps.as_ref()) };
         Ok(Identity { join: None, maps, changes })
     }
 
@@ -312,7 +314,26 @@ impl Identity {
     }
 }
 
+/// The caller's effective user and group, and whether they are its only ones: those who start a set-user-id program stay what they are.
+fn caller() -> Result<((u32, u32), bool), Error> {
+    let failed = |call| move |errno: Errno| Error::os(Step::Prepare, call, errno as i32);
+    let users = getresuid().map_err(failed("getresuid"))?;
+    let groups = getresgid().map_err(failed("getresgid"))?;
+    let alike = [users.real, users.saved].iter().all(|id| *id == users.effective)
+        && [groups.real, groups.saved].iter().all(|id| *id == groups.effective);
+    Ok(((users.effective.as_raw(), groups.effective.as_raw()), alike))
+}
+
 impl Changes {
+    /// Also of ids that are right: the others may not be. Without a user namespace they are the caller's business.
+    fn of_all(mut self, caller: (u32, u32), maps: Option<&Maps>) -> Self {
+        if let Some(maps) = maps {
+            self.first.uid = self.first.uid.or_else(|| maps.uids.inside(caller.0));
+            self.first.gid = self.first.gid.or_else(|| maps.gids.inside(caller.1));
+        }
+        self
+    }
+
     pub(crate) fn of_ids(&self) -> bool {
         self.first.of_ids() || self.last.of_ids()
     }

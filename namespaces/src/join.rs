@@ -4,7 +4,6 @@ use crate::program::{Program, Sys, Then};
 use crate::target::{Kind, Process, before_user, own_namespaces};
 use crate::targets_ids::{self, Ids};
 use crate::{Credentials, Error, NamespaceId, Namespaces, Sandbox, Step, Target};
-use nix::unistd::{getegid, geteuid};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -193,9 +192,9 @@ impl Joining {
         sandbox.credentials.as_ref().or(self.credentials.as_ref())
     }
 
-    /// Who is there before: as whom the child comes in.
-    pub(crate) fn caller() -> (u32, u32) {
-        (geteuid().as_raw(), getegid().as_raw())
+    /// Whether the root is one that others have made.
+    pub(crate) fn enters_root(&self) -> bool {
+        self.joins().contains(Namespaces::MOUNT)
     }
 
     /// What is to be kept open as long as the plan.

@@ -244,7 +244,7 @@ impl Shared {
         let Some(call) = self.parts.program.get(outcome.at) else {
             return Ok(());
         };
-        if outcome.errno.is_none() && call.step() == Step::Exec {
+        if outcome.errno.is_none() && call.starts_program() {
             return Ok(());
         }
         Err(self.failure(outcome, sys::reap(born.pidfd.as_fd(), Block::Yes)))

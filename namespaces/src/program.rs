@@ -42,6 +42,11 @@ pub(crate) enum Then {
     Exactly(i64, i32),
     /// One of several programs to start: when it is not there, the next call is tried.
     TryNext,
+    /// As `TryNext`, for a look at a program: when it is not there, the two calls that follow are not made. Success is kept.
+    Look(Slot),
+    /// The call has read how a program begins: if it names one that is to run it, that one is looked at too, by `openat2(2)` with this
+    /// `struct open_how`.
+    Interpreters(u64),
     /// Success goes on behind the next `done` calls, and the result is kept; this errno goes on behind the next `failed` ones.
     Branch { keep: Option<Slot>, errno: i32, done: usize, failed: usize },
     /// As `Go`, but with one of these errnos the calls follow that are made [`only`](Program::only) then.
@@ -152,6 +157,7 @@ calls! {
     ppoll = SYS_ppoll,
     prctl = SYS_prctl,
     prlimit64 = SYS_prlimit64,
+    read = SYS_read,
     recvfrom = SYS_recvfrom,
     rt_sigaction = SYS_rt_sigaction,
     rt_sigprocmask = SYS_rt_sigprocmask,
@@ -206,6 +212,11 @@ impl Op {
     pub(crate) fn starts_program(&self) -> bool {
         matches!(self.step, Step::LetGo | Step::Exec)
     }
+
+    /// Whether there is another program once it has succeeded.
+    pub(crate) fn is_the_start(&self) -> bool {
+        self.number == libc::SYS_execve
+    }
 }
 
 impl Program {
@@ -254,6 +265,15 @@ impl Program {
     ) -> Fork {
         self.call_then(step, object, sys, args, Then::Branch { keep, errno, done: 0, failed: 0 });
         Fork(self.ops.len() - 1)
+    }
+
+    /// The calls that `add` adds may not be made.
+    pub(crate) fn sometimes(&mut self, add: impl FnOnce(&mut Self)) {
+        let from = self.ops.len();
+        add(self);
+        for op in self.ops.get_mut(from..).unwrap_or_default() {
+            op.sometimes = true;
+        }
     }
 
     /// The failure of this call goes on with the call that is added next.
@@ -395,7 +415,11 @@ impl<'a> Call<'a> {
     /// a mount point that is made if it is missing.
     #[must_use]
     pub fn may_fail(&self) -> bool {
-        matches!(self.op.then, Then::TryNext | Then::Branch { .. })
+        matches!(self.op.then, Then::TryNext | Then::Look(_) | Then::Branch { .. })
+    }
+
+    pub(crate) fn starts_program(&self) -> bool {
+        self.op.is_the_start()
     }
 
     /// Whether it depends on the outcome of a call before it that [may fail](Self::may_fail): it is not made in each spawn.

@@ -6,6 +6,8 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::panic::resume_unwind;
+use std::sync::atomic::Ordering::{AcqRel, Acquire};
+use std::sync::atomic::{AtomicU32, AtomicUsize};
 use std::thread;
 
 /// A user namespace with a mount namespace of its own, and others if wanted, in which code of this program can run.
@@ -90,6 +92,37 @@ thread_local! {
     static INSIDE: Cell<bool> = const { Cell::new(false) };
 }
 
+/// The processes that run a closure in a scope now, or 0: its other threads do not have the thread-local. Without a lock, with which one could be
+/// killed.
+static PROCESSES: [AtomicU32; 256] = [const { AtomicU32::new(0) }; 256];
+/// How many there are.
+static RUNNING: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts a process that is about to run a closure, for as long as it is kept.
+#[derive(Debug)]
+pub(crate) struct Running(());
+
+impl Running {
+    /// `None` if there are too many.
+    pub(crate) fn new() -> Option<Self> {
+        let more = |running| (running < PROCESSES.len()).then_some(running + 1);
+        RUNNING.fetch_update(AcqRel, Acquire, more).ok().map(|_| Running(()))
+    }
+}
+
+/// The process has ended, by itself or not.
+pub(crate) fn ended(process: u32) {
+    for place in &PROCESSES {
+        let _ = place.compare_exchange(process, 0, AcqRel, Acquire);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        RUNNING.fetch_sub(1, AcqRel);
+    }
+}
+
 /// Runs a closure as one that is in a scope.
 pub(crate) fn inside<R>(closure: impl FnOnce() -> R) -> R {
     struct Outside;
@@ -100,12 +133,20 @@ pub(crate) fn inside<R>(closure: impl FnOnce() -> R) -> R {
     }
     INSIDE.set(true);
     let _outside = Outside;
+    let (process, mut places) = (std::process::id(), PROCESSES.iter());
+    // As many as can run have a place.
+    let _ = places.find(|place| place.compare_exchange(0, process, AcqRel, Acquire).is_ok());
     closure()
 }
 
 /// Refuses a program that would share the user namespace of a process that has our memory: it could write it, `process_vm_writev(2)`.
 pub(crate) fn check(namespaces: Namespaces) -> Result<(), Error> {
-    if INSIDE.get() && !namespaces.contains(Namespaces::USER) {
+    let another = || {
+        let process = std::process::id();
+        PROCESSES.iter().any(|place| place.load(Acquire) == process)
+    };
+    let inside = INSIDE.get() || RUNNING.load(Acquire) > 0 && another();
+    if inside && !namespaces.contains(Namespaces::USER) {
         return Err(Error::config("sandbox in a scope", "needs a user namespace of its own"));
     }
     Ok(())

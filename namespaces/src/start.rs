@@ -1,8 +1,9 @@
 //! The last step: which file, with which arguments, in which environment.
 
-use crate::compile::c_string;
-use crate::program::{Program, Sys, Then};
-use crate::{Error, Sandbox, Step};
+use crate::compile::{FILE, OPEN_HOW_SIZE, c_string, open_how};
+use crate::join::Joining;
+use crate::program::{Arg, Program, Sys, Then};
+use crate::{Error, Root, Sandbox, Step, sys};
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -11,8 +12,8 @@ use std::path::{Path, PathBuf};
 /// Where `execvp(3)` looks when there is no PATH.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
-pub(crate) fn compile(program: &mut Program, sandbox: &Sandbox, targets: Option<&Environment>) -> Result<(), Error> {
-    let environment = environment(sandbox, targets)?;
+pub(crate) fn compile(program: &mut Program, sandbox: &Sandbox, joining: Option<&Joining>) -> Result<(), Error> {
+    let environment = environment(sandbox, joining.and_then(|joining| joining.environment.as_ref()))?;
     let candidates = candidates(&sandbox.program, environment.get(OsStr::new("PATH"))).into_iter().map(|path| {
         let text = c_string("program", path.as_os_str())?;
         Ok((path, program.string(text)))
@@ -28,11 +29,35 @@ pub(crate) fn compile(program: &mut Program, sandbox: &Sandbox, targets: Option<
     });
     let envp = pointers(program, envp.collect::<Result<_, _>>()?);
     let last = candidates.len().saturating_sub(1);
+    let look = sandbox.root != Root::Host || joining.is_some_and(Joining::enters_root);
+    let look = look.then(|| program.words(open_how(READ, libc::RESOLVE_NO_MAGICLINKS)));
     for (at, (path, text)) in candidates.into_iter().enumerate() {
         let then = if at == last { Then::Go } else { Then::TryNext };
-        program.call_then(Step::Exec, path, Sys::execve, [text.into(), argv.into(), envp.into()], then);
+        let execve = |program: &mut Program| {
+            program.call_then(Step::Exec, &path, Sys::execve, [text.into(), argv.into(), envp.into()], then);
+        };
+        match look {
+            Some(how) => look_at(program, (&path, text), how, at == last, execve),
+            None => execve(program),
+        }
     }
     Ok(())
+}
+
+/// Nothing happens if it is a device, or a pipe that nobody writes to.
+const READ: i32 = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
+
+/// The program of a root that others have made must not be a link to `/proc/self/exe`, nor a script for such a one: until it is started, that is the
+/// host's program, and whoever runs that can write to it afterwards (CVE-2019-5736). What is opened here the kernel closes as it starts the program.
+fn look_at(program: &mut Program, (path, text): (&Path, u64), how: u64, last: bool, execve: impl FnOnce(&mut Program)) {
+    let open = [libc::AT_FDCWD.into(), text.into(), how.into(), OPEN_HOW_SIZE.into()];
+    let then = if last { Then::Keep(FILE) } else { Then::Look(FILE) };
+    program.call_then(Step::Exec, path, Sys::openat2, open, then);
+    program.sometimes(|program| {
+        let read = [FILE.into(), Arg::Scratch, sys::HEAD.into()];
+        program.call_then(Step::Exec, path, Sys::read, read, Then::Interpreters(how));
+        execve(program);
+    });
 }
 
 type Environment = BTreeMap<OsString, OsString>;

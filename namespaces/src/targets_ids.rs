@@ -62,7 +62,8 @@ impl Ids {
     }
 
     /// What a child does that comes in: it is root, if there is one, and then who the program is.
-    pub(crate) fn changes(&self, wanted: Option<&Credentials>) -> Changes {
+    /// A caller that is not alike in all its ids is who it effectively is.
+    pub(crate) fn changes(&self, wanted: Option<&Credentials>, unlike: Option<(u32, u32)>) -> Changes {
         let has_root = |ranges: &[IdRange]| ranges.iter().any(|range| range.inside == 0 && range.count > 0);
         let root = has_root(&self.uids) && has_root(&self.gids);
         let mut changes = Changes::default();
@@ -70,6 +71,10 @@ impl Ids {
             // The caller's own groups are nothing in there, unless that is denied.
             let groups = Some(Vec::new());
             changes.first = Change { groups, may_keep_groups: true, gid: Some(0), uid: Some(0) };
+        }
+        if let (false, Some((uid, gid))) = (root, unlike) {
+            changes.first.uid = mapped(&self.uids, uid);
+            changes.first.gid = mapped(&self.gids, gid);
         }
         if let Some(wanted) = wanted {
             let groups = wanted.groups.clone().or((!root).then(Vec::new));
@@ -101,12 +106,14 @@ mod tests {
     #[test]
     fn root_first_if_there_is_one() {
         let ids = |map: &[u8]| Ids { uids: ranges(map), gids: ranges(map), setgroups: true };
-        let with = ids(b"0 1000 1").changes(Some(&Credentials::new(0, 0)));
+        let with = ids(b"0 1000 1").changes(Some(&Credentials::new(0, 0)), None);
         assert_eq!((with.first.uid, with.first.gid, with.first.groups), (Some(0), Some(0), Some(vec![])));
         assert_eq!((with.last.uid, with.last.groups), (Some(0), None));
         let without = ids(b"5 1000 1");
-        assert_eq!(without.changes(None), Changes::default());
-        let changes = without.changes(Some(&Credentials::new(5, 5)));
+        assert_eq!(without.changes(None, None), Changes::default());
+        let alike = without.changes(None, Some((1000, 1000)));
+        assert_eq!((alike.first.uid, alike.first.gid), (Some(5), Some(5)));
+        let changes = without.changes(Some(&Credentials::new(5, 5)), None);
         assert_eq!((changes.first.of_ids(), changes.last.uid), (false, Some(5)));
         assert!(changes.last.may_keep_groups);
     }

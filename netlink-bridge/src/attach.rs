@@ -1,7 +1,7 @@
 //! How a container is attached, what is undone when that fails, and how it is detached.
 
 use crate::netlink::{Batch, Pair, PortFlags};
-use crate::{Endpoint, EndpointSpec, Error, ErrorKind, Host, NetNs, Network, Operation, firewall, rules};
+use crate::{Endpoint, EndpointSpec, Error, ErrorKind, Host, NetNs, Network, NetworkSpec, Operation, firewall, rules};
 use std::os::fd::AsFd;
 
 /// The index of each end, in its own namespace.
@@ -78,15 +78,20 @@ impl Network {
         if put_on {
             batch.set_bridge(about, index, self.index());
         }
-        let hairpin = self.spec().hairpin && !endpoint.ports().is_empty();
-        let flags = PortFlags { isolated: !self.spec().icc, hairpin };
-        if flags == PortFlags::default() {
+        let flags = port_flags(self.spec(), endpoint);
+        // A port that is new has none.
+        if flags == PortFlags::default() && !put_on {
             batch.tag_and_up(about, index, &endpoint.alias(), None);
         } else {
             batch.tag_and_up_port(about, index, &endpoint.alias(), flags);
         }
         self.host().session().run(batch)?.all()
     }
+}
+
+/// The settings of an endpoint's port of the bridge.
+pub(crate) fn port_flags(network: &NetworkSpec, endpoint: &Endpoint) -> PortFlags {
+    PortFlags { isolated: !network.icc, hairpin: network.hairpin && !endpoint.ports().is_empty() }
 }
 
 fn set_up_interface(netns: &NetNs, endpoint: &Endpoint, index: u32) -> Result<(), Error> {
@@ -120,12 +125,22 @@ fn undo(host: &Host, endpoint: &Endpoint, error: Error) -> Error {
     }
 }
 
-/// Takes back published ports and deletes the port, and with it the container's end. What only has its name is left alone.
+/// Takes back published ports and deletes the port, and with it the container's end. What only has its name is left alone. One that fails
+/// keeps none of the others from being done.
 pub(crate) fn detach(host: &Host, endpoint: &Endpoint) -> Result<(), Error> {
-    if !endpoint.ports().is_empty() {
-        rules::remove(host, Operation::Unpublish, &firewall::of_endpoint(endpoint))?;
-        rules::forget_connections(host, Operation::Unpublish, endpoint)?;
+    let ports = unpublish(host, endpoint);
+    delete_pair(host, endpoint).and(ports)
+}
+
+fn unpublish(host: &Host, endpoint: &Endpoint) -> Result<(), Error> {
+    if endpoint.ports().is_empty() {
+        return Ok(());
     }
+    rules::remove(host, Operation::Unpublish, &firewall::of_endpoint(endpoint))?;
+    rules::forget_connections(host, Operation::Unpublish, endpoint)
+}
+
+fn delete_pair(host: &Host, endpoint: &Endpoint) -> Result<(), Error> {
     let mut batch = Batch::new();
     batch.find_link(Operation::Detach, endpoint.port());
     let Some(link) = host.session().run(batch)?.link()? else {

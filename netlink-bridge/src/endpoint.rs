@@ -148,6 +148,11 @@ pub struct Endpoint {
     routes: Vec<(Subnet, IpAddr)>,
     #[cfg_attr(feature = "serde", serde(default))]
     ports: Vec<PublishedPort>,
+    #[cfg_attr(feature = "serde", serde(default))]
+    host_loopback: bool,
+    /// By which a pool knows these addresses from those of a later endpoint with the same id.
+    #[cfg_attr(feature = "serde", serde(default))]
+    claim: Option<u64>,
 }
 
 #[cfg(feature = "serde")]
@@ -161,7 +166,7 @@ impl Endpoint {
     /// Removes the interface from container and host. It is no error if it is gone, alone or with the container's namespace.
     ///
     /// # Errors
-    /// What the kernel says against it; [`PermissionDenied`](crate::ErrorKind::PermissionDenied).
+    /// What the kernel says against it; [`PermissionDenied`](crate::ErrorKind::PermissionDenied). What could be removed is removed all the same.
     pub fn detach(&self, host: &Host) -> Result<(), Error> {
         name::check_link("port", &self.port)?;
         attach::detach(host, self)
@@ -174,7 +179,7 @@ impl Endpoint {
     pub fn detach_to(&self, pool: &impl AddressPool, host: &Host) -> Result<(), Error> {
         self.detach(host)?;
         // Only now: nobody else may get an address that somebody still uses.
-        pool.give_back(&self.id)
+        pool.give_back(&self.id, self.claim)
     }
 
     /// Its id.
@@ -237,10 +242,19 @@ impl Endpoint {
         &self.ports
     }
 
+    /// Whether its ports that are published at any address are reached at the host's 127.0.0.1 too.
+    pub(crate) fn host_loopback(&self) -> bool {
+        self.host_loopback
+    }
+
     /// By which the kernel keeps whose a published port is.
     pub(crate) fn tag(&self) -> String {
         let (port, network, owner) = (&self.port, &self.network, &self.owner);
         name::EndpointTag { port, mac: self.port_mac, network, owner }.to_string()
+    }
+
+    pub(crate) fn of_claim(self, claim: u64) -> Self {
+        Endpoint { claim: Some(claim), ..self }
     }
 
     pub(crate) fn port_mac(&self) -> Mac {
@@ -291,6 +305,8 @@ impl Endpoint {
             addresses,
             routes: spec.routes.clone(),
             ports: spec.ports.clone(),
+            host_loopback: network.host_loopback,
+            claim: None,
         };
         spec.routes.iter().try_for_each(|route| check_route(network, *route))?;
         check_ports(network, &endpoint)?;

@@ -66,7 +66,7 @@
 //! | outside, a neighbour with a route too | container | only published ports |
 //! | host | container | yes; published ports also at its own addresses, and by [`host_loopback`](NetworkSpec::host_loopback) at 127.0.0.1 |
 //! | container | a published port of its own network at the host's address | unless [`hairpin`](NetworkSpec::hairpin) is off |
-//! | container | the host's 127.0.0.1 | never |
+//! | container, outside | the host's 127.0.0.0/8, or with such a source | never |
 //!
 //! An `accept` here does not overrule what another table drops (Docker's, ufw's, firewalld's): [`Network::check`] finds chains that do. When somebody
 //! flushes all rules, [`Network::reapply`] brings ours back from the specs and records; [`Network::plan`] tells what it would do.
@@ -128,6 +128,8 @@
 //! - Another program's link, table or published port under a name that we want is left as it is; the error says whose name it is.
 //! - A neighbour on the host's wire gives itself a route to the containers: it reaches published ports only.
 //! - A container asks the host to route to another network, to a container that it may not reach, or to the host's loopback.
+//! - Either sends to a port that is published at the host's 127.0.0.1, or says that it comes from there.
+//! - A port that is published at every address takes nothing from what listens at the host's loopback, such as a resolver at 127.0.0.53.
 //! - A container sends router advertisements to the bridge.
 //! - Replies are parsed without trust in their lengths; a datagram that does not come from the kernel is ignored.
 //!

@@ -9,7 +9,7 @@ mod socket;
 mod thread;
 
 pub(crate) use encode::Batch;
-pub(crate) use nft::{FoundRule, HookedChain, Transaction};
+pub(crate) use nft::{FoundRule, HookedChain, Transaction, by_bytes};
 pub(crate) use route::{Link, Pair, PortFlags};
 pub(crate) use socket::{Answers, Protocol, Session};
 pub(crate) use thread::{Opened, current, enter_fd, enter_pidfd, netfilter_beside, unshared, within_same};

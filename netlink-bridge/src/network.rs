@@ -1,13 +1,15 @@
 //! A network as a bridge in a host.
 
 use crate::firewall::{Set, of_network};
-use crate::netlink::{Answers, Batch, Link};
+use crate::netlink::{Answers, Batch, Link, PortFlags};
 use crate::rules::{self, ElementChanges, Scope};
 use crate::{AddressPool, Change, Endpoint, EndpointSpec, Error, ErrorKind, Host, NetNs, NetworkSpec, Operation};
 use crate::{attach, name, sysctl};
 
 /// The MTU of Ethernet.
 const USUAL_MTU: u32 = 1500;
+/// How many links are changed in one send: an answer to each must fit into the socket's buffer.
+pub(crate) const LINKS_PER_SEND: usize = 64;
 
 /// A network as made: a bridge in a host.
 ///
@@ -52,8 +54,8 @@ impl Network {
         let link = link.map_err(|error| if is_new { undo(host, spec, error) } else { error })?;
         let mut network = Network::found(host, spec, link, Operation::CreateBridge)?;
         network.mtu = mtu;
-        let free = if is_new { network.refuse_routes() } else { Ok(()) };
-        match free.and_then(|()| network.set_up()) {
+        let ready = if is_new { network.refuse_routes() } else { network.set_up_ports() };
+        match ready.and_then(|()| network.set_up()) {
             Ok(settings) => network.settings = settings,
             Err(error) => return Err(if is_new { network.undo(error) } else { error }),
         }
@@ -97,14 +99,18 @@ impl Network {
     ) -> Result<Endpoint, Error> {
         let holder = endpoint.holder(&self.spec)?;
         let taken = pool.take(&self.spec.wanted_addresses(endpoint), &holder)?;
-        let spec = taken.addresses.into_iter().fold(endpoint.clone().no_addresses(), EndpointSpec::address);
-        self.attach(netns, &spec).map_err(|error| {
+        let addresses = taken.addresses.iter().copied();
+        let spec = addresses.fold(endpoint.clone().no_addresses(), EndpointSpec::address);
+        match self.attach(netns, &spec) {
+            Ok(endpoint) => Ok(endpoint.of_claim(taken.claim)),
+            // Whatever is left still has the addresses.
+            Err(error) if error.left_behind().is_some() => Err(error),
             // What it had before is an endpoint's that is still there, or was not detached with the pool.
-            match if taken.new { pool.give_back(&holder.id) } else { Ok(()) } {
+            Err(error) => Err(match pool.undo(&taken, &holder) {
                 Ok(()) => error,
                 Err(_) => error.leaving(format!("addresses of {}", holder.id)),
-            }
-        })
+            }),
+        }
     }
 
     /// What [`create`](Self::create) has changed of the host's settings: values below `/proc/sys/net`. Nothing for one that was opened.
@@ -119,7 +125,7 @@ impl Network {
     /// What the kernel says against it; [`PermissionDenied`](ErrorKind::PermissionDenied).
     #[doc(alias = "group")]
     pub fn detach_all(&self) -> Result<(), Error> {
-        self.forget_ports(|_| true)?;
+        self.forget_ports(|| Ok(()), |(), _| true)?;
         let mut batch = Batch::new();
         batch.delete_group((Operation::Detach, &self.spec.name), self.spec.group());
         self.host.session().run(batch)?.gone()
@@ -208,6 +214,32 @@ impl Network {
         sysctl::set(&self.host, &sysctl::of_network(&self.spec))
     }
 
+    /// All endpoints' ports that are on the bridge.
+    pub(crate) fn ports(&self, operation: Operation) -> Result<Vec<Link>, Error> {
+        let mut batch = Batch::new();
+        batch.list_ports((operation, &self.spec.name), self.index);
+        let mut ports = self.host.session().run(batch)?.links()?;
+        let group = self.spec.group();
+        ports.retain(|port| port.group == group && port.kind.as_deref() == Some("veth"));
+        Ok(ports)
+    }
+
+    /// Brings the ports of a bridge that was there to what the spec says: who may reach whom is a setting of each.
+    fn set_up_ports(&self) -> Result<(), Error> {
+        // Which of them want hairpin, their records say: see `reapply`.
+        let wanted = |port: &Link| PortFlags { isolated: !self.spec.icc, ..port.flags };
+        let mut ports = self.ports(Operation::SetUpPort)?;
+        ports.retain(|port| port.flags != wanted(port));
+        for some in ports.chunks(LINKS_PER_SEND) {
+            let mut batch = Batch::new();
+            for port in some {
+                batch.set_port_flags((Operation::SetUpPort, &port.name), port.index, wanted(port));
+            }
+            self.host.session().run(batch)?.all_gone()?;
+        }
+        Ok(())
+    }
+
     /// Refuses a network whose subnets the host already reaches in another way.
     fn refuse_routes(&self) -> Result<(), Error> {
         for v4 in [true, false].into_iter().filter(|v4| self.spec.has_family(*v4)) {
@@ -251,7 +283,7 @@ impl Network {
         if !self.spec.rules || !rules::has_table(&self.host, Operation::WriteRules)? {
             return Ok(());
         }
-        self.forget_ports(|_| true)?;
+        self.forget_ports(|| Ok(()), |(), _| true)?;
         rules::unchanged(&self.host, Operation::WriteRules, Scope::Elements, || {
             let mut ours = self.found_elements()?;
             ours.retain(|(_, element)| element.tag.as_deref() == Some(&self.spec.tag()));
@@ -260,18 +292,22 @@ impl Network {
         rules::remove_table_unless_used(&self.host, Operation::WriteRules)
     }
 
-    /// Takes published ports of this network out of the maps: those whose tag is as `which` says.
-    pub(crate) fn forget_ports(&self, which: impl Fn(&name::EndpointTag<'_>) -> bool) -> Result<ElementChanges, Error> {
+    /// Takes published ports of this network out of the maps: those whose tag is as `which` says, by what `look` sees after the ports were looked at.
+    pub(crate) fn forget_ports<L>(
+        &self,
+        look: impl Fn() -> Result<L, Error>,
+        which: impl Fn(&L, &name::EndpointTag<'_>) -> bool,
+    ) -> Result<ElementChanges, Error> {
         if !self.spec.rules {
             return Ok(ElementChanges::default());
         }
-        let ours = |tag: Option<&str>| {
-            let tag = tag.and_then(name::EndpointTag::parse);
-            tag.is_some_and(|tag| tag.network == self.spec.name && which(&tag))
-        };
         rules::unchanged(&self.host, Operation::Unpublish, Scope::Elements, || {
             let mut found = rules::list(&self.host, Operation::Unpublish, &Set::OF_PORTS)?;
-            found.retain(|(_, element)| ours(element.tag.as_deref()));
+            let seen = look()?;
+            found.retain(|(_, element)| {
+                let tag = element.tag.as_deref().and_then(name::EndpointTag::parse);
+                tag.is_some_and(|tag| tag.network == self.spec.name && which(&seen, &tag))
+            });
             Ok(ElementChanges::between(&found, &[]))
         })
     }

@@ -121,7 +121,7 @@ impl NetworkSpec {
     }
 
     /// Whether published ports are reached at the host's `127.0.0.1` too. It sets `route_localnet` on the bridge; containers are
-    /// kept from the host's loopback by a rule.
+    /// kept from the host's loopback by a rule. A network [without rules](Self::without_rules) cannot have it.
     #[must_use]
     #[doc(alias = "route_localnet")]
     pub fn host_loopback(mut self, allowed: bool) -> Self {
@@ -204,6 +204,10 @@ impl NetworkSpec {
         if self.mtu.is_some_and(|mtu| !(least..=65535).contains(&mtu)) {
             return Err(Error::config("mtu", "is not between 68 (with IPv6 1280) and 65535"));
         }
+        if self.host_loopback && !self.rules {
+            // Nothing would lead there, and nothing would keep containers from it.
+            return Err(Error::config("host_loopback", "needs rules"));
+        }
         let mut rest = self.subnets.as_slice();
         while let Some((subnet, others)) = rest.split_first() {
             let why = if subnet.network() != subnet.address() {
@@ -255,6 +259,7 @@ mod tests {
             (NetworkSpec::new(""), "network"),
             (spec().owner("a\nb"), "owner"),
             (spec().mtu(1279), "mtu"),
+            (spec().without_rules().host_loopback(true), "host_loopback"),
             (spec().mtu(65536), "mtu"),
             (spec().subnet(net("10.1.0.1/16")), "subnet 10.1.0.1/16"),
             (spec().subnet(net("10.88.1.0/24")), "subnet 10.88.0.0/16"),

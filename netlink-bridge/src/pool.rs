@@ -13,19 +13,27 @@ pub use file::FilePool;
 /// [`FilePool`] keeps them in a file; a program that knows all of its containers can have its own.
 #[doc(alias = "IPAM")]
 pub trait AddressPool {
-    /// One address in each of these subnets for this holder, in their order. Who has addresses already gets the same again, which
-    /// are then not [`new`](TakenAddresses::new).
+    /// One address in each of these subnets for this holder, in their order. Who has addresses already gets the same again.
+    ///
+    /// Each call makes a new claim to all of them, in place of an earlier one.
     ///
     /// # Errors
     /// [`LimitReached`](ErrorKind::LimitReached) if a subnet is full; [`AlreadyExists`](ErrorKind::AlreadyExists) if another holder has one
     /// of those `wanted`.
     fn take(&self, wanted: &[WantedAddress], holder: &Holder) -> Result<TakenAddresses, Error>;
 
-    /// Takes back all addresses of this holder. It is no error if there are none.
+    /// Undoes a [`take`](Self::take) that came to nothing: takes back what was new, and leaves the rest to the claim before it. What the holder
+    /// has claimed again since stays as it is: somebody is about to use it, or uses it.
     ///
     /// # Errors
     /// If it cannot be stored.
-    fn give_back(&self, holder: &str) -> Result<(), Error>;
+    fn undo(&self, taken: &TakenAddresses, holder: &Holder) -> Result<(), Error>;
+
+    /// Takes back the addresses of this holder: those of this claim and of earlier ones, or all. It is no error if there are none.
+    ///
+    /// # Errors
+    /// If it cannot be stored.
+    fn give_back(&self, holder: &str, claim: Option<u64>) -> Result<(), Error>;
 }
 
 /// Who has an address.
@@ -42,8 +50,10 @@ pub struct Holder {
 pub struct TakenAddresses {
     /// One in each subnet.
     pub addresses: Vec<IpAddr>,
-    /// Whether any was taken just now, and must be given back if it comes to nothing.
-    pub new: bool,
+    /// For each the claim by which the holder had it before; nothing if it is new.
+    pub earlier: Vec<Option<u64>>,
+    /// The number of this claim.
+    pub claim: u64,
 }
 
 /// An address to be taken in a subnet.
@@ -74,28 +84,33 @@ impl NetworkSpec {
 /// Who has which address, and where the search goes on. Pure.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Leases {
-    pub(crate) held: BTreeMap<IpAddr, Holder>,
+    /// Each with the number of the claim to it.
+    pub(crate) held: BTreeMap<IpAddr, (Holder, u64)>,
+    /// The number of the last claim of all.
+    pub(crate) claim: u64,
     /// The address that was given last in each subnet.
     pub(crate) last: BTreeMap<Subnet, IpAddr>,
 }
 
 impl Leases {
     /// Gives all that is wanted, or nothing.
-    pub(crate) fn take(&mut self, wanted: &[WantedAddress], holder: &Holder) -> Result<Vec<IpAddr>, Error> {
+    pub(crate) fn take(&mut self, wanted: &[WantedAddress], holder: &Holder) -> Result<TakenAddresses, Error> {
         let mut next = self.clone();
-        let taken = wanted.iter().map(|one| next.take_one(one, holder)).collect::<Result<_, _>>()?;
+        next.claim = next.claim.wrapping_add(1);
+        let addresses: Vec<_> = wanted.iter().map(|one| next.take_one(one, holder)).collect::<Result<_, _>>()?;
+        let earlier = addresses.iter().map(|address| Some(self.held.get(address)?.1)).collect();
         *self = next;
-        Ok(taken)
+        Ok(TakenAddresses { addresses, earlier, claim: self.claim })
     }
 
     fn take_one(&mut self, wanted: &WantedAddress, holder: &Holder) -> Result<IpAddr, Error> {
         let failed = |kind, object: String, words| Err(Error::words(kind, Operation::TakeAddress, words).about(object));
         let subnet = wanted.subnet;
-        let has = self.held.iter().find(|(address, held)| held.id == holder.id && subnet.contains(**address));
+        let has = self.held.iter().find(|(address, (held, _))| held.id == holder.id && subnet.contains(**address));
         let has = has.map(|(address, _)| *address);
         let address = match (has, wanted.exactly) {
-            (Some(has), None) => return Ok(has),
-            (Some(has), Some(exactly)) if has == exactly => return Ok(has),
+            (Some(has), None) => has,
+            (_, Some(exactly)) if self.is_held_by(exactly, holder) => exactly,
             (_, Some(exactly)) if !subnet.can_be_host(exactly) || exactly == wanted.reserved => {
                 return Err(Error::config(format!("address {exactly}"), "is the subnet's own, or the gateway's"));
             }
@@ -108,8 +123,8 @@ impl Leases {
                 None => return failed(ErrorKind::LimitReached, subnet.to_string(), "all addresses are in use"),
             },
         };
-        self.held.insert(address, holder.clone());
-        if wanted.exactly.is_none() {
+        let old = self.held.insert(address, (holder.clone(), self.claim));
+        if wanted.exactly.is_none() && old.is_none() {
             self.last.insert(subnet, address);
         }
         Ok(address)
@@ -131,10 +146,23 @@ impl Leases {
         None
     }
 
-    pub(crate) fn give_back(&mut self, holder: &str) -> bool {
-        let before = self.held.len();
-        self.held.retain(|_, held| held.id != holder);
-        self.held.len() < before
+    fn is_held_by(&self, address: IpAddr, holder: &Holder) -> bool {
+        self.held.get(&address).is_some_and(|(held, _)| held.id == holder.id)
+    }
+
+    pub(crate) fn undo(&mut self, taken: &TakenAddresses, holder: &Holder) {
+        for (address, earlier) in taken.addresses.iter().zip(&taken.earlier) {
+            match (self.held.get_mut(address), earlier) {
+                (Some((held, claim)), _) if held.id != holder.id || *claim != taken.claim => {}
+                (Some((_, claim)), Some(earlier)) => *claim = *earlier,
+                (Some(_), None) => drop(self.held.remove(address)),
+                (None, _) => {}
+            }
+        }
+    }
+
+    pub(crate) fn give_back(&mut self, holder: &str, until: Option<u64>) {
+        self.held.retain(|_, (held, claim)| held.id != holder || until.is_some_and(|until| *claim > until));
     }
 }
 
@@ -156,7 +184,7 @@ mod tests {
     fn one_after_the_other_until_it_is_full() {
         let (mut leases, subnet) = (Leases::default(), wanted("10.0.0.0/29"));
         let take = |leases: &mut Leases, id: u8| {
-            leases.take(std::slice::from_ref(&subnet), &holder(id)).map(|a| a[0].to_string())
+            leases.take(std::slice::from_ref(&subnet), &holder(id)).map(|taken| taken.addresses[0].to_string())
         };
         for id in 2..=6 {
             assert_eq!(take(&mut leases, id).unwrap(), format!("10.0.0.{id}"));
@@ -164,7 +192,9 @@ mod tests {
         assert_eq!(take(&mut leases, 3).unwrap(), "10.0.0.3", "the same again");
         let error = take(&mut leases, 7).unwrap_err();
         assert_eq!((error.kind(), error.object()), (ErrorKind::LimitReached, Some("10.0.0.0/29")));
-        assert!(leases.give_back("4") && leases.give_back("2") && !leases.give_back("2"));
+        for id in ["4", "2", "2"] {
+            leases.give_back(id, None);
+        }
         // Round the end, the gateway left out.
         assert_eq!(take(&mut leases, 8).unwrap(), "10.0.0.2");
         assert_eq!(take(&mut leases, 9).unwrap(), "10.0.0.4");
@@ -185,6 +215,38 @@ mod tests {
         assert_eq!(leases.take(&[gateway], &holder("e")).unwrap_err().kind(), ErrorKind::InvalidConfig);
     }
 
+    /// A second claim to the same addresses keeps them from whoever had the first one, and what it adds is its own.
+    #[test]
+    fn claims() {
+        let (mut leases, web) = (Leases::default(), holder("web"));
+        let ip = |last: u8| IpAddr::from([10, 0, 0, last]);
+        let take = |leases: &mut Leases, exactly: Option<u8>| {
+            let wanted = WantedAddress { exactly: exactly.map(ip), ..wanted("10.0.0.0/24") };
+            leases.take(&[wanted], &web).unwrap()
+        };
+        let first = take(&mut leases, None);
+        assert_eq!((&first.addresses, &first.earlier), (&vec![ip(2)], &vec![None]));
+        let more = take(&mut leases, Some(9));
+        leases.undo(&more, &web);
+        assert!(leases.held.keys().eq([&ip(2)]), "the one that it had stays");
+        let failed = take(&mut leases, None);
+        leases.undo(&failed, &web);
+        let second = take(&mut leases, None);
+        assert_eq!((&second.addresses, &second.earlier), (&first.addresses, &vec![Some(first.claim)]));
+        for claim in [first.claim, more.claim, failed.claim] {
+            leases.undo(&first, &web);
+            leases.give_back("web", Some(claim));
+            assert!(leases.held.keys().eq([&ip(2)]), "the second is about to use it");
+        }
+        leases.give_back("web", Some(second.claim));
+        assert!(leases.held.is_empty());
+        let third = take(&mut leases, None);
+        leases.undo(&third, &holder("other"));
+        assert_eq!(leases.held.len(), 1);
+        leases.undo(&third, &web);
+        assert!(leases.held.is_empty());
+    }
+
     proptest! {
         /// Whatever is taken and given back, nobody has an address that another has, and each is one that a host can have.
         #[test]
@@ -193,16 +255,16 @@ mod tests {
             let subnet = wanted(if v6 { "fd00::/125" } else { "10.0.0.0/29" });
             for (id, take) in steps {
                 if take {
-                    let (full, has) = (leases.held.len(), leases.held.values().any(|h| h.id == id.to_string()));
+                    let (full, has) = (leases.held.len(), leases.held.values().any(|(h, _)| h.id == id.to_string()));
                     let taken = leases.take(std::slice::from_ref(&subnet), &holder(id));
                     prop_assert_eq!(taken.is_ok(), has || full < if v6 { 6 } else { 5 });
                     if let Ok(taken) = taken {
-                        prop_assert!(subnet.subnet.can_be_host(taken[0]) && taken[0] != subnet.reserved);
+                        prop_assert!(subnet.subnet.can_be_host(taken.addresses[0]) && taken.addresses[0] != subnet.reserved);
                     }
                 } else {
-                    leases.give_back(&id.to_string());
+                    leases.give_back(&id.to_string(), None);
                 }
-                let mut ids: Vec<_> = leases.held.values().map(|h| h.id.clone()).collect();
+                let mut ids: Vec<_> = leases.held.values().map(|(h, _)| h.id.clone()).collect();
                 ids.sort();
                 ids.dedup();
                 prop_assert_eq!(ids.len(), leases.held.len());

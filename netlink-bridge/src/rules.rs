@@ -1,12 +1,13 @@
 //! Bringing the rules of a host to what is wanted. What that is stands in [`crate::firewall`].
 
 use crate::firewall::{CHAINS, Element, RULES, Set, Stored, TABLE, TABLE_COMMENT};
-use crate::netlink::{Batch, Transaction};
+use crate::netlink::{Batch, Transaction, by_bytes};
 use crate::{Endpoint, Error, ErrorKind, Host, Operation, Protocol};
 use std::collections::HashSet;
 
-/// How many elements are changed, or asked for, in one send: the kernel's buffers are not larger.
-const ELEMENTS_PER_SEND: usize = 800;
+/// Of elements that are changed in one send: the kernel takes no more than its buffer's size, usually 208 KiB.
+const BYTES_PER_SEND: usize = 64 << 10;
+/// How many are asked for in one send: each answer must fit into the socket's buffer.
 const QUESTIONS_PER_SEND: usize = 64;
 /// How often a change is tried again that somebody else's came before.
 const ATTEMPTS: usize = 64;
@@ -31,6 +32,14 @@ impl ElementChanges {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.add.is_empty() && self.remove.is_empty()
+    }
+
+    /// As much of it as fits into one send: what is to be removed comes first.
+    fn first_send(&self) -> Self {
+        let first = |elements: &[Element], most| by_bytes(elements, most).next().unwrap_or_default().to_vec();
+        let remove = first(&self.remove, BYTES_PER_SEND);
+        let add = if remove.len() == self.remove.len() { first(&self.add, BYTES_PER_SEND) } else { Vec::new() };
+        ElementChanges { add, remove }
     }
 }
 
@@ -108,7 +117,7 @@ pub(crate) fn list(host: &Host, operation: Operation, sets: &[Set]) -> Result<Ve
 
 /// Adds elements, none of which may be there.
 pub(crate) fn add(host: &Host, operation: Operation, elements: &[Element]) -> Result<(), Error> {
-    for some in elements.chunks(ELEMENTS_PER_SEND) {
+    for some in by_bytes(elements, BYTES_PER_SEND) {
         host.netfilter()?.run(Batch::transaction(operation, None, |t| t.add(some)))?.all().map_err(no_table)?;
     }
     Ok(())
@@ -116,7 +125,7 @@ pub(crate) fn add(host: &Host, operation: Operation, elements: &[Element]) -> Re
 
 /// Removes those of these elements that are there as they are here. What somebody else has put under the same key stays.
 pub(crate) fn remove(host: &Host, operation: Operation, elements: &[Element]) -> Result<(), Error> {
-    for some in elements.chunks(ELEMENTS_PER_SEND) {
+    for some in by_bytes(elements, BYTES_PER_SEND) {
         unchanged(host, operation, Scope::Elements, || {
             let found = find(host, operation, some)?;
             let ours = some.iter().zip(found).filter(|(wanted, found)| found.as_ref().is_some_and(|f| wanted.is(f)));
@@ -126,28 +135,39 @@ pub(crate) fn remove(host: &Host, operation: Operation, elements: &[Element]) ->
     Ok(())
 }
 
-/// Looks, decides, and changes, again and again until nobody has changed anything in between.
+/// Looks, decides, and changes, again and again until nobody has changed anything in between. What does not fit into one send is done in
+/// several, with a look before each.
 pub(crate) fn unchanged(
     host: &Host,
     operation: Operation,
     scope: Scope,
     look: impl Fn() -> Result<ElementChanges, Error>,
 ) -> Result<ElementChanges, Error> {
-    for _ in 0..ATTEMPTS {
+    let (mut done, mut failures) = (ElementChanges::default(), 0);
+    while failures < ATTEMPTS {
         let generation = generation(host, operation)?;
-        let changes = look()?;
-        if changes.is_empty() && scope == Scope::Elements {
-            return Ok(changes);
+        let wanted = look()?;
+        if wanted.is_empty() && scope == Scope::Elements {
+            return Ok(done);
         }
+        let now = wanted.first_send();
         let batch = Batch::transaction(operation, generation, |t| {
             if scope == Scope::WholeTable {
                 write_table(t);
             }
-            change(t, &changes);
+            change(t, &now);
         });
         match host.netfilter()?.run(batch)?.all() {
-            Err(error) if error.raw_os_error() == Some(ERESTART) => {}
-            result => return result.map(|()| changes).map_err(no_table),
+            Err(error) if error.raw_os_error() == Some(ERESTART) => failures += 1,
+            result => {
+                result.map_err(no_table)?;
+                let is_all = now == wanted;
+                done.add.extend(now.add);
+                done.remove.extend(now.remove);
+                if is_all {
+                    return Ok(done);
+                }
+            }
         }
     }
     Err(Error::words(ErrorKind::Os, operation, "the rules change all the time").about(TABLE))

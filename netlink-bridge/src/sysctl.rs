@@ -25,9 +25,10 @@ pub(crate) fn of_network(spec: &NetworkSpec) -> Vec<Setting> {
         // The bridge's own link-local address could not be used for a second or two, and without it no container is looked for.
         add(format!("ipv6/conf/{}/accept_dad", spec.name), "0", true);
     }
-    // Without rules nothing would keep containers from the host's loopback.
-    if spec.host_loopback && spec.rules && spec.has_family(true) {
-        add(format!("ipv4/conf/{}/route_localnet", spec.name), "1", true);
+    if spec.has_family(true) {
+        // A network that had it once may be without rules now, and nothing would keep containers from the host's loopback.
+        let value = if spec.host_loopback { "1" } else { "0" };
+        add(format!("ipv4/conf/{}/route_localnet", spec.name), value, true);
     }
     if !spec.internal && spec.has_family(true) {
         add("ipv4/ip_forward".into(), "1", spec.forwarding);

@@ -1,12 +1,13 @@
 //! Comparing a network with what is there, bringing it back, and removing what dead owners have left.
 
+use crate::attach::port_flags;
 use crate::firewall::{CHAINS, RULES, TABLE, of_endpoint, of_network};
 use crate::netlink::{Batch, FoundRule, HookedChain, Link};
+use crate::network::LINKS_PER_SEND;
 use crate::rules::{self, ElementChanges, Scope};
 use crate::{Change, Endpoint, Error, Finding, Host, Network, NetworkSpec, Operation, name, sysctl};
 use std::collections::HashSet;
 
-const LINKS_PER_SEND: usize = 64;
 /// The families of netfilter whose `forward` hook sees packets of containers.
 const INET: u8 = 1;
 const IPV4: u8 = 2;
@@ -33,7 +34,7 @@ impl Network {
             changes.extend(rule_changes(host)?);
             changes.extend(described(&element_changes(host, spec, endpoints)?));
         }
-        changes.extend(port_changes(host, bridge.as_ref(), endpoints)?.into_iter().map(|port| port.change));
+        changes.extend(port_changes(host, spec, bridge.as_ref(), endpoints)?.into_iter().map(|port| port.change));
         Ok(changes)
     }
 
@@ -71,7 +72,7 @@ impl Network {
         let network = Network::create(host, spec)?;
         let bridge = link(host, &spec.name)?;
         for (endpoint, index) in
-            port_changes(host, bridge.as_ref(), endpoints)?.into_iter().filter_map(|port| port.to_set_up)
+            port_changes(host, spec, bridge.as_ref(), endpoints)?.into_iter().filter_map(|port| port.to_set_up)
         {
             network.set_up_port(endpoint, index, true)?;
         }
@@ -92,20 +93,21 @@ impl Network {
     /// What the kernel says against it.
     #[doc(alias("garbage collection", "prune"))]
     pub fn gc(&self, keep: impl Fn(Option<&str>) -> bool) -> Result<Vec<Change>, Error> {
-        let group = self.spec().group();
-        let mut batch = Batch::new();
-        batch.list_ports((Operation::Inspect, &self.spec().name), self.index());
-        let mut ports = self.host().session().run(batch)?.links()?;
-        ports.retain(|port| port.group == group && port.kind.as_deref() == Some("veth"));
-        let (stay, go): (Vec<_>, Vec<_>) = ports.into_iter().partition(|port| {
+        let (_, go): (Vec<_>, Vec<_>) = self.ports(Operation::Inspect)?.into_iter().partition(|port| {
             // One with somebody else's words on it is no longer ours.
             port.alias
                 .as_deref()
                 .map_or_else(|| keep(None), |alias| name::owner(alias).is_none_or(|owner| keep(Some(owner))))
         });
         self.delete_ports(&go)?;
-        let stay: HashSet<_> = stay.iter().map(|port| (port.name.as_str(), port.mac)).collect();
-        let ports = self.forget_ports(|tag| !keep(Some(tag.owner)) || !stay.contains(&(tag.port, Some(tag.mac))))?;
+        // What is published is looked at before the links are: whoever attaches meanwhile makes the link first.
+        let links = || {
+            let ports = self.ports(Operation::Inspect)?.into_iter();
+            Ok(ports.map(|port| (port.name, port.mac)).collect::<HashSet<_>>())
+        };
+        let ports = self.forget_ports(links, |links, tag| {
+            !keep(Some(tag.owner)) || !links.contains(&(tag.port.to_owned(), Some(tag.mac)))
+        })?;
         let links = go.into_iter().map(|port| Change::RemoveLink { link: port.name });
         Ok(links.chain(described(&ports)).collect())
     }
@@ -210,6 +212,7 @@ struct PortChange<'e> {
 /// What is wrong with the host's ends.
 fn port_changes<'e>(
     host: &Host,
+    spec: &NetworkSpec,
     bridge: Option<&Link>,
     endpoints: &'e [Endpoint],
 ) -> Result<Vec<PortChange<'e>>, Error> {
@@ -221,7 +224,9 @@ fn port_changes<'e>(
             continue;
         };
         let is_on = bridge.is_some_and(|bridge| port.bridge == Some(bridge.index));
-        if !is_on || !port.is_up || port.alias != Some(endpoint.alias()) {
+        let is_as_wanted =
+            port.is_up && port.alias == Some(endpoint.alias()) && port.flags == port_flags(spec, endpoint);
+        if !is_on || !is_as_wanted {
             let change = Change::SetUpLink { link: port.name };
             changes.push(PortChange { change, to_set_up: Some((endpoint, port.index)) });
         }

@@ -52,4 +52,5 @@ pub use harness::{run, run_listed};
 pub use log::Ran;
 pub use need::Need;
 pub use place::{Place, Places, patience};
+pub use probe::debian;
 pub use test::Test;

@@ -39,6 +39,10 @@ pub enum Need {
     Vxlan,
     /// This program is there and executable, for example `/bin/busybox`.
     Program(&'static str),
+    /// The Debian that `testkit/debian` makes is there, and the caller may read it.
+    Debian,
+    /// This file is there, for example one that only some kernels have.
+    File(&'static str),
     /// That many bytes of memory are available (`MemAvailable`).
     Memory(u64),
 }
@@ -60,6 +64,11 @@ impl Need {
             Self::Veth => in_child(|| probe::link("veth")),
             Self::Vxlan => in_child(|| probe::link("vxlan")),
             Self::Program(path) => probe::program(path),
+            Self::Debian => probe::debian().map(drop),
+            Self::File(path) => match fs::exists(path) {
+                Ok(true) => Ok(()),
+                _ => Err("there is no such file".into()),
+            },
             Self::Memory(bytes) => probe::memory(bytes),
             Self::CgroupLayout(wanted) => match Layout::of_this_machine()? {
                 found if found == wanted => Ok(()),
@@ -90,7 +99,8 @@ impl fmt::Display for Need {
             Self::Overlay => f.write_str("overlay"),
             Self::Veth => f.write_str("veth"),
             Self::Vxlan => f.write_str("vxlan"),
-            Self::Program(path) => f.write_str(path),
+            Self::Debian => f.write_str("testkit/debian"),
+            Self::Program(path) | Self::File(path) => f.write_str(path),
             Self::Memory(bytes) => write!(f, "{} MiB of memory", bytes >> 20),
         }
     }

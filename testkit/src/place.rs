@@ -90,8 +90,9 @@ impl Places {
         Self::parse(include_str!("../places.txt")).map_err(|e| format!("testkit/places.txt: {e}"))
     }
 
-    /// Reads a list: one test a line, `#` begins a comment, a test stands once and has a place. `package::* also _x` gives each test of the
-    /// package a twin in the same places, with `_x` behind its name.
+    /// Reads a list: one test a line, `#` begins a comment, a test stands once and has a place. `package::* also _x place ...` gives each test of the
+    /// package a twin, with `_x` behind its name, in those of its own places that are named, or in all its places if it has none of them. A twin
+    /// that has a line of its own is there in addition.
     ///
     /// # Errors
     /// What is wrong with which line.
@@ -101,14 +102,13 @@ impl Places {
             let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
             let Some(name) = words.next() else { continue };
             if let Some(package) = name.strip_suffix('*') {
-                let (Some("also"), Some(suffix), None) = (words.next(), words.next(), words.next()) else {
-                    return Err(format!("line {number}: should read `package::* also SUFFIX`"));
+                let (Some("also"), Some(suffix)) = (words.next(), words.next()) else {
+                    return Err(format!("line {number}: should read `package::* also SUFFIX place ...`"));
                 };
-                twins.push((package, suffix));
+                twins.push((package, suffix, places_of(number, words)?));
                 continue;
             }
-            let places: Result<Vec<Place>, String> = words.map(str::parse).collect();
-            let places = places.map_err(|e| format!("line {number}: {e}"))?;
+            let places = places_of(number, words)?;
             if !name.contains("::") || places.is_empty() {
                 return Err(format!("line {number}: should read `package::test place ...`"));
             }
@@ -116,11 +116,16 @@ impl Places {
                 return Err(format!("line {number}: {name} is listed twice"));
             }
         }
-        for (package, suffix) in twins {
-            let of_package: Vec<_> = tests.iter().filter(|(name, _)| name.starts_with(package)).collect();
-            let more: Vec<_> =
-                of_package.into_iter().map(|(name, places)| (format!("{name}{suffix}"), places.clone())).collect();
-            tests.extend(more);
+        for (package, suffix, named) in twins {
+            let originals = tests.iter().filter(|(name, _)| name.starts_with(package) && !name.ends_with(suffix));
+            let twin =
+                |(name, places): (&String, &Vec<Place>)| (format!("{name}{suffix}"), twins_places(places, &named));
+            for (name, places) in originals.map(twin).collect::<Vec<_>>() {
+                let all = tests.entry(name).or_default();
+                all.extend(places);
+                all.sort_unstable();
+                all.dedup();
+            }
         }
         Ok(Self(tests))
     }
@@ -137,6 +142,15 @@ impl Places {
     }
 }
 
+fn places_of<'a>(number: usize, words: impl Iterator<Item = &'a str>) -> Result<Vec<Place>, String> {
+    words.map(str::parse).collect::<Result<_, String>>().map_err(|e| format!("line {number}: {e}"))
+}
+
+fn twins_places(places: &[Place], named: &[Place]) -> Vec<Place> {
+    let some: Vec<_> = places.iter().copied().filter(|place| named.contains(place)).collect();
+    if some.is_empty() { places.to_vec() } else { some }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,6 +163,12 @@ mod tests {
         let list = Places::parse("a::* also _c\na::b host\nx::b vm-v1").unwrap();
         assert_eq!(list.iter().map(|(test, _)| test).collect::<Vec<_>>(), ["a::b", "a::b_c", "x::b"]);
         assert_eq!(list.of("a::b_c"), Some(&[Place::Host][..]));
+        let list = "a::* also _c host\na::b host vm-v1\na::d vm-v1\na::e host vm-v1 vm-root\na::e_c vm-root";
+        let list = Places::parse(list).unwrap();
+        assert_eq!(list.of("a::b_c"), Some(&[Place::Host][..]));
+        assert_eq!(list.of("a::d_c"), Some(&[Place::VmV1][..]));
+        assert_eq!(list.of("a::e_c"), Some(&[Place::Host, Place::VmRoot][..]));
+        assert_eq!(list.of("a::e_c_c"), None);
     }
 
     #[test]
@@ -158,7 +178,7 @@ mod tests {
             ("ab host", "line 1: should read"),
             ("\na::b moon", "line 2: no place is called \"moon\""),
             ("a::b host\na::b host", "line 2: a::b is listed twice"),
-            ("a::* also", "line 1: should read `package::* also SUFFIX`"),
+            ("a::* also", "line 1: should read `package::* also SUFFIX place ...`"),
         ] {
             let error = Places::parse(text).unwrap_err();
             assert!(error.starts_with(says), "{error}");

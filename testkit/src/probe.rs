@@ -1,6 +1,8 @@
 //! How the needs are tried. Functions with a "child" in their words run in a throw-away process.
 
+use std::env;
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
 use nix::mount::{MsFlags, mount};
@@ -50,6 +52,21 @@ pub(crate) fn userns() -> Result<(), String> {
         fs::write(&path, text).map_err(|e| format!("cannot write {path} in a new user namespace: {e}"))?;
     }
     Ok(())
+}
+
+/// The root that `testkit/debian` has made; it is everybody's, so do not write to it.
+///
+/// # Errors
+/// It is not there.
+pub fn debian() -> Result<PathBuf, String> {
+    const VERSION: &str = "1";
+    let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let cache = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache"))).ok_or("HOME is not set")?;
+    let root = cache.join("cofferdam-debian").join(VERSION).join("root");
+    match fs::metadata(root.join("usr/bin/python3")) {
+        Ok(_) => Ok(root),
+        Err(e) => Err(format!("run testkit/debian first: {}: {e}", root.display())),
+    }
 }
 
 pub(crate) fn subordinate_ids() -> Result<(), String> {

@@ -40,7 +40,10 @@ impl CpuLimits {
         match (self.quota?, self.period) {
             (Max::Limit(CpuQuota(Quota::Cores(cores))), _) => Some(f64::from(cores) / MILLIONTHS),
             (Max::Limit(CpuQuota(Quota::Time(quota))), Some(period)) => {
-                Some(quota.as_secs_f64() / period.get().as_secs_f64())
+                // In whole microseconds, so that three times the period is 3, and not a little more.
+                #[allow(clippy::cast_precision_loss, reason = "the kernel's largest quota has 44 bits")]
+                let micros = quota.as_micros() as f64;
+                Some(micros / f64::from(period.micros()))
             }
             _ => None,
         }

@@ -64,6 +64,18 @@ fn cores_become_a_time() {
     assert_eq!(CpuQuota::cores(1.0 / 3.0).unwrap().in_period(ms(100)).unwrap(), Duration::from_micros(33_333));
 }
 
+#[test]
+fn whole_cores_are_whole() {
+    for period in [1_000, 10_000, 33_333, 50_000, 100_000, 300_000, 700_000, 1_000_000u32] {
+        for cores in 1..=512u32 {
+            let quota = CpuQuota::time(Duration::from_micros(u64::from(period) * u64::from(cores))).unwrap();
+            let length = CpuPeriod::new(Duration::from_micros(u64::from(period))).unwrap();
+            let limits = CpuLimits { quota: Some(Max::Limit(quota)), period: Some(length), ..CpuLimits::default() };
+            assert_eq!(limits.cores(), Some(f64::from(cores)), "{period}");
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn cores_in_any_period_stay_in_range(cores in 0.001f64..=4096.0, micros in 1_000u64..=1_000_000) {

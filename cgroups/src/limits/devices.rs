@@ -1,7 +1,10 @@
 //! Which device nodes may be used.
 
+use std::fmt;
+
 use bitflags::bitflags;
 
+use crate::error::{Error, ErrorKind, Op, Result};
 use crate::limits::Device;
 
 bitflags! {
@@ -63,15 +66,39 @@ impl DeviceRule {
         Self::new(DeviceKind::Char, Device::new(major, minor), Access::READ | Access::WRITE)
     }
 
-    fn covers(&self, other: &Self) -> bool {
+    pub(crate) fn covers(&self, other: &Self) -> bool {
         let of = |wide: Option<u32>, narrow| wide.is_none() || wide == narrow;
         self.kind == other.kind && of(self.major, other.major) && of(self.minor, other.minor)
+    }
+
+    /// Whether there are devices that both mean.
+    fn meets(&self, other: &Self) -> bool {
+        let of = |a: Option<u32>, b: Option<u32>| a.is_none() || b.is_none() || a == b;
+        self.kind == other.kind && of(self.major, other.major) && of(self.minor, other.minor)
+    }
+
+    /// Whether both mean the same devices.
+    pub(crate) fn is_of(&self, other: &Self) -> bool {
+        (self.kind, self.major, self.minor) == (other.kind, other.major, other.minor)
+    }
+}
+
+impl fmt::Display for DeviceRule {
+    /// As v1's files have it: `c 1:3 rw`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.kind == DeviceKind::Block { 'b' } else { 'c' };
+        let number = |number: Option<u32>| number.map_or_else(|| "*".to_owned(), |number| number.to_string());
+        let letters = [(Access::READ, 'r'), (Access::WRITE, 'w'), (Access::MKNOD, 'm')];
+        let access: String =
+            letters.iter().filter(|(one, _)| self.access.contains(*one)).map(|(_, letter)| letter).collect();
+        write!(f, "{kind} {}:{} {access}", number(self.major), number(self.minor))
     }
 }
 
 /// Which device nodes may be used: none but some, or all but some. Kernel documentation:
 /// `admin-guide/cgroup-v1/devices.rst`; on v2 an eBPF program asks (`BPF_PROG_TYPE_CGROUP_DEVICE`), which takes
-/// `CAP_BPF` and `CAP_NET_ADMIN`, or `CAP_SYS_ADMIN`, on the host.
+/// `CAP_BPF` and `CAP_NET_ADMIN`, or `CAP_SYS_ADMIN`, on the host; the last one in any case where rules are in force that are
+/// to be replaced, and on v1. An ordinary user cannot have rules of devices, not in a delegated cgroup either.
 ///
 /// A device that is open already stays so. Cgroups below are held to this too.
 ///
@@ -88,7 +115,7 @@ impl DeviceRule {
 pub struct Devices {
     /// Whether what is no exception may be used.
     pub allow: bool,
-    /// The exceptions.
+    /// The exceptions. Several for the same devices are one with all of their accesses.
     pub exceptions: Vec<DeviceRule>,
 }
 
@@ -114,23 +141,51 @@ impl Devices {
 
     /// From a list in which a later rule takes precedence, as that of the OCI specification. No rule at all (`None`) is
     /// every device. It begins with all allowed.
-    #[must_use]
-    pub fn from_rules(rules: impl IntoIterator<Item = (bool, Option<DeviceRule>)>) -> Self {
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] if a rule takes a part out of a wider one before it, as `c 1:3` out of `c *:*`: there
+    /// are no exceptions to exceptions. v1's kernel takes such a rule, and does nothing about it.
+    pub fn from_rules(rules: impl IntoIterator<Item = (bool, Option<DeviceRule>)>) -> Result<Self> {
         let mut devices = Devices::all();
         for (allow, rule) in rules {
             match rule {
                 None => devices = Devices { allow, exceptions: Vec::new() },
-                Some(rule) if allow != devices.allow => devices.exceptions.push(rule),
+                Some(rule) if allow != devices.allow => devices.add(rule),
                 // Back to what it is otherwise.
-                Some(rule) => {
-                    for known in devices.exceptions.iter_mut().filter(|known| rule.covers(known)) {
-                        known.access -= rule.access;
-                    }
-                    devices.exceptions.retain(|known| !known.access.is_empty());
-                }
+                Some(rule) => devices.remove(&rule)?,
             }
         }
-        devices
+        Ok(devices)
+    }
+
+    fn add(&mut self, rule: DeviceRule) {
+        match self.exceptions.iter_mut().find(|known| known.is_of(&rule)) {
+            Some(known) => known.access |= rule.access,
+            None => self.exceptions.push(rule),
+        }
+    }
+
+    fn remove(&mut self, rule: &DeviceRule) -> Result<()> {
+        let concerned = |known: &&mut DeviceRule| known.access.intersects(rule.access) && known.meets(rule);
+        for known in self.exceptions.iter_mut().filter(concerned) {
+            if !rule.covers(known) {
+                return Err(Error::new(ErrorKind::Unsupported, Op::Check, "devices")
+                    .with_value(rule.to_string())
+                    .with_note(format!("it would take a part out of \"{known}\"")));
+            }
+            known.access -= rule.access;
+        }
+        self.exceptions.retain(|known| !known.access.is_empty());
+        Ok(())
+    }
+
+    /// The exceptions, one for the same devices: so v1's kernel has them, in which who may read by one rule and write by
+    /// another may do both at once.
+    pub(crate) fn merged(&self) -> Vec<DeviceRule> {
+        let mut merged = Devices { allow: self.allow, exceptions: Vec::with_capacity(self.exceptions.len()) };
+        self.exceptions.iter().for_each(|rule| merged.add(*rule));
+        merged.exceptions.retain(|rule| !rule.access.is_empty());
+        merged.exceptions
     }
 
     /// Whether a request is granted. What this is in v2's program, and in v1's kernel, is tested against this.
@@ -142,6 +197,6 @@ impl Devices {
             let concerned = if self.allow { rule.access.intersects(access) } else { rule.access.contains(access) };
             concerned && rule.covers(&one)
         };
-        self.allow != self.exceptions.iter().any(applies)
+        self.allow != self.merged().iter().any(applies)
     }
 }

@@ -180,10 +180,11 @@ impl IoWeight {
         IoWeight(u16::try_from(1 + above * 9999 / 990).unwrap_or(10_000))
     }
 
-    /// As a weight of CFQ. [`from_blkio`](Self::from_blkio) of it is the nearest weight that is not greater.
+    /// As a weight of CFQ: the least whose weight is not less. [`from_blkio`](Self::from_blkio) of a weight of CFQ leads back to
+    /// it.
     #[must_use]
     pub fn blkio(self) -> u64 {
-        10 + (u64::from(self.0) - 1) * 990 / 9999
+        10 + ((u64::from(self.0) - 1) * 990).div_ceil(9999)
     }
 
     /// As a weight of BFQ, 1 to 1000.
@@ -243,7 +244,7 @@ mod tests {
             let (bfq, blkio) = (weight.bfq(), weight.blkio());
             assert!((last_bfq..=1000).contains(&bfq) && (last_blkio..=1000).contains(&blkio));
             (last_bfq, last_blkio) = (bfq, blkio);
-            assert!(IoWeight::from_bfq(bfq) <= weight && IoWeight::from_blkio(blkio) <= weight);
+            assert!(IoWeight::from_bfq(bfq) <= weight && IoWeight::from_blkio(blkio) >= weight);
         }
         for bfq in 1..=1000 {
             assert_eq!(IoWeight::from_bfq(bfq).bfq(), bfq);
@@ -253,6 +254,7 @@ mod tests {
             let weight = IoWeight::from_blkio(blkio);
             assert!(weight >= last);
             assert_eq!(u64::from(weight.get()), 1 + (blkio - 10) * 9999 / 990);
+            assert_eq!(weight.blkio(), blkio);
             last = weight;
         }
     }

@@ -79,7 +79,8 @@ pub struct Limits {
     /// Class and priority of network packets. v1 only.
     pub network: NetworkLimits,
     /// Any other file of a controller that this cgroup has, by its name, and what to write there: for example
-    /// `memory.zswap.max`. Written last, in the order of their names. A name with a path in it is refused.
+    /// `memory.zswap.max`. Written last, in the order of their names, and a text of several lines line by line. A name with a
+    /// path in it is refused.
     pub files: BTreeMap<String, String>,
 }
 

@@ -7,16 +7,6 @@ pub(crate) const LIST: &str = "devices.list";
 pub(crate) const ALLOW: &str = "devices.allow";
 pub(crate) const DENY: &str = "devices.deny";
 
-/// A line of v1's files: `c 1:3 rwm`.
-fn line(rule: &DeviceRule) -> String {
-    let kind = if rule.kind == DeviceKind::Block { 'b' } else { 'c' };
-    let number = |number: Option<u32>| number.map_or_else(|| "*".to_owned(), |number| number.to_string());
-    let letters = [(Access::READ, 'r'), (Access::WRITE, 'w'), (Access::MKNOD, 'm')];
-    let access: String =
-        letters.iter().filter(|(one, _)| rule.access.contains(*one)).map(|(_, letter)| letter).collect();
-    format!("{kind} {}:{} {access}", number(rule.major), number(rule.minor))
-}
-
 /// What v1's `devices.list` says. It shows exceptions only where nothing else is allowed.
 pub(crate) fn parse_list(text: &[u8]) -> Option<Devices> {
     let mut devices = Devices::none();
@@ -50,21 +40,26 @@ pub(crate) fn parse_list(text: &[u8]) -> Option<Devices> {
 /// What to write into which of v1's files. What is allowed before and after is never forbidden in between, except where
 /// all was allowed.
 pub(crate) fn v1_writes(wanted: &Devices, in_force: &Devices) -> Vec<(&'static str, String)> {
-    let lines = |devices: &Devices| devices.exceptions.iter().map(line).collect::<Vec<_>>();
-    let (new, old) = (lines(wanted), lines(in_force));
+    let (new, old) = (wanted.merged(), in_force.merged());
+    let lines = |file, rules: Vec<DeviceRule>| rules.into_iter().map(move |rule| (file, rule.to_string()));
+    let all = |file| std::iter::once((file, "a".to_owned()));
     if wanted.allow {
-        let denied = new.into_iter().map(|line| (DENY, line));
-        return std::iter::once((ALLOW, "a".to_owned())).chain(denied).collect();
+        return all(ALLOW).chain(lines(DENY, new)).collect();
     }
     if in_force.allow {
-        let allowed = new.into_iter().map(|line| (ALLOW, line));
-        return std::iter::once((DENY, "a".to_owned())).chain(allowed).collect();
+        return all(DENY).chain(lines(ALLOW, new)).collect();
     }
-    let gone = old.iter().filter(|line| !new.contains(line)).cloned().map(|line| (DENY, line));
-    // A line that is taken away takes what it covers along: all that is wanted comes last again.
-    let again = new.iter().cloned().map(|line| (ALLOW, line));
-    let fresh = new.iter().filter(|line| !old.contains(line)).cloned().map(|line| (ALLOW, line));
-    if old.iter().any(|line| !new.contains(line)) { fresh.chain(gone).chain(again).collect() } else { fresh.collect() }
+    // The kernel adds accesses to, and takes them from, the rule for the very same devices.
+    lines(ALLOW, difference(&new, &old)).chain(lines(DENY, difference(&old, &new))).collect()
+}
+
+/// What the first has and the second has not, for the same devices.
+fn difference(first: &[DeviceRule], second: &[DeviceRule]) -> Vec<DeviceRule> {
+    let rest = |rule: &DeviceRule| {
+        let same = second.iter().find(|other| other.is_of(rule));
+        DeviceRule { access: rule.access - same.map_or(Access::empty(), |other| other.access), ..*rule }
+    };
+    first.iter().map(rest).filter(|rule| !rule.access.is_empty()).collect()
 }
 
 /// An instruction of eBPF: code, registers, offset, number. `bpf(2)`, `Documentation/bpf/standardization`.
@@ -97,7 +92,7 @@ pub(crate) fn program(devices: &Devices) -> Vec<u64> {
         instruction(LOAD, major, context, 4, 0),
         instruction(LOAD, minor, context, 8, 0),
     ];
-    for rule in &devices.exceptions {
+    for rule in devices.merged() {
         // Each of these leaves the rule if it does not apply; where to is known at the end.
         let of_kind = if rule.kind == DeviceKind::Block { 1 } else { 2 };
         let mut tests = vec![instruction(UNLESS_EQUAL, kind, 0, 0, of_kind)];
@@ -170,11 +165,13 @@ mod tests {
                 continue;
             }
             let rule = parse_list(text.as_bytes()).unwrap().exceptions[0];
-            if allow == devices.allow {
-                devices.exceptions.retain(|known| *known != rule);
-            } else if !devices.exceptions.contains(&rule) {
-                devices.exceptions.push(rule);
+            match devices.exceptions.iter_mut().find(|known| known.is_of(&rule)) {
+                Some(known) if allow == devices.allow => known.access -= rule.access,
+                Some(known) => known.access |= rule.access,
+                None if allow != devices.allow => devices.exceptions.push(rule),
+                None => {}
             }
+            devices.exceptions.retain(|known| !known.access.is_empty());
         }
         devices
     }
@@ -195,10 +192,13 @@ mod tests {
     #[test]
     fn lines() {
         let rule = DeviceRule::char(1, 3);
-        assert_eq!(line(&rule), "c 1:3 rw");
+        assert_eq!(rule.to_string(), "c 1:3 rw");
         let text = b"c 1:3 rw\nb *:* m\nc 136:* rwm\n";
         let found = parse_list(text).unwrap();
-        assert_eq!(found.exceptions.iter().map(line).collect::<Vec<_>>(), ["c 1:3 rw", "b *:* m", "c 136:* rwm"]);
+        assert_eq!(
+            found.exceptions.iter().map(DeviceRule::to_string).collect::<Vec<_>>(),
+            ["c 1:3 rw", "b *:* m", "c 136:* rwm"]
+        );
         assert_eq!(parse_list(b"a *:* rwm\n"), Some(Devices::all()));
         assert_eq!(parse_list(b""), Some(Devices::none()));
         assert_eq!(parse_list(b"x 1:3 rw\n"), None);
@@ -207,12 +207,42 @@ mod tests {
     #[test]
     fn later_rules_take_precedence() {
         let null = DeviceRule::char(1, 3);
-        let found = Devices::from_rules([(false, None), (true, Some(null))]);
+        let found = Devices::from_rules([(false, None), (true, Some(null))]).unwrap();
         assert_eq!(found, Devices::none().except([null]));
         let read = DeviceRule { access: Access::READ, ..null };
-        let found = Devices::from_rules([(false, None), (true, Some(null)), (false, Some(read))]);
+        let found = Devices::from_rules([(false, None), (true, Some(null)), (false, Some(read))]).unwrap();
         assert!(found.grants(DeviceKind::Char, Device::new(1, 3), Access::WRITE));
         assert!(!found.grants(DeviceKind::Char, Device::new(1, 3), Access::READ));
+    }
+
+    #[test]
+    fn a_part_of_a_wider_rule_is_not_dropped_silently() {
+        let all = DeviceRule::all(DeviceKind::Char, None, Access::all());
+        let null = DeviceRule::char(1, 3);
+        let error = Devices::from_rules([(false, None), (true, Some(all)), (false, Some(null))]).unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::Unsupported);
+        assert_eq!(
+            error.to_string(),
+            "check \"c 1:3 rw\" for devices: not supported; it would take a part out of \"c *:* rwm\""
+        );
+        assert!(Devices::from_rules([(true, None), (false, Some(all)), (true, Some(null))]).is_err());
+        // Where it takes nothing away there is nothing to say.
+        let make = DeviceRule::all(DeviceKind::Char, None, Access::MKNOD);
+        let found = Devices::from_rules([(false, None), (true, Some(make)), (false, Some(null))]).unwrap();
+        assert_eq!(found, Devices::none().except([make]));
+    }
+
+    #[test]
+    fn rules_for_the_same_devices_are_one() {
+        let null = |access| DeviceRule::new(DeviceKind::Char, Device::new(1, 3), access);
+        let devices = Devices::none().except([null(Access::READ), null(Access::WRITE)]);
+        let (device, both) = (Device::new(1, 3), Access::READ | Access::WRITE);
+        assert!(devices.grants(DeviceKind::Char, device, both));
+        assert_eq!(run(&program(&devices), DeviceKind::Char, device, both), 1);
+        assert_eq!(v1_writes(&devices, &Devices::none()), [(ALLOW, "c 1:3 rw".to_owned())]);
+        // A part is taken away without taking all of it away for a moment.
+        let less = Devices::none().except([null(Access::READ)]);
+        assert_eq!(v1_writes(&less, &devices), [(DENY, "c 1:3 w".to_owned())]);
     }
 
     proptest! {
@@ -226,11 +256,38 @@ mod tests {
 
         #[test]
         fn from_any_list_to_any_other(from in any_devices(), to in any_devices()) {
-            let found = write_all(from.clone(), &v1_writes(&to, &from));
+            let from = Devices { exceptions: from.merged(), ..from };
+            let writes = v1_writes(&to, &from);
+            let found = write_all(from.clone(), &writes);
             prop_assert_eq!(found.allow, to.allow);
-            let has = |devices: &Devices, rule: &DeviceRule| devices.exceptions.contains(rule);
-            prop_assert!(to.exceptions.iter().all(|rule| has(&found, rule)));
-            prop_assert!(found.exceptions.iter().all(|rule| has(&to, rule)));
+            let (has, wanted) = (found.merged(), to.merged());
+            prop_assert!(has.len() == wanted.len() && wanted.iter().all(|rule| has.contains(rule)));
+            // Nor is anything forbidden meanwhile that is allowed before and after.
+            for count in 0..=writes.len() {
+                let meanwhile = write_all(from.clone(), &writes[..count]);
+                let kept = |rule: &&DeviceRule| from.exceptions.contains(rule) && !from.allow && !to.allow;
+                for rule in wanted.iter().filter(kept) {
+                    prop_assert!(meanwhile.exceptions.contains(rule), "{:?} after {} of {:?}", rule, count, writes);
+                }
+            }
+        }
+
+        /// The last rule that concerns a device decides, for each access; or it is said that this cannot be had.
+        #[test]
+        fn a_list_means_what_its_last_rules_say(
+            rules in prop::collection::vec((any::<bool>(), prop::option::weighted(0.9, any_rule())), 0..7),
+            block: bool, major in 0u32..4, minor in 0u32..4,
+        ) {
+            let kind = if block { DeviceKind::Block } else { DeviceKind::Char };
+            let device = Device::new(major, minor);
+            if let Ok(found) = Devices::from_rules(rules.clone()) {
+                for access in Access::all().iter() {
+                    let one = DeviceRule::new(kind, device, access);
+                    let concerns = |rule: &DeviceRule| rule.access.contains(access) && rule.covers(&one);
+                    let last = rules.iter().rev().find(|(_, rule)| rule.as_ref().is_none_or(concerns));
+                    prop_assert_eq!(found.grants(kind, device, access), last.is_none_or(|(allow, _)| *allow));
+                }
+            }
         }
 
         #[test]

@@ -198,8 +198,8 @@ mod tests {
             ),
             (
                 Version::V1,
-                [("blkio.bfq.weight", "190"), ("blkio.weight", "117")],
-                [("blkio.bfq.weight_device", "8:16 190"), ("blkio.weight_device", "8:16 117")],
+                [("blkio.bfq.weight", "190"), ("blkio.weight", "118")],
+                [("blkio.bfq.weight_device", "8:16 190"), ("blkio.weight_device", "8:16 118")],
             ),
         ];
         for (version, all, one) in expected {

@@ -119,10 +119,13 @@ pub(crate) fn files(files: &BTreeMap<String, String>, plan: &mut Plan) -> Result
         if subsystem.is_empty() || !file.contains('.') {
             return Err(refused("the name of a controller and a dot must come first"));
         }
-        if text.is_empty() || text.len() > 4000 {
+        if text.trim_ascii().is_empty() || text.len() > 4000 {
             return Err(Error::invalid(text, file, "1 to 4000 bytes can be written"));
         }
-        plan.write(Write::new(subsystem, file.clone(), text.clone()));
+        // Where there is a line for each device, the kernel takes one at a time.
+        for line in text.lines().filter(|line| !line.is_empty()) {
+            plan.write(Write::new(subsystem, file.clone(), line));
+        }
     }
     Ok(())
 }

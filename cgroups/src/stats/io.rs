@@ -8,7 +8,8 @@ use crate::stats::{Other, Stats};
 use crate::text::{first_word, number, pairs};
 
 /// What was read from and written to block devices, by the cgroup and everything below it: `io.stat` (v2),
-/// `blkio.throttle.io_service_bytes_recursive` and `io_serviced_recursive` (v1).
+/// `blkio.throttle.io_service_bytes_recursive` and `io_serviced_recursive` (v1, which on some kernels counts only what there is
+/// a limit for).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]

@@ -5,6 +5,7 @@
 //! in a directory, to be bind-mounted over those in the container's `/proc`. `sysinfo(2)` is a system call, not a file:
 //! what it says stays the host's.
 
+mod active;
 mod ceiling;
 mod load;
 pub mod render;

@@ -46,6 +46,9 @@ pub struct Snapshot {
     started: (Instant, u64),
     shown: Vec<CpuTimes>,
     load: LoadAverage,
+    /// Its threads are counted here.
+    cgroup: Cgroup,
+    active: u64,
     counted: Instant,
 }
 
@@ -74,13 +77,16 @@ impl Snapshot {
             started: (now, since),
             shown: Vec::new(),
             load: LoadAverage::default(),
+            cgroup: cgroup.open_below("")?,
+            active: cgroup.active_threads()?,
             counted: now,
         };
         snapshot.update()?;
         Ok(snapshot)
     }
 
-    /// Rewrites all of the files. Reads the host's `/proc`, as this process sees it.
+    /// Rewrites all of the files. Reads the host's `/proc`, as this process sees it. Every five seconds the threads that run
+    /// are counted, one by one, for the load averages; who calls this more rarely is taken to have found the same all along.
     ///
     /// # Errors
     /// [`ErrorKind::Gone`] when the cgroup was deleted; what the file system says.
@@ -94,23 +100,24 @@ impl Snapshot {
         let cpus = self.ceiling.cpus_shown(on_host, self.quota);
         let used = stats.cpu.clone().unwrap_or_default();
         let tasks = stats.pids.as_ref().map_or(0, |pids| pids.current);
-        // Without asking each thread: what used CPU time on average.
-        let running = running(&used.usage, elapsed).min(tasks);
         let shown = render::spread(used.user, used.system, elapsed, cpus, &self.shown);
         let idle = shown.iter().map(|cpu| cpu.idle).sum();
         let meminfo = host("/proc/meminfo")?;
         let memory = memory(stats, &self.ceiling);
+        if self.counted.elapsed() >= COUNT_EVERY {
+            self.active = self.cgroup.active_threads()?;
+        }
         while self.counted.elapsed() >= COUNT_EVERY {
-            self.load.update(running);
+            self.load.update(self.active);
             self.counted += COUNT_EVERY;
         }
         for (name, fd) in &self.files {
             let text = match *name {
                 "meminfo" => render::meminfo(&meminfo, &memory),
                 "swaps" => render::swaps(&meminfo, &memory),
-                "stat" => render::stat(&shown, self.started.1, tasks, running),
+                "stat" => render::stat(&shown, self.started.1, tasks, self.active),
                 "uptime" => render::uptime(elapsed, idle),
-                "loadavg" => render::loadavg(&self.load, running, tasks, 1),
+                "loadavg" => render::loadavg(&self.load, self.active, tasks, 1),
                 "cpuinfo" => render::cpuinfo(&cpuinfo, self.ceiling.cpus.as_ref(), cpus),
                 "diskstats" => render::diskstats(&host("/proc/diskstats")?, &stats.io.clone().unwrap_or_default()),
                 _ => render::cpu_online(cpus),
@@ -120,11 +127,6 @@ impl Snapshot {
         self.shown = shown;
         Ok(())
     }
-}
-
-fn running(used: &Duration, elapsed: Duration) -> u64 {
-    let average = used.as_micros().div_ceil(elapsed.as_micros().max(1));
-    u64::try_from(average).unwrap_or(u64::MAX)
 }
 
 fn memory(stats: &Stats, ceiling: &Ceiling) -> Memory {

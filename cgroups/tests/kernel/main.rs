@@ -7,11 +7,14 @@ mod actions;
 mod allocator;
 mod conformance;
 mod devices;
+mod io;
 mod limits;
 mod memory;
 mod mended;
+mod network;
 mod stats;
 mod support;
+mod traps;
 mod trees;
 mod v2;
 mod view;
@@ -59,6 +62,9 @@ const WAITING_THREADS: &str = "--waiting-threads";
 /// Starts a process for the threads of one test: followed by the layout.
 const THREADS: &str = "--many-threads";
 
+/// Starts what runs in a container, for the test that makes one.
+const IN_A_CONTAINER: &str = "--in-a-container";
+
 /// What the conformance list needs on this machine: a cgroup of its own in every tree that is used.
 fn needs() -> Vec<Need> {
     let mut needs = vec![Need::Cgroup("cpu"), Need::Cgroup("pids")];
@@ -87,6 +93,12 @@ macro_rules! on_every_layout {
     };
 }
 
+/// They take longer than others.
+fn threads_list() -> Vec<Test> {
+    let tests = on_every_layout!(conformance, &needs(), &NEEDS_V1, [made_and_deleted_by_many_threads]);
+    tests.into_iter().map(|test| test.time(std::time::Duration::from_secs(180))).collect()
+}
+
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args().skip(1).collect();
     if let [THREADS, layout] = args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
@@ -99,17 +111,23 @@ fn main() -> ExitCode {
         trees::leaves_a_tree(layout);
         return ExitCode::SUCCESS;
     }
+    if args == [IN_A_CONTAINER] {
+        trees::in_a_container();
+        return ExitCode::SUCCESS;
+    }
     if args == [WAITING_THREADS] {
         mended::waiting_threads();
         return ExitCode::SUCCESS;
     }
     let mut tests = conformance_list();
+    tests.extend(threads_list());
     tests.extend(memory_list());
     tests.extend(mended_list());
     tests.extend(limits_list());
     tests.extend(stats_list());
     tests.push(view_list());
     tests.extend(devices_list());
+    tests.extend(traps_list());
     tests.extend(trees_list());
     tests.extend(actions_list());
     tests.extend(v2_list());
@@ -145,7 +163,6 @@ fn conformance_list() -> Vec<Test> {
             anothers_cgroup_of_the_same_name_is_left_alone,
             a_guard_kills_and_deletes,
             own_is_neither_killed_nor_deleted,
-            made_and_deleted_by_many_threads,
             missing_controllers_are_named,
         ]
     )
@@ -167,6 +184,7 @@ fn memory_list() -> Vec<Test> {
             refused_limits_of_memory_change_nothing,
             a_limit_below_what_is_in_use,
             every_call_of_a_memory_limit_can_fail,
+            a_peak_is_reset,
         ]
     )
 }
@@ -201,12 +219,25 @@ fn mended_list() -> Vec<Test> {
 }
 
 fn limits_list() -> Vec<Test> {
-    on_every_layout!(
+    let mut tests = on_every_layout!(
         limits,
         &needs_all(),
         &NEEDS_V1_ALL,
         [every_limit_is_read_back, cpuset_is_seen_in_the_affinity, limits_of_a_device_are_read_back]
-    )
+    );
+    let disk = [Need::Root, Need::Program("/usr/sbin/losetup"), Need::Cgroup(limits::io_controller())];
+    tests.push(
+        Test::new("reading_is_held_to_the_limit", || io::reading_is_held_to_the_limit(&detect()))
+            .needs(&needs())
+            .needs(&disk),
+    );
+    tests.push(Test::new("a_classifier_sees_the_class", || network::a_classifier_sees_the_class(&detect())).needs(&[
+        Need::Root,
+        Need::Program("/usr/sbin/tc"),
+        Need::CgroupV1("net_cls"),
+        Need::CgroupV1("freezer"),
+    ]));
+    tests
 }
 
 fn actions_list() -> Vec<Test> {
@@ -238,7 +269,14 @@ fn trees_list() -> Vec<Test> {
             files_are_found_or_not,
             capabilities_are_what_works,
             what_a_killed_program_left_is_found,
+            what_was_left_frozen_is_found,
+            given_directories_are_trees,
         ]
+    );
+    tests.push(
+        Test::new("a_container_finds_its_own_trees", || trees::a_container_finds_its_own_trees(&detect()))
+            .needs(&needs())
+            .needs(&[Need::Root]),
     );
     tests.push(
         Test::new("a_user_is_given_a_cgroup", || trees::a_user_is_given_a_cgroup(&detect()))
@@ -248,15 +286,62 @@ fn trees_list() -> Vec<Test> {
     tests
 }
 
+fn traps_list() -> Vec<Test> {
+    let mut tests = on_every_layout!(
+        traps,
+        &needs(),
+        &NEEDS_V1,
+        [
+            a_process_that_is_still_being_made_is_tried_again,
+            a_failed_freeze_leaves_nothing_frozen,
+            a_read_only_tree_is_no_reason_for_what_is_gone,
+        ]
+    );
+    let with = |name, run, controller| {
+        let freezer =
+            if Layout::of_this_machine() == Ok(Layout::V1) { Need::CgroupV1("freezer") } else { Need::CgroupV2Tree };
+        Test::new(name, run).needs(&[Need::Cgroup(controller), freezer])
+    };
+    tests.extend([
+        Test::new("statistics_do_without_pressure", traps::statistics_do_without_pressure).needs(&[Need::CgroupV2Tree]),
+        Test::new("an_affinity_is_reset_if_asked_for", || traps::an_affinity_is_reset_if_asked_for(&detect()))
+            .needs(&needs_all()),
+        with(
+            "huge_pages_are_refused_when_they_are_mapped",
+            || {
+                traps::huge_pages_are_refused_when_they_are_mapped(&detect());
+            },
+            "hugetlb",
+        )
+        .needs(&[Need::Root]),
+        Test::new("the_root_of_v2_does_not_tell_of_memory", traps::the_root_of_v2_does_not_tell_of_memory)
+            .needs(&[Need::CgroupV2("memory")]),
+        with(
+            "the_oom_killer_is_disabled_only_if_asked_for",
+            || {
+                traps::the_oom_killer_is_disabled_only_if_asked_for(&detect());
+            },
+            "memory",
+        )
+        .needs(&[Need::CgroupV1("memory")]),
+        Test::new("real_time_changes_in_any_order_below_a_limited_parent", || {
+            traps::real_time_changes_in_any_order_below_a_limited_parent(&detect());
+        })
+        .needs(&needs())
+        .needs(&[Need::File("/sys/fs/cgroup/cpu/cpu.rt_runtime_us")]),
+    ]);
+    tests
+}
+
 fn view_list() -> Test {
-    Test::new("programs_see_the_limit", || view::programs_see_the_limit(&detect())).needs(&needs_memory()).needs(&[
+    Test::new("programs_see_the_limit", || view::programs_see_the_limit(&detect())).needs(&needs_all()).needs(&[
         Need::Root,
         Need::Program("/usr/bin/free"),
         Need::Program("/usr/bin/top"),
     ])
 }
 
-fn devices_list() -> [Test; 2] {
+fn devices_list() -> [Test; 5] {
     let mut needs = vec![Need::Root];
     needs.push(match Layout::of_this_machine() {
         Ok(Layout::V2) => Need::CgroupV2Tree,
@@ -268,14 +353,23 @@ fn devices_list() -> [Test; 2] {
     if Layout::of_this_machine() == Ok(Layout::V1) {
         needs.push(Need::CgroupV1("freezer"));
     }
+    let unified = [Need::Root, Need::CgroupLayout(Layout::Hybrid), Need::CgroupV2Tree, Need::CgroupV1("pids")];
+    let with_pids = Need::Cgroup("pids");
     [
         Test::new("devices_are_refused_and_allowed", || devices::devices_are_refused_and_allowed(&detect()))
             .needs(&needs),
-        Test::new("the_unified_tree_can_refuse_devices", devices::the_unified_tree_can_refuse_devices).needs(&[
-            Need::Root,
-            Need::CgroupLayout(Layout::Hybrid),
-            Need::CgroupV2Tree,
-        ]),
+        Test::new("the_unified_tree_can_refuse_devices", devices::the_unified_tree_can_refuse_devices).needs(&unified),
+        Test::new("without_the_right_rules_and_limits_stay", || {
+            devices::without_the_right_rules_and_limits_stay(&detect());
+        })
+        .needs(&needs)
+        .needs(&[with_pids]),
+        Test::new("without_the_right_the_program_stays", || {
+            devices::without_the_right_rules_and_limits_stay(&support::without(",devices"));
+        })
+        .needs(&unified),
+        Test::new("a_user_has_no_rules_of_devices", devices::a_user_has_no_rules_of_devices)
+            .needs(&[Need::OrdinaryUser, Need::CgroupV2("pids")]),
     ]
 }
 

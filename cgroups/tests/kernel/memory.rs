@@ -287,3 +287,24 @@ pub(crate) fn every_call_of_a_memory_limit_can_fail(hierarchy: &Hierarchy) {
     }
     job.close().unwrap();
 }
+
+/// On v2 each reader has its own, since Linux 6.12; on v1 there is one for all.
+pub(crate) fn a_peak_is_reset(hierarchy: &Hierarchy) {
+    let job = hierarchy.create("job", BOTH | Controllers::MEMORY).unwrap().into_guard();
+    let (first, second) = (job.memory_peak().unwrap(), job.memory_peak().unwrap());
+    let mut process = Waiting::in_cgroup(&job, "exec perl -e 'my $x = \"a\" x (20 << 20)'");
+    assert!(process.ended().success());
+    until("the memory is free", || job.memory_stats().unwrap().current < 10 * MIB);
+    assert!(first.read().unwrap() > 20 * MIB && second.read().unwrap() > 20 * MIB);
+    let is_v1 = job.paths().any(|path| path.join("memory.limit_in_bytes").exists());
+    first.reset().unwrap();
+    assert!(first.read().unwrap() < 20 * MIB);
+    assert_eq!(second.read().unwrap() < 20 * MIB, is_v1);
+    assert_eq!(job.memory_stats().unwrap().peak.unwrap() < 20 * MIB, is_v1);
+    if is_v1 {
+        assert_eq!(kind(job.swap_peak()), ErrorKind::Unsupported);
+    }
+    job.close().unwrap();
+    assert_eq!(kind(first.read()), ErrorKind::Gone);
+    assert_eq!(kind(job.memory_peak()), ErrorKind::Gone);
+}

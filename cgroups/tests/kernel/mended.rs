@@ -159,7 +159,7 @@ pub(crate) fn kill_reaches_who_is_in_one_tree_only() {
     let first = job.paths().next().unwrap().join("cgroup.procs");
     fs::write(first, process.pid().to_string()).unwrap();
     process.go();
-    assert_eq!(job.processes().unwrap(), []);
+    assert!(job.processes().unwrap().is_empty());
     job.kill(LONG).unwrap();
     process.ended();
     job.close().unwrap();

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use cofferdam_cgroups::{Controllers, ErrorKind, Hierarchy, Layout, Owner};
+use cofferdam_cgroups::{Controllers, Enforcement, ErrorKind, Hierarchy, Layout, Limits, Owner};
 
 use crate::support::{BOTH, LONG, Waiting, is_gone, kind, paths, until, v1_only};
 
@@ -171,4 +171,97 @@ pub(crate) fn what_a_killed_program_left_is_found(hierarchy: &Hierarchy) {
         rustix::process::Pid::from_raw(processes[0].cast_signed()),
         rustix::process::WaitOptions::NOHANG,
     );
+}
+
+/// On v1 a process that is frozen in one tree does not die of a signal that another one brings.
+pub(crate) fn what_was_left_frozen_is_found(hierarchy: &Hierarchy) {
+    let job = hierarchy.create_owned(&owner("dead"), "job", BOTH).unwrap();
+    let mut process = Waiting::in_cgroup(&job, "exec sleep 600");
+    job.freeze(LONG).unwrap();
+    let left = paths(&job);
+    drop(job);
+    let start = std::time::Instant::now();
+    let collected = hierarchy.gc(|_| false).unwrap();
+    let [one] = &collected[..] else { panic!("{collected:?}") };
+    assert!(one.result.is_ok(), "{one:?}");
+    assert!(start.elapsed() < cofferdam_cgroups::Guard::TIMEOUT * cofferdam_testkit::patience());
+    assert!(is_gone(&left));
+    process.ended();
+}
+
+/// What a helper is handed that sees no mounts: its own part of each tree.
+pub(crate) fn given_directories_are_trees(hierarchy: &Hierarchy) {
+    let place = hierarchy.create("place", BOTH).unwrap().into_guard();
+    let open = |path: &std::path::Path| {
+        let has = |file: &str| path.join(file).exists();
+        let mut controllers = Controllers::empty();
+        controllers.set(Controllers::CPU, has("cpu.shares") || has("cpuacct.usage"));
+        controllers.set(Controllers::PIDS, has("pids.max"));
+        controllers.set(Controllers::FREEZER, has("freezer.state"));
+        (fs::File::open(path).unwrap().into(), controllers)
+    };
+    let inside = Hierarchy::from_roots(place.paths().map(open)).unwrap();
+    assert_eq!(inside.layout(), hierarchy.layout());
+    let job = inside.create("job", BOTH).unwrap();
+    assert_eq!(paths(&job), paths(&place).iter().map(|path| path.join("job")).collect::<Vec<_>>());
+    job.apply(&Limits::new().pids(3), Enforcement::Strict).unwrap();
+    let mut process = Waiting::in_cgroup(&job, "exec sleep 60");
+    until("it is counted", || job.pids_stats().unwrap().current == 1);
+    assert!(job.cpu_stats().is_ok());
+    // There is nothing above, and the top is neither killed nor deleted.
+    let own = inside.own(BOTH).unwrap();
+    assert_eq!(paths(&own), paths(&place));
+    assert_eq!(kind(own.delete()), ErrorKind::InvalidInput);
+    job.kill(LONG).unwrap();
+    process.ended();
+    job.delete().unwrap();
+    place.close().unwrap();
+    assert_eq!(kind(inside.create("job", BOTH)), ErrorKind::Gone);
+
+    let other = || (fs::File::open("/proc").unwrap().into(), Controllers::all());
+    assert_eq!(kind(Hierarchy::from_roots([other()])), ErrorKind::NoCgroups);
+    assert_eq!(kind(Hierarchy::from_roots([])), ErrorKind::NoCgroups);
+}
+
+/// What runs in a container's cgroup namespace, where the trees are mounted anew at `top`, one for each word.
+pub(crate) fn in_a_container() {
+    let hierarchy = crate::support::detect();
+    let own = hierarchy.own(Controllers::PIDS).unwrap();
+    let job = match hierarchy.create("job", Controllers::PIDS) {
+        // One's own cgroup is all that can be seen, and it has processes.
+        Err(error) if hierarchy.layout() == Layout::V2 => {
+            assert_eq!(error.kind(), ErrorKind::Occupied, "{error}");
+            let leaf = hierarchy.own(Controllers::empty()).unwrap().child("self").unwrap();
+            own.move_processes(&leaf).unwrap();
+            own.child("job").unwrap()
+        }
+        job => job.unwrap(),
+    };
+    job.apply(&Limits::new().pids(5), Enforcement::Strict).unwrap();
+    println!("{}", std::process::id());
+    for (own, job) in own.paths().zip(job.paths()) {
+        assert_eq!(job, own.join("job"));
+    }
+    job.delete().unwrap();
+}
+
+/// In a container's view of its cgroups: a namespace of its own, and mounts whose root is deep in the tree.
+pub(crate) fn a_container_finds_its_own_trees(hierarchy: &Hierarchy) {
+    let place = hierarchy.create("place", Controllers::PIDS).unwrap().into_guard();
+    let program = std::env::current_exe().unwrap();
+    // The host's mounts are what a container does not see.
+    let script = match hierarchy.layout() {
+        Layout::V2 => "mkdir $TMPDIR/u; mount -t cgroup2 x $TMPDIR/u",
+        Layout::V1 => {
+            "mkdir $TMPDIR/p $TMPDIR/f; mount -t cgroup -o pids x $TMPDIR/p; mount -t cgroup -o freezer x $TMPDIR/f"
+        }
+        Layout::Hybrid => {
+            "mkdir $TMPDIR/p $TMPDIR/u; mount -t cgroup -o pids x $TMPDIR/p; mount -t cgroup2 x $TMPDIR/u"
+        }
+    };
+    let script = format!("{script}; exec {} {}", program.display(), crate::IN_A_CONTAINER);
+    let mut shell = Waiting::in_cgroup(&place, &format!("exec unshare --cgroup --mount /bin/sh -ec '{script}'"));
+    assert!(shell.ended().success());
+    place.close().unwrap();
+    let _ = ["p", "f", "u"].map(|folder| fs::remove_dir(std::env::temp_dir().join(folder)));
 }

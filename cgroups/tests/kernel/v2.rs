@@ -57,7 +57,7 @@ pub(crate) fn one_can_move_into_a_leaf_first() {
     for pid in processes() {
         leaf.attach(pid).unwrap();
     }
-    assert_eq!(processes(), []);
+    assert!(processes().is_empty());
     let job = here.child("job").unwrap();
     job.apply(&Limits::new().pids(5), Enforcement::Strict).unwrap();
     job.delete().unwrap();

@@ -1,8 +1,9 @@
 //! What a container sees of the machine.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::fd::AsFd;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use cofferdam_cgroups::view::{QuotaView, Snapshot};
 use cofferdam_cgroups::{Controllers, CpuQuota, Enforcement, Hierarchy, Limits};
@@ -13,9 +14,9 @@ const MIB: u64 = 1 << 20;
 
 /// The programs that people look with, in a mount namespace in which the files are mounted over the host's.
 pub(crate) fn programs_see_the_limit(hierarchy: &Hierarchy) {
-    let job = hierarchy.create("job", BOTH | Controllers::MEMORY).unwrap().into_guard();
-    let quota = CpuQuota::cores(0.5).unwrap();
-    job.apply(&Limits::new().memory(64 * MIB).swap(0).cpu_quota(quota), Enforcement::Strict).unwrap();
+    let job = hierarchy.create("job", BOTH | Controllers::MEMORY | Controllers::CPUSET).unwrap().into_guard();
+    let limits = Limits::new().memory(64 * MIB).swap(0).cpu_quota(CpuQuota::cores(0.5).unwrap());
+    job.apply(&limits.cpus("0".parse().unwrap()), Enforcement::Strict).unwrap();
     assert_eq!(job.ceiling().unwrap().memory, Some(64 * MIB));
     // The narrowest limit above counts.
     let inner = job.child("inner").unwrap();
@@ -36,8 +37,17 @@ pub(crate) fn programs_see_the_limit(hierarchy: &Hierarchy) {
     for name in ["meminfo", "swaps", "stat", "uptime", "loadavg", "cpuinfo", "diskstats"] {
         script.extend(["mount --bind ", folder.to_str().unwrap(), "/", name, " /proc/", name, "; "]);
     }
-    script.push_str("free -k; echo; top -b -n 1 | head -5; echo; uptime; grep -c ^processor /proc/cpuinfo");
-    let output = Command::new("unshare").args(["--mount", "/bin/sh", "-c", &script]).output().unwrap();
+    script.extend(["mount --bind ", folder.to_str().unwrap(), "/online /sys/devices/system/cpu/online; "]);
+    script.push_str("free -k; echo; top -b -n 1 | head -5; echo; uptime; grep -c ^processor /proc/cpuinfo; ");
+    script.push_str("getconf _NPROCESSORS_ONLN; nproc");
+    // `nproc` asks the kernel, so that this one is in the cgroup.
+    let script = format!("exec unshare --mount /bin/sh -c '{script}'");
+    let mut shell = Command::new("/bin/sh");
+    let shell = shell.args(["-c", &format!("read go; {script}")]).stdin(Stdio::piped());
+    let mut shell = shell.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    job.attach(shell.id()).unwrap();
+    shell.stdin.take().unwrap().write_all(b"\n").unwrap();
+    let output = shell.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     let free = text.lines().find(|line| line.starts_with("Mem:")).unwrap();
@@ -49,8 +59,13 @@ pub(crate) fn programs_see_the_limit(hierarchy: &Hierarchy) {
     assert!(text.contains("64.0 total") || text.contains("65536 total") || text.contains("65536.0 total"), "{text}");
     // It has just started; the host has not.
     assert!(text.contains("up 0 min") || text.contains("up  0 min") || text.contains("up 1 min"), "{text}");
-    assert_eq!(text.lines().last(), Some("1"), "{text}");
+    let last: Vec<_> = text.lines().rev().take(3).collect();
+    assert_eq!(last, ["1"; 3], "{text}");
     assert_eq!(fs::read_to_string(folder.join("online")).unwrap(), "0\n");
+    // What runs is counted, what sleeps is not.
+    assert_eq!(job.active_threads().unwrap(), 0);
+    let _loops = [(); 2].map(|()| Waiting::in_cgroup(&job, "while :; do :; done"));
+    until("both run", || job.active_threads().unwrap() == 2);
     drop((holder, snapshot));
     fs::remove_dir_all(folder).unwrap();
     job.close().unwrap();

@@ -20,7 +20,12 @@ const MAGIC: Range<usize> = 257..265;
 const MAJOR: Range<usize> = 329..337;
 const MINOR: Range<usize> = 337..345;
 const PREFIX: Range<usize> = 345..500;
+/// star's mark, and what it leaves of the prefix.
+const STAR: Range<usize> = 508..512;
+const STAR_PREFIX: usize = 131;
 // GNU's, in place of the prefix.
+const GNU_ATIME: Range<usize> = 345..357;
+const GNU_CTIME: Range<usize> = 357..369;
 const SPARSE: Range<usize> = 386..482;
 const SPARSE_MORE: usize = 482;
 const SPARSE_LENGTH: Range<usize> = 483..495;
@@ -91,7 +96,7 @@ impl Header {
             _ => (0, 0),
         };
         Ok(Entry {
-            name: self.name(),
+            name: self.name()?,
             kind,
             link: self.text(LINK).to_vec(),
             size: self.size,
@@ -108,11 +113,30 @@ impl Header {
         })
     }
 
-    fn name(&self) -> Vec<u8> {
-        // Only POSIX has a prefix; GNU keeps times there.
-        let prefix = if self.bytes(MAGIC) == b"ustar\x0000" { self.text(PREFIX) } else { b"" };
+    fn name(&self) -> Result<Vec<u8>, Error> {
         let name = self.text(NAME);
-        if prefix.is_empty() { name.to_vec() } else { [prefix, b"/", name].concat() }
+        let prefix = self.prefix()?;
+        Ok(if prefix.is_empty() { name.to_vec() } else { [prefix, b"/", name].concat() })
+    }
+
+    /// Only POSIX has one, whatever version it says; star has a shorter one, and GNU times in its place. Go and Python see a prefix in some of
+    /// those too.
+    fn prefix(&self) -> Result<&[u8], Error> {
+        let starts = |field: Range<usize>| self.block.get(field.start).is_some_and(|b| *b != 0);
+        let posix = self.bytes(MAGIC).starts_with(b"ustar\0");
+        let prefix = self.text(PREFIX);
+        let differs = if posix {
+            self.bytes(STAR) == b"tar\0" && prefix.len() >= STAR_PREFIX
+        } else if self.flag == b'S' {
+            let is_time = |field: Range<usize>| !starts(field.clone()) || self.number(field).is_ok();
+            !is_time(GNU_ATIME) || !is_time(GNU_CTIME)
+        } else {
+            starts(PREFIX)
+        };
+        if differs {
+            return Err(malformed("has a prefix that tar readers understand differently"));
+        }
+        Ok(if posix { prefix } else { b"" })
     }
 
     fn device(&self, field: Range<usize>) -> Result<u32, Error> {

@@ -55,6 +55,16 @@ impl Records {
         !self.pairs.is_empty() || self.records.keys().any(placing)
     }
 
+    /// Without what is not for us: it is looked at again for each entry that follows.
+    pub(super) fn heeded(mut self) -> Self {
+        let known = |key: &[u8]| {
+            let ours = matches!(key, b"uid" | b"gid" | b"mtime" | b"atime") || acl_attribute(key).is_some();
+            ours || key.starts_with(SCHILY) || key.starts_with(LIBARCHIVE)
+        };
+        self.records.retain(|key, _| known(key));
+        self
+    }
+
     /// What all records take, roughly as in the archive.
     pub(super) fn length(&self) -> u64 {
         self.records.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum()

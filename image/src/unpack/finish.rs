@@ -4,16 +4,18 @@ use super::Unpacker;
 use super::leaf::write_error;
 use super::lowers::Found;
 use super::meta::{LeftOut, Meta};
-use super::name::{TreePath, join, split};
+use super::name::{TreePath, ancestors, join, split};
 use super::resolve::{Node, resolve};
-use super::tree::fail;
+use super::tree::{fail, interfered};
 use crate::layout::open_beneath;
 use crate::{Error, ErrorKind, Operation};
 use cofferdam_unionfs::{make_opaque, make_whiteout};
-use rustix::fs::{FileType, OFlags};
+use rustix::fs::{FileType, OFlags, SeekFrom, ftruncate, seek};
+use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 
@@ -63,7 +65,10 @@ impl Unpacker {
                     None => break,
                 }
             }
+            // Until each is made, its name is taken.
+            self.links.extend(chain.iter().cloned());
             for (path, target) in chain.into_iter().rev() {
+                self.links.remove(&path);
                 self.late_link(&path, &target).map_err(at(&path))?;
             }
         }
@@ -85,12 +90,27 @@ impl Unpacker {
         self.link(path, target)?;
         // What is linked below stays linked.
         for other in self.below()?.other_names(&found)? {
-            let replaced = self.is_cut(&other) || self.links.contains_key(&other);
+            let replaced = self.is_cut(&other) || self.is_replaced(&other)?;
             if !replaced && self.tree.look(&other)? == Node::Absent {
                 self.link(&other, target)?;
             }
         }
         Ok(())
+    }
+
+    /// Whether this layer has a link under this name, or something that is not a directory on the way to it.
+    fn is_replaced(&mut self, path: &[u8]) -> Result<bool, Error> {
+        for above in ancestors(path).skip(1) {
+            if self.links.contains_key(above) {
+                return Ok(true);
+            }
+            match self.tree.look(above)? {
+                Node::Directory => {}
+                Node::Absent => break,
+                Node::Symlink(_) | Node::Other => return Ok(true),
+            }
+        }
+        Ok(self.links.contains_key(path))
     }
 
     /// A file of a lower layer, to which a second name is to be given.
@@ -126,8 +146,8 @@ impl Unpacker {
     fn copy_file(&mut self, path: &[u8], found: &Found, meta: &Meta) -> Result<LeftOut, Error> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
         let from = open_beneath(&found.dir, found.leaf.as_slice(), flags).map_err(fail("openat2", path))?;
-        let mut to = self.create(path)?;
-        self.bytes += std::io::copy(&mut File::from(from), &mut to).map_err(|e| write_error(&e, path))?;
+        let to = self.create(path)?;
+        self.bytes += copy_data(&File::from(from), &to, found.stat.st_size, path)?;
         meta.apply(to.as_fd(), path, &self.options)
     }
 
@@ -211,7 +231,8 @@ impl Unpacker {
         for path in self.tree.paths() {
             if self.tree.get(&path).is_some_and(|directory| directory.meta.is_none()) {
                 let meta = self.passed_through(&path).map_err(at(&path))?;
-                self.tree.get_mut(&path).into_iter().for_each(|d| d.meta = Some(meta.clone()));
+                self.tree.describe(&path, meta);
+                self.check_kept().map_err(at(&path))?;
             }
         }
         Ok(())
@@ -234,17 +255,41 @@ impl Unpacker {
     }
 
     fn finish_directory(&mut self, path: &TreePath) -> Result<(), Error> {
-        let Some(directory) = self.tree.get_mut(path) else { return Ok(()) };
-        let (meta, opaque) = (directory.meta.take(), directory.opaque);
-        if opaque {
+        if self.tree.get(path).is_some_and(|directory| directory.opaque) {
             self.set_opaque(path)?;
         }
-        let Some(meta) = meta else { return Ok(()) };
+        let Some(meta) = self.tree.take_meta(path) else { return Ok(()) };
         let dir = self.tree.open(path)?;
         let left_out = meta.apply(dir.as_fd(), path, &self.options)?;
         self.skip_xattrs(path, left_out);
         Ok(())
     }
+}
+
+/// Copies so much of a file, holes as holes: what is in them would have to be written. Returns the bytes of data.
+fn copy_data(mut from: &File, mut to: &File, length: i64, path: &[u8]) -> Result<u64, Error> {
+    let length = u64::try_from(length).unwrap_or(0);
+    let (mut end, mut copied) = (0, 0);
+    while end < length {
+        let start = match seek(from, SeekFrom::Data(end)) {
+            Ok(start) => start,
+            // Nothing but a hole is left.
+            Err(Errno::NXIO) => break,
+            Err(errno) => return Err(fail("lseek", path)(errno)),
+        };
+        end = seek(from, SeekFrom::Hole(start)).map_err(fail("lseek", path))?.min(length);
+        for file in [from, to] {
+            seek(file, SeekFrom::Start(start)).map_err(fail("lseek", path))?;
+        }
+        let count = end.saturating_sub(start);
+        let now = io::copy(&mut (&mut from).take(count), &mut to).map_err(|e| write_error(&e, path))?;
+        if now != count {
+            return Err(interfered(path));
+        }
+        copied += now;
+    }
+    ftruncate(to, length).map_err(fail("ftruncate", path))?;
+    Ok(copied)
 }
 
 /// Names the path that an error is about, as an entry of that name would.

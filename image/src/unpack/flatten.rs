@@ -7,7 +7,7 @@ use super::Unpacker;
 use super::dirs::{self, Dirs};
 use super::finish::at;
 use super::lowers::Found;
-use super::name::{TreePath, join, split};
+use super::name::{TreePath, ancestors, join, split};
 use super::tree::{fail, interfered};
 use crate::layout::RETRIES;
 use crate::{Error, ErrorKind, Operation};
@@ -32,6 +32,15 @@ impl Target {
         }
         Ok(Target(dirs))
     }
+
+    /// Removes what is at a path, or only what is in it. The directories above are part of the layer, which describes them in the end.
+    fn hide(&mut self, path: &[u8], whole: bool) -> Result<(), Error> {
+        let itself = (!whole).then_some(path);
+        for above in ancestors(path).chain(itself) {
+            dirs::unlock(self.0.open(above)?.as_fd(), above)?;
+        }
+        if whole { self.0.remove_all(path) } else { self.0.clear(path) }
+    }
 }
 
 impl Unpacker {
@@ -48,8 +57,7 @@ impl Unpacker {
         let hidden = self.hidden()?;
         self.describe_directories()?;
         for (path, whole) in &hidden {
-            let hide = if *whole { target.0.remove_all(path) } else { target.0.clear(path) };
-            hide.map_err(at(path))?;
+            target.hide(path, *whole).map_err(at(path))?;
         }
         let merged = self.move_into(&mut target.0)?;
         // Children before their parents.
@@ -113,7 +121,7 @@ impl Unpacker {
     }
 
     fn finish_merged(&mut self, target: &mut Dirs, path: &[u8], merged: bool) -> Result<(), Error> {
-        let Some(meta) = self.tree.get_mut(path).and_then(|directory| directory.meta.take()) else { return Ok(()) };
+        let Some(meta) = self.tree.take_meta(path) else { return Ok(()) };
         let dir = target.open(path)?;
         let left_out = if merged {
             meta.replace(dir.as_fd(), path, &self.options)?

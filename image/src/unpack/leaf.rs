@@ -25,9 +25,9 @@ impl Unpacker {
         }
         match self.tree.look(path)? {
             Node::Directory => {
-                if let Some(directory) = self.tree.get_mut(path) {
-                    directory.meta = Some(meta);
-                    directory.opaque |= opaque;
+                self.tree.describe(path, meta);
+                if opaque {
+                    self.tree.set_opaque(path);
                 }
                 return Ok(());
             }

@@ -2,7 +2,7 @@
 //! `security.capability`, attributes need a writable file, and times change with everything else.
 
 use super::lowers::Found;
-use super::tree::fail;
+use super::tree::{cost, fail};
 use crate::archive::{Entry, Time, map_ids};
 use crate::layout::open_beneath;
 use crate::{Error, ErrorKind, Operation, Options, Ownership, Policy};
@@ -77,6 +77,11 @@ impl Meta {
             xattrs,
         };
         Ok((meta, left_out))
+    }
+
+    /// What its attributes take in memory.
+    pub(super) fn cost(&self) -> u64 {
+        self.xattrs.iter().map(|(name, value)| cost(name.len() + value.len())).sum()
     }
 
     /// For a directory that neither this layer nor a lower one describes: root's.

@@ -22,10 +22,23 @@ pub(super) struct Directory {
     pub(super) opaque: bool,
 }
 
+impl Directory {
+    /// What it takes in memory, with its path.
+    fn cost(&self, path: &[u8]) -> u64 {
+        cost(path.len()) + self.meta.as_ref().map_or(0, Meta::cost)
+    }
+}
+
+/// What something of this length takes in memory, with the node of a tree around it.
+pub(super) fn cost(length: usize) -> u64 {
+    length as u64 + 200
+}
+
 #[derive(Debug)]
 pub(super) struct Tree {
     dirs: Dirs,
     directories: BTreeMap<TreePath, Directory>,
+    kept: u64,
 }
 
 pub(super) fn fail(call: &'static str, path: &[u8]) -> impl Fn(Errno) -> Error {
@@ -41,7 +54,7 @@ impl Tree {
             return Err(Error::new(ErrorKind::InvalidInput, Operation::Unpack, words).about(OsStr::from_bytes(name)));
         }
         let directories = BTreeMap::from([(TreePath::new(), Directory::default())]);
-        Ok(Tree { dirs, directories })
+        Ok(Tree { dirs, directories, kept: 0 })
     }
 
     pub(super) fn has(&self, path: &[u8]) -> bool {
@@ -52,8 +65,29 @@ impl Tree {
         self.directories.get(path)
     }
 
-    pub(super) fn get_mut(&mut self, path: &[u8]) -> Option<&mut Directory> {
-        self.directories.get_mut(path)
+    /// Bytes that the directories take in memory.
+    pub(super) fn kept(&self) -> u64 {
+        self.kept
+    }
+
+    /// Says what a directory is like, if there is such a one.
+    pub(super) fn describe(&mut self, path: &[u8], meta: Meta) {
+        if let Some(directory) = self.directories.get_mut(path) {
+            self.kept = self.kept.saturating_add(meta.cost());
+            let before = directory.meta.replace(meta);
+            self.kept = self.kept.saturating_sub(before.map_or(0, |meta| meta.cost()));
+        }
+    }
+
+    /// What a directory is like, to be put into effect.
+    pub(super) fn take_meta(&mut self, path: &[u8]) -> Option<Meta> {
+        self.directories.get_mut(path).and_then(|directory| directory.meta.take())
+    }
+
+    pub(super) fn set_opaque(&mut self, path: &[u8]) {
+        if let Some(directory) = self.directories.get_mut(path) {
+            directory.opaque = true;
+        }
     }
 
     /// All directories, parents before their children.
@@ -115,6 +149,7 @@ impl Tree {
             Err(Errno::EXIST) => return Ok(Err(())),
             Err(errno) => return Err(fail("mkdirat", path)(errno)),
         }
+        self.kept = self.kept.saturating_add(directory.cost(path));
         self.directories.insert(path.to_vec(), directory);
         Ok(Ok(()))
     }
@@ -124,7 +159,9 @@ impl Tree {
         for directory in self.below(path).into_iter().rev() {
             self.empty(&directory)?;
             self.dirs.forget(&directory);
-            self.directories.remove(&directory);
+            if let Some(gone) = self.directories.remove(&directory) {
+                self.kept = self.kept.saturating_sub(gone.cost(&directory));
+            }
             self.unlink(&directory, AtFlags::REMOVEDIR)?;
         }
         match self.stat(path)? {

@@ -1,6 +1,6 @@
 //! Entries of every sort, in every encoding: sparse files, access control lists, owners by a map.
 
-use crate::support::{Scratch, Tar, lenient, listing, options, tree, unpack, unpack_new, xattrs};
+use crate::support::{Scratch, Tar, lenient, listing, options, tree, unlock, unpack, unpack_new, xattrs};
 use cofferdam_image::{ErrorKind, Limits, Options, OwnerMap, Ownership, SkippedPart};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -300,4 +300,49 @@ pub(crate) fn the_whole_group_of_links_is_copied() {
     assert_eq!(listing(&flat), ["a/", "a/f=1", "b=1", "c=new", "h=1"]);
     assert_eq!(inode(&flat.join("h")), inode(&flat.join("a/f")));
     assert_eq!(fs::metadata(flat.join("h")).unwrap().nlink(), 3);
+}
+
+/// A file of the lower layer that has holes has them in this one too: else a link would cost what the file seems to be.
+pub(crate) fn links_to_a_lower_sparse_file() {
+    for (what, tar) in encodings() {
+        let scratch = Scratch::new();
+        let done = scratch.layers(&[tar, Tar::of(&["h=>sparse"])]);
+        let copy = done[1].join("h");
+        assert_eq!(fs::read(&copy).unwrap(), expected(), "{what}");
+        let meta = fs::metadata(&copy).unwrap();
+        assert!(meta.blocks() * 512 < LENGTH / 2, "{what}: {} blocks", meta.blocks());
+        assert_eq!(meta.ino(), fs::metadata(done[1].join("sparse")).unwrap().ino());
+    }
+    // One that is nothing but a hole, as long as no disk.
+    let scratch = Scratch::new();
+    let huge = (40_u64 << 30).to_string();
+    let tar =
+        pax(&[("GNU.sparse.name", "sparse".into()), ("GNU.sparse.size", huge), ("GNU.sparse.map", "0,0".into())], b"");
+    let done = scratch.layers(&[tar, Tar::of(&["h=>sparse"])]);
+    let meta = fs::metadata(done[1].join("h")).unwrap();
+    assert_eq!((meta.len(), meta.blocks()), (40 << 30, 0));
+}
+
+/// Directories of the tree that their owner may not write to: what is below them is merged all the same, and they are as they were.
+pub(crate) fn directories_that_keep_their_owner_out() {
+    let locked = |tar: Tar, name: &str, mode: u32| tar.header(b'5', name, "", b"", |h| h.set_mode(mode));
+    let below = locked(Tar::default(), "d", 0o555);
+    let below = locked(below.entry("d/x=1").entry("d/kept=1"), "d/e", 0o555)
+        .entry("d/e/y=1")
+        .entry("d/e/f/")
+        .entry("d/e/f/z=1");
+    let below = locked(below, "o", 0o500).entry("o/x=1").entry("o/g/").entry("o/g/x=1");
+    let above = Tar::of(&["d/.wh.x", "d/new=2", "d/e/.wh.f", "o/.wh..wh..opq", "o/new=2"]);
+    let scratch = Scratch::new();
+    let target = scratch.flat(&[below.clone(), above.clone()]);
+    assert_eq!(listing(&target), ["d/", "d/e/", "d/e/y=1", "d/kept=1", "d/new=2", "o/", "o/new=2"]);
+    for (path, mode) in [("d", 0o555), ("d/e", 0o555), ("o", 0o500)] {
+        assert_eq!(fs::metadata(target.join(path)).unwrap().mode() & 0o7777, mode, "{path}");
+    }
+    let done = scratch.layers(&[below, above]);
+    assert_eq!(fs::metadata(done[1].join("d/e")).unwrap().mode() & 0o7777, 0o555);
+    // Let the test clean up.
+    for path in [target, done[0].clone(), done[1].clone()] {
+        unlock(&path);
+    }
 }

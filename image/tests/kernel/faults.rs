@@ -30,6 +30,8 @@ const CALLS: &[i64] = &[
     libc::SYS_fgetxattr,
     libc::SYS_pwrite64,
     libc::SYS_copy_file_range,
+    libc::SYS_lseek,
+    libc::SYS_ftruncate,
 ];
 
 /// Takes every way that there is.

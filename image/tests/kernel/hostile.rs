@@ -138,6 +138,18 @@ fn bad_names() -> Vec<Refused> {
     ]
 }
 
+/// Not all readers see a prefix in it, or the same one.
+fn prefixed(magic: [u8; 8], prefix: &[u8]) -> Tar {
+    Tar::default().header(b'0', "f", "", b"1", |h| {
+        let bytes = h.as_mut_bytes();
+        bytes[257..265].copy_from_slice(&magic);
+        bytes[345..345 + prefix.len()].copy_from_slice(prefix);
+        if prefix.len() > 130 {
+            bytes[508..512].copy_from_slice(b"tar\0");
+        }
+    })
+}
+
 fn bad_headers() -> Vec<Refused> {
     let xattr = |key: &str| Tar::default().pax(b'x', &[(key, b"y")]).entry("d/");
     let pax = |records: &[(&str, &[u8])]| Tar::default().pax(b'x', records).entry("f=1");
@@ -169,6 +181,10 @@ fn bad_headers() -> Vec<Refused> {
         ("a header for nothing", Tar::default().pax(b'x', &[("path", b"a")]), ErrorKind::Malformed),
         ("a directory with data", Tar::default().raw(b'5', "d", "", b"data"), ErrorKind::Malformed),
         ("a file like a directory", Tar::of(&["d/=1"]), ErrorKind::Malformed),
+        ("a prefix before POSIX", prefixed(*b"\0\0\0\0\0\0\0\0", b"evil"), ErrorKind::Malformed),
+        ("a prefix in GNU's format", prefixed(*b"ustar  \0", b"evil"), ErrorKind::Malformed),
+        ("times in GNU's format, a prefix to some", prefixed(*b"ustar  \0", b"00000000001\0"), ErrorKind::Malformed),
+        ("star's times after a long prefix", prefixed(*b"ustar\x0000", &[b'p'; 140]), ErrorKind::Malformed),
         (
             "a wrong checksum",
             Tar({
@@ -221,7 +237,7 @@ pub(crate) fn limits_hold() {
         ("a PAX header", long(b'x', 1 << 40), "1000 bytes of PAX headers"),
         (
             "global PAX headers",
-            (0..4).fold(Tar::default(), |t, i| t.pax(b'g', &[(&format!("k{i}"), &[b'x'; 300])])),
+            (0..4).fold(Tar::default(), |t, i| t.pax(b'g', &[(&format!("SCHILY.xattr.user.k{i}"), &[b'x'; 300])])),
             "1000 bytes of PAX headers",
         ),
     ] {
@@ -234,6 +250,42 @@ pub(crate) fn limits_hold() {
         assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{what}: {error}");
         assert!(error.to_string().ends_with(&format!("more than {message}")), "{what}: {error}");
     }
+}
+
+/// What has to be remembered until the end of a layer has a bound, whatever it is: few entries can ask for much.
+pub(crate) fn what_is_kept_has_a_bound() {
+    let mut limits = Limits::default();
+    limits.kept_bytes = 64 << 10;
+    let many = |entry: &dyn Fn(Tar, usize) -> Tar| (0..400).fold(Tar::default(), entry);
+    let long = "x".repeat(90);
+    let attribute = vec![b'v'; 200 << 10];
+    for (what, tar) in [
+        ("directories", many(&|tar, n| tar.entry(&format!("{n}{long}/")))),
+        ("directories that are passed through", many(&|tar, n| tar.entry(&format!("{n}{long}/f=")))),
+        ("whiteouts", many(&|tar, n| tar.entry(&format!(".wh.{n}{long}")))),
+        ("opaque directories", many(&|tar, n| tar.entry(&format!("{n}{long}/.wh..wh..opq")))),
+        ("links", many(&|tar, n| tar.entry(&format!("{n}{long}=>later")))),
+        ("what is skipped", many(&|tar, n| tar.raw(b'Z', &format!("{n}{long}"), "", b""))),
+        (
+            "attributes of directories",
+            Tar::default().pax(b'g', &[("SCHILY.xattr.user.a", &attribute)]).entry("a/").entry("b/"),
+        ),
+        ("attributes that are skipped", {
+            let overlay = "SCHILY.xattr.user.overlay.";
+            let names: Vec<String> = (0..400).map(|n| format!("{overlay}{n}{long}")).collect();
+            let records: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &b"y"[..])).collect();
+            Tar::default().pax(b'x', &records).entry("f=")
+        }),
+    ] {
+        let scratch = Scratch::new();
+        let error = unpack(&tar.end(), &scratch.stage(), None, lenient().limits(limits.clone())).expect_err(what);
+        assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{what}: {error}");
+        assert!(error.to_string().contains("kept"), "{what}: {error}");
+    }
+    // One directory that is described again and again is one.
+    let scratch = Scratch::new();
+    let again = many(&|tar, _| tar.entry("d/"));
+    unpack(&again.end(), &scratch.stage(), None, options().limits(limits)).unwrap();
 }
 
 /// What belongs to the stage already is not touched: it must be empty.

@@ -28,6 +28,8 @@ fn main() -> ExitCode {
         test("sparse_files_in_four_encodings", entries::sparse_files_in_four_encodings),
         test("sparse_files_that_lie", entries::sparse_files_that_lie),
         Test::new("sparse_files_of_gnu_tar", entries::sparse_files_of_gnu_tar).needs(&[Need::Program("/bin/tar")]),
+        test("links_to_a_lower_sparse_file", entries::links_to_a_lower_sparse_file),
+        test("directories_that_keep_their_owner_out", entries::directories_that_keep_their_owner_out),
         root("access_control_lists", entries::access_control_lists),
         root("owners_by_a_map", entries::owners_by_a_map),
         test("what_cannot_be_had", entries::what_cannot_be_had),
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         test("symlinks_of_lower_layers_stay_inside", hostile::symlinks_of_lower_layers_stay_inside),
         test("what_is_refused", hostile::what_is_refused),
         test("limits_hold", hostile::limits_hold),
+        test("what_is_kept_has_a_bound", hostile::what_is_kept_has_a_bound),
         test("a_stage_that_is_not_empty", hostile::a_stage_that_is_not_empty),
         test("no_file_is_written_through_a_link", hostile::no_file_is_written_through_a_link),
         test("a_directory_that_is_swapped_for_a_symlink", race::a_directory_that_is_swapped_for_a_symlink),
@@ -87,6 +90,9 @@ fn images() -> Vec<Test> {
         overlay("an_image_in_a_store_is_mounted", store::an_image_in_a_store_is_mounted),
         test("a_failure_leaves_whole_layers_only", store::a_failure_leaves_whole_layers_only),
         root("a_full_disk", store::a_full_disk).needs(&[Need::Program("/bin/mount")]),
+        test("several_writers_of_one_layout", writing::several_writers_of_one_layout),
+        test("a_layer_that_changes_while_it_is_saved", writing::a_layer_that_changes_while_it_is_saved),
+        test("an_observer_that_panics", store::an_observer_that_panics),
         test("users_are_the_images_own", store::users_are_the_images_own),
     ]
 }

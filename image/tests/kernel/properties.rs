@@ -1,13 +1,12 @@
 //! What holds for any archive.
 
 use crate::semantics::seen;
-use crate::support::{Scratch, Tar, gzip, lenient, sentinel, tree, unpack};
+use crate::support::{Scratch, Tar, gzip, lenient, sentinel, tree, unlock, unpack};
 use cofferdam_image::ErrorKind;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use std::cell::Cell;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 const LOWER: &[&str] = &[
@@ -116,17 +115,6 @@ pub(crate) fn the_order_of_entries_does_not_matter() {
         Ok(())
     });
     result.unwrap();
-}
-
-/// Makes everything removable again.
-fn unlock(path: &std::path::Path) {
-    let meta = fs::symlink_metadata(path).unwrap();
-    if meta.is_dir() {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).unwrap();
-        for entry in fs::read_dir(path).unwrap() {
-            unlock(&entry.unwrap().path());
-        }
-    }
 }
 
 pub(crate) fn no_bytes_lead_outside() {

@@ -105,6 +105,15 @@ fn corpus() -> Vec<(&'static str, Vec<u8>)> {
                 .end(),
         ),
         (
+            "a prefix of another version",
+            Tar::default()
+                .header(b'0', "name", "", b"1", |h| {
+                    h.as_mut_bytes()[263..265].copy_from_slice(b"\0\0");
+                    h.as_mut_bytes()[345..351].copy_from_slice(b"prefix");
+                })
+                .end(),
+        ),
+        (
             "base 256",
             Tar::default()
                 .header(b'0', "f", "", &hidden, |h| {

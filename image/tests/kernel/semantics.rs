@@ -48,6 +48,9 @@ const ANY_ORDER: &[Case] = &[
     (&[&["s->nowhere"], &["h=>s"]], &["h->nowhere", "s->nowhere"]),
     (&[&["u/", "u/f=1", "l->u"], &["h=>l/f"]], &["h=1", "l->u", "u/", "u/f=1"]),
     (&[&["f=1"], &[".wh.h", "h=>f", "/g/./"]], &["f=1", "g/", "h=1"]),
+    // Another name of the linked file is below what this layer has in place of its directory.
+    (&[&["a/", "a/f=1", "b=>a/f"], &["a=2", "h=>b"]], &["a=2", "b=1", "h=1"]),
+    (&[&["a/", "a/f=1", "b=>a/f", "c/"], &["a->c", "h=>b"]], &["a->c", "b=1", "c/", "h=1"]),
 ];
 
 /// The same, in this order only.

@@ -133,3 +133,19 @@ pub(crate) fn users_are_the_images_own() {
     let User { uid, gid, groups, home, .. } = resolve().unwrap();
     assert_eq!((uid, gid, groups, home.as_deref()), (7, 8, vec![50], Some("/srv")));
 }
+
+/// Who watches and panics takes the whole operation with it, not only its own layer: nobody waits for that layer for ever.
+pub(crate) fn an_observer_that_panics() {
+    let scratch = Scratch::new();
+    for layer in 0..3 {
+        let observer: Arc<dyn cofferdam_image::Observer> = Arc::new(move |progress: Progress| {
+            assert_ne!(progress.layer, layer, "as it should");
+            ControlFlow::Continue(())
+        });
+        let (stage, target) = (scratch.stage(), scratch.stage());
+        let layers = image(&scratch, &three()).all_layers(lenient()).unwrap().observer(observer);
+        let (scratch_dir, target) = (File::open(stage).unwrap(), File::open(target).unwrap());
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| layers.flatten(scratch_dir, target)));
+        assert!(result.is_err(), "the panic is the caller's");
+    }
+}

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{Cursor, Write as _};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -276,4 +276,15 @@ pub(crate) fn xattrs(path: &Path) -> BTreeMap<String, Vec<u8>> {
         value[..length].to_vec()
     };
     names.map(|name| (String::from_utf8_lossy(name).into_owned(), value(name))).collect()
+}
+
+/// Makes everything removable again.
+pub(crate) fn unlock(path: &Path) {
+    let meta = fs::symlink_metadata(path).unwrap();
+    if meta.is_dir() {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).unwrap();
+        for entry in fs::read_dir(path).unwrap() {
+            unlock(&entry.unwrap().path());
+        }
+    }
 }

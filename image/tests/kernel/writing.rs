@@ -3,7 +3,8 @@
 use crate::semantics::seen;
 use crate::support::{Scratch, Tar, lenient, listing, tree, unpack};
 use cofferdam_image::{
-    Compression, Digest, Draft, ErrorKind, Image, LayerBuilder, LayerSummary, Layers, LayoutWriter, Selection,
+    Compression, Digest, Draft, ErrorKind, Image, LayerBuilder, LayerReader, LayerSummary, Layers, LayoutWriter,
+    Selection,
 };
 use std::fs::{self, File};
 use std::io::Cursor;
@@ -245,4 +246,62 @@ pub(crate) fn others_read_what_we_write() {
         &["raw".into(), "unpack".into(), "--image".into(), format!("{}:two", dir.display()), out.display().to_string()],
     );
     assert_eq!(listing(&out), listing(&flatten(&scratch, &two)));
+}
+
+/// Two writers of one layout, and what one that was killed has left, are not in each other's way.
+pub(crate) fn several_writers_of_one_layout() {
+    let scratch = Scratch::new();
+    let dir = scratch.stage();
+    let open_writer = || LayoutWriter::open(File::open(&dir).unwrap()).unwrap();
+    let (one, other) = (open_writer(), open_writer());
+    let trap = scratch.outside().join("file");
+    let guess = format!(".new-{}-index.json", std::process::id());
+    fs::hard_link(&trap, dir.join(&guess)).unwrap();
+    fs::hard_link(&trap, dir.join(format!("blobs/sha256/.new-{}-0", std::process::id()))).unwrap();
+    let inner = Tar::of(&["a=1"]).end();
+    let layer = one
+        .layer(|to| {
+            to.write_all(&inner).unwrap();
+            // In the middle of the one, the other.
+            let whole = other.import(&Tar::of(&["b=1"]).end()[..])?;
+            assert_ne!(whole.summary.diff_id, Digest::of(&inner));
+            LayerReader::new(&inner[..])?.finish()
+        })
+        .unwrap();
+    Draft::empty("amd64").layer(&layer, "x").write(&one, "one").unwrap();
+    assert_eq!(open(&dir, "one").layers().len(), 1);
+    assert_eq!(fs::read(&trap).unwrap(), b"untouched", "no file is written through a name that could be guessed");
+}
+
+/// A layer that changes between the two times it is read is not passed on as if it had been verified.
+pub(crate) fn a_layer_that_changes_while_it_is_saved() {
+    struct Changes<'a> {
+        blob: &'a Path,
+        saved: Vec<u8>,
+    }
+    impl std::io::Write for Changes<'_> {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            // After the first reading: with the header of the layer.
+            if self.saved.is_empty() {
+                let mut blob = fs::read(self.blob)?;
+                blob[512] ^= 1;
+                fs::write(self.blob, blob)?;
+            }
+            self.saved.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let scratch = Scratch::new();
+    let dir = scratch.stage();
+    let writer = LayoutWriter::open(File::open(&dir).unwrap()).unwrap();
+    let layer = writer.import(&Tar::of(&["a=content"]).end()[..]).unwrap();
+    Draft::empty("amd64").layer(&layer, "x").write(&writer, "one").unwrap();
+    let blob = dir.join("blobs/sha256").join(layer.summary.blob_digest.hex());
+    let mut to = Changes { blob: &blob, saved: Vec::new() };
+    let error = open(&dir, "one").save(&["x:y"], &mut to).unwrap_err();
+    assert_eq!((error.kind(), error.layer()), (ErrorKind::Mismatch, Some(0)), "{error}");
+    assert!(!to.saved.windows(13).any(|w| w == b"manifest.json"), "what was written is no image");
 }

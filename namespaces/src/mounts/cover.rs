@@ -21,14 +21,17 @@ impl Mounts<'_> {
     /// What is missing needs no mask.
     pub(super) fn mask(&mut self, target: &Path) -> Result<(), Error> {
         let (found, mount) = (self.hands.target, self.hands.mount);
-        let open = self.open_inside(target, libc::O_PATH)?;
+        let open = self.open_to_cover(target)?;
         let there = self.program.fork(Step::Mount, target, (Sys::openat2, open), libc::ENOENT, Some(found));
         let dot = self.text(".");
         let look = [found.into(), dot, (libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC).into(), 0_u64.into()];
-        let is_directory = self.program.fork(Step::Mount, target, (Sys::openat, look), libc::ENOTDIR, None);
+        let looked = self.hands.parent;
+        let is_directory = self.program.fork(Step::Mount, target, (Sys::openat, look), libc::ENOTDIR, Some(looked));
+        self.done_with(&[looked]);
         // A directory: nothing in it.
         let nothing = MountFlags::READ_ONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         self.create(Step::Mount, target, ("tmpfs", &[("mode", "755"), ("size", "4k")]), nothing, mount);
+        self.done_with(&[self.hands.context]);
         let attach = self.attach_args(mount, found);
         // No errno is 0.
         let covered = self.program.fork(Step::Mount, target, (Sys::move_mount, attach), 0, None);
@@ -39,6 +42,7 @@ impl Mounts<'_> {
         self.set(Step::Mount, target, mount.into(), Attributes { flags, recursive: false, ids: None });
         self.attach(target, mount, found);
         self.program.success_joins(covered);
+        self.done_with(&[mount, found]);
         self.program.failure_joins(there);
         Ok(())
     }
@@ -46,11 +50,12 @@ impl Mounts<'_> {
     /// What is there, bound upon itself.
     pub(super) fn freeze(&mut self, target: &Path, flags: MountFlags) -> Result<(), Error> {
         let (found, mount) = (self.hands.target, self.hands.mount);
-        let open = self.open_inside(target, libc::O_PATH)?;
+        let open = self.open_to_cover(target)?;
         let there = self.program.fork(Step::Mount, target, (Sys::openat2, open), libc::ENOENT, Some(found));
         self.clone_tree(Step::Mount, target, (Arg::from(found), self.here), true, mount);
         self.set(Step::Mount, target, mount.into(), Attributes { flags, recursive: true, ids: None });
         self.attach(target, mount, found);
+        self.done_with(&[mount, found]);
         self.program.failure_joins(there);
         Ok(())
     }

@@ -30,8 +30,9 @@ const OPEN_TREE_CLONE: u64 = 1;
 const CLOEXEC: u64 = libc::O_CLOEXEC as u64;
 const RECURSIVE: u64 = libc::AT_RECURSIVE as u64;
 const EMPTY_PATH: u64 = libc::AT_EMPTY_PATH as u64;
-/// From here on descriptors are closed as soon as they have served, and not by the start of the program: a process may have 1024 of them.
-const MANY: usize = 64;
+/// From so many on descriptors are closed as soon as they have served, and not by the start of the program: a process may have 1024 of them,
+/// those of the caller included.
+const MANY: usize = 192;
 
 /// Makes mounts private, attaches the root, mounts inside it, and lets the host's root go.
 pub(crate) fn compile(program: &mut Program, sources: &Sources, sandbox: &Sandbox) -> Result<(), Error> {
@@ -50,8 +51,10 @@ pub(crate) fn compile(program: &mut Program, sources: &Sources, sandbox: &Sandbo
         child.freeze_root();
     }
     for (at, ((mount, tree), found)) in sandbox.mounts.iter().zip(trees).zip(&sources.mounts).enumerate() {
+        let later = sandbox.mounts.get(at + 1..).unwrap_or_default();
+        let kept = !mount.covers() && later.iter().any(|next| next.covers() && next.target.starts_with(&mount.target));
         child.terminal = Opening::of(sandbox, at);
-        child.mount(mount, tree, Kind::of(found.as_ref()))?;
+        child.mount(mount, tree, Kind::of(found.as_ref()), kept)?;
     }
     if makes_files(sandbox) {
         child.program.call(Step::Root, "umask", Sys::umask, [umask.into()]);
@@ -59,6 +62,15 @@ pub(crate) fn compile(program: &mut Program, sources: &Sources, sandbox: &Sandbo
     // Last: in a user namespace proc can only be mounted while another one is in sight.
     child.pivot(sandbox.allow_chroot);
     Ok(())
+}
+
+/// How many a mount leaves open, if they are not closed.
+fn descriptors(mount: &Mount) -> usize {
+    match &mount.kind {
+        MountKind::Dev | MountKind::Cgroup => 24,
+        MountKind::Mask => 4,
+        _ => 3,
+    }
 }
 
 /// Whether any of it makes files or directories.
@@ -116,36 +128,42 @@ impl<'a> Mounts<'a> {
             propagation: sandbox.propagation,
             here: program.string(CString::default()).into(),
             null: program.slot(),
-            many: sandbox.mounts.len() > MANY,
+            many: sandbox.mounts.iter().map(descriptors).sum::<usize>() > MANY,
             terminal: None,
             program,
         }
     }
 
-    fn mount(&mut self, mount: &Mount, tree: Option<Slot>, point: Kind) -> Result<(), Error> {
+    /// Mounts. If it is `kept`, something in it will be covered.
+    fn mount(&mut self, mount: &Mount, tree: Option<Slot>, point: Kind, kept: bool) -> Result<(), Error> {
         let target = mount.target.as_path();
         if !mount.covers() {
             self.find_or_make(target, point)?;
         }
-        let mut base = None;
+        let (mut base, mut own) = (None, None);
         match (&mount.kind, tree) {
             (MountKind::New(name), _) => {
                 // Only in what is certainly empty.
                 let fresh = name == "tmpfs" && !mount.flags.contains(MountFlags::READ_ONLY);
-                let into = if fresh { *base.insert(self.program.slot()) } else { self.hands.mount };
+                let into = if fresh || kept { *own.insert(self.program.slot()) } else { self.hands.mount };
+                base = own.filter(|_| fresh);
                 self.new_file_system(mount, name, into)?;
                 self.attach(target, into, self.hands.target);
                 if let Some(opening) = self.terminal {
                     opening.compile(self.program, into);
                 }
                 self.done_with(&[self.hands.context, self.hands.target]);
-                if !fresh {
+                if own.is_none() {
                     self.done_with(&[self.hands.mount]);
                 }
             }
             (MountKind::Bind(_), Some(tree)) => {
                 self.attach(target, tree, self.hands.target);
-                self.done_with(&[self.hands.target, tree]);
+                self.done_with(&[self.hands.target]);
+                own = Some(tree);
+                if !kept {
+                    self.done_with(&[tree]);
+                }
             }
             (MountKind::Bind(_), None) => {}
             (MountKind::Dev, _) => self.dev(target, mount.flags),
@@ -153,7 +171,12 @@ impl<'a> Mounts<'a> {
             (MountKind::Mask, _) => self.mask(target)?,
             (MountKind::Freeze, _) => self.freeze(target, mount.flags)?,
         }
-        self.covered(target, base);
+        if kept && own.is_none() {
+            let copy = [self.hands.mount.into(), libc::F_DUPFD_CLOEXEC.into(), 3_u64.into()];
+            let slot = *own.insert(self.program.slot());
+            self.program.call_then(Step::Mount, target, Sys::fcntl, copy, Then::Keep(slot));
+        }
+        self.covered(target, base, own.filter(|_| kept));
         Ok(())
     }
 

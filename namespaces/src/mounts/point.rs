@@ -23,18 +23,20 @@ pub(super) struct Base {
     path: PathBuf,
     /// Where what is missing may be made: in the root, and in an empty file system.
     dir: Option<Arg>,
+    /// The mount, if something in it is to be covered.
+    mount: Option<Slot>,
 }
 
 impl Mounts<'_> {
     pub(super) fn root_is(&mut self, root: Option<Arg>) {
         self.root = root;
-        self.bases = vec![Base { path: "/".into(), dir: root }];
+        self.bases = vec![Base { path: "/".into(), dir: root, mount: None }];
     }
 
     /// Something has been mounted here: what was known of it and below it is hidden.
-    pub(super) fn covered(&mut self, target: &Path, made: Option<Slot>) {
+    pub(super) fn covered(&mut self, target: &Path, made: Option<Slot>, mount: Option<Slot>) {
         self.bases.retain(|base| !base.path.starts_with(target));
-        self.bases.push(Base { path: target.to_owned(), dir: made.map(Arg::from) });
+        self.bases.push(Base { path: target.to_owned(), dir: made.map(Arg::from), mount });
     }
 
     /// The directory below which this mount point lies and may be made, and its path from there.
@@ -95,10 +97,23 @@ impl Mounts<'_> {
             if !mount.covers() && self.base_of(&mount.target).is_some() {
                 self.find_or_make(&mount.target, Kind::of(found.as_ref()))?;
             }
-            self.covered(&mount.target, None);
+            self.covered(&mount.target, None, None);
         }
-        self.bases = vec![Base { path: "/".into(), dir: None }];
+        self.bases = vec![Base { path: "/".into(), dir: None, mount: None }];
         Ok(())
+    }
+
+    /// The arguments of an `openat2(2)` of what is to be covered. In a mount of the sandbox's it is looked up from there: on the way from the root somebody
+    /// could have put another directory, in which it is missing, and needs no cover then.
+    pub(super) fn open_to_cover(&mut self, target: &Path) -> Result<[Arg; 4], Error> {
+        let above = self.bases.iter().filter(|base| base.mount.is_some() && target.starts_with(&base.path));
+        let base = above.max_by_key(|base| base.path.components().count());
+        let Some((mount, inner)) = base.and_then(|base| Some((base.mount?, target.strip_prefix(&base.path).ok()?)))
+        else {
+            return self.open_inside(target, libc::O_PATH);
+        };
+        let inner = if inner.as_os_str().is_empty() { Path::new(".") } else { inner };
+        self.open_at(mount.into(), inner, libc::O_PATH, libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS)
     }
 
     /// The arguments of an `openat2(2)` of a path of the sandbox.

@@ -1,9 +1,9 @@
 //! Each descriptor that a folder of them lists, where the kernel cannot close a range.
 
 use super::raw::{errno_of, syscall6};
+use super::script::byte;
 use crate::program::SCRATCH;
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
 
 /// Bytes of a `struct linux_dirent64` before the name, and where in it its length stands.
 const HEAD: usize = 19;
@@ -42,11 +42,6 @@ fn number(scratch: &[AtomicU64; SCRATCH], from: usize, end: usize) -> Option<u64
         }
     }
     None
-}
-
-fn byte(scratch: &[AtomicU64; SCRATCH], at: usize) -> u8 {
-    let word = scratch.get(at / 8).map_or(0, |word| word.load(Relaxed));
-    word.to_le_bytes().get(at % 8).copied().unwrap_or(0)
 }
 
 /// Closes it at the start of a program.

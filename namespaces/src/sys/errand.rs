@@ -6,6 +6,7 @@ use super::process::{Block, reap};
 use super::raw::{errno_of, syscall6};
 use super::signals::SignalMask;
 use super::stack::Stack;
+use crate::scope::{self, Running};
 use crate::{Error, Scope, Step};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -24,7 +25,7 @@ impl Scope {
     /// A panic of the closure goes on in the calling thread.
     ///
     /// # Errors
-    /// [`Step::Scope`]: a namespace could not be joined, the working directory is not there, or the process was killed.
+    /// [`Step::Scope`]: a namespace could not be joined, the working directory is not there, the process was killed, or 256 of them run at once (`EAGAIN`).
     ///
     /// # Safety
     /// The closure's process has this program's memory, and the rights of root in the scope.
@@ -81,6 +82,7 @@ impl Errand<'_> {
     /// On a thread that can be suspended and then ends.
     fn run(&mut self) -> Result<(), Error> {
         let failed = |(call, errno)| Error::os(Step::Scope, call, errno);
+        let _running = Running::new().ok_or_else(|| failed(("clone3", libc::EAGAIN)))?;
         SignalMask::ALL.set().map_err(|errno| failed(("rt_sigprocmask", errno)))?;
         let (stack, birth) = (Stack::map(Stack::LARGE).map_err(failed)?, Birth::new());
         let args = CloneArgs::new(libc::CLONE_FILES as u64 | IN_OUR_MEMORY, World::OURS, Some(&stack), &birth);
@@ -90,7 +92,9 @@ impl Errand<'_> {
             return Err(failed(("clone3", errno_of(result))));
         }
         let born = birth.take().ok_or_else(Error::status_lost)?;
-        let status = reap(born.pidfd.as_fd(), Block::Yes).map_err(|errno| failed(("waitid", errno)))?;
+        let status = reap(born.pidfd.as_fd(), Block::Yes);
+        scope::ended(born.pid);
+        let status = status.map_err(|errno| failed(("waitid", errno)))?;
         match (self.failed, status.unwrap_or(0) & 0x7f) {
             (Some(call), _) => Err(failed(call)),
             (None, 0) => Ok(()),

@@ -3,6 +3,7 @@
 use super::each::{self, for_each};
 use super::raw::{errno_of, syscall6};
 use super::relay::{Relay, pass_on};
+use super::script;
 use super::telling::{SAID, Telling};
 use crate::Fallbacks;
 use crate::program::{Arg, Finding, Op, Program, SCRATCH, SLOTS, Then};
@@ -90,7 +91,7 @@ pub(super) fn follow(frame: &Frame<'_>, from: usize) -> bool {
         let result = make(op.number, args);
         let errno = if result < 0 { errno_of(result) } else { 0 };
         let failure = match op.then {
-            Then::Keep(slot) if errno == 0 => keep(frame, slot.0, result),
+            Then::Keep(slot) | Then::Look(slot) if errno == 0 => keep(frame, slot.0, result),
             Then::Unless(expected) if errno == expected => 0,
             Then::Exactly(wanted, otherwise) if errno == 0 && result != wanted => otherwise,
             Then::Finds(findings, otherwise) if errno == 0 && !finds(scratch, findings) => otherwise,
@@ -113,11 +114,12 @@ pub(super) fn follow(frame: &Frame<'_>, from: usize) -> bool {
                 if keep { 0 } else { each::close(fd) }
             }),
             // As execvp(3): go on looking, but remember that there was one that may not be started.
-            Then::TryNext if errno == libc::EACCES => {
-                denied = true;
+            Then::TryNext | Then::Look(_) if errno == libc::EACCES || is_elsewhere(errno) => {
+                denied |= errno == libc::EACCES;
+                next = next.saturating_add(if op.then == Then::TryNext { 0 } else { 2 });
                 0
             }
-            Then::TryNext if is_elsewhere(errno) => 0,
+            Then::Interpreters(how) => script::look(scratch, how, result),
             _ if denied && is_elsewhere(errno) => libc::EACCES,
             _ => errno,
         };
@@ -153,7 +155,7 @@ fn keep(frame: &Frame<'_>, slot: usize, result: i64) -> i32 {
     0
 }
 
-fn make(number: i64, args: [u64; 6]) -> i64 {
+pub(super) fn make(number: i64, args: [u64; 6]) -> i64 {
     let mut tries = 0;
     loop {
         // SAFETY: the program was made from system calls and arguments that are valid in any process; pointers are to memory that it owns.
@@ -185,7 +187,7 @@ fn listen(frame: &Frame<'_>, number: i64, [context, ..]: [u64; 6]) {
 const OPENAT2_TRIES: u32 = 64;
 
 /// A program that is not there, as `execvp(3)` sees it: it may be in the next place.
-fn is_elsewhere(errno: i32) -> bool {
+pub(super) fn is_elsewhere(errno: i32) -> bool {
     matches!(errno, libc::ENOENT | libc::ENOTDIR | libc::ESTALE | libc::ENODEV | libc::ETIMEDOUT)
 }
 

@@ -1,24 +1,29 @@
 //! A root whose maker wants out. Each attack is met, and with the defence switched off, from outside (see the test kit), it succeeds.
 
 use crate::roots::Busybox;
-use crate::support::{engine, output_with, program, refused};
-use cofferdam_namespaces::{Engine, Fds, IdMap, Mount, Namespaces, Root, Sandbox, Step};
+use crate::support::{engine, output_with, program, read, refused};
+use cofferdam_namespaces::{Engine, Fds, IdMap, Mount, Namespaces, Root, Sandbox, Stdio, Step};
 use cofferdam_testkit::Place;
 use cofferdam_testkit::fault::{Poke, weaken};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 /// Every path of the child is resolved as any path is, and not inside the root.
-const ANYWHERE: Poke = Poke { number: libc::SYS_openat2, argument: 2, word: 2, value: 0 };
+pub(crate) const ANYWHERE: Poke = Poke { number: libc::SYS_openat2, argument: 2, word: 2, value: 0 };
+
+pub(crate) fn inside_with(root: &Path, name: &str) -> Sandbox {
+    let sandbox = program(name).env("PATH", "/bin").namespaces(Namespaces::MOUNT | Namespaces::PID);
+    sandbox.user(IdMap::root()).root(Root::directory(root))
+}
 
 fn inside(root: &Path, script: &str) -> Sandbox {
-    let sandbox = program("/bin/sh").args(["-c", script]).env("PATH", "/bin");
-    sandbox.namespaces(Namespaces::MOUNT | Namespaces::PID).user(IdMap::root()).root(Root::directory(root))
+    inside_with(root, "/bin/sh").args(["-c", script])
 }
 
 fn entries(folder: &Path) -> usize {
@@ -77,6 +82,45 @@ pub(crate) fn a_mount_point_swapped_for_a_link() {
         stop.store(true, Ordering::Relaxed);
         result.unwrap();
     });
+}
+
+/// Somebody, a sandbox with the same root say, takes the way to what is to be masked away, at the moment in which it is looked for: what is missing needs
+/// no mask. It is in a mount of the sandbox's own, and found there.
+pub(crate) fn a_mask_whose_way_is_swapped() {
+    let root = Busybox::new();
+    let (way, other) = (root.path().join("proc"), root.path().join("other"));
+    fs::create_dir(&way).unwrap();
+    fs::create_dir(&other).unwrap();
+    // By the shell alone, which is faster than the swaps.
+    let show = "for at in /proc /other; do read -r line 2>&- <$at/version; echo $line; echo $at/sys/*/*; done";
+    let sandbox = inside(root.path(), show).mount(Mount::proc("/proc"));
+    let sandbox = sandbox.mount(Mount::mask("/proc/version")).mount(Mount::mask("/proc/sys"));
+    let seen = || {
+        let mut child = sandbox.clone().stdout(Stdio::Pipe).spawn().ok()?;
+        let text = read(&mut child);
+        child.wait().unwrap();
+        Some(text)
+    };
+    let hidden = |line: &str| ["", "/proc/sys/*/*", "/other/sys/*/*"].contains(&line);
+    assert!(seen().unwrap().lines().all(hidden));
+    let (stop, mut succeeded) = (AtomicBool::new(false), 0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                renameat_with(CWD, &way, CWD, &other, RenameFlags::EXCHANGE).unwrap();
+            }
+        });
+        let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            for number in 0..rounds() {
+                let Some(text) = seen() else { continue };
+                succeeded += 1;
+                assert!(text.lines().all(hidden), "after {number} rounds: {text}");
+            }
+        }));
+        stop.store(true, Ordering::Relaxed);
+        result.unwrap();
+    });
+    assert!(succeeded > 0, "never mounted");
 }
 
 /// CVE-2024-45310 and its kin: a link in the root that leads out, on the way to a mount point that is to be made.

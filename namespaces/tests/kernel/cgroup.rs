@@ -165,6 +165,34 @@ pub(crate) fn no_room_for_another_process() {
     assert!(error.object().unwrap().to_str().unwrap().ends_with(group.0.to_str().unwrap()), "{error}");
 }
 
+/// A clone that fails late has noted a descriptor that is none any more by then: it must not be closed, for its number may be another's.
+pub(crate) fn a_clone_that_fails_late() {
+    let group = Group::any();
+    let plan = program("/bin/true").prepare(Fds::new()).unwrap();
+    let (mount, own) = own_group(|kind, options, _| match kind {
+        "cgroup" => options.split(',').any(|option| option == "pids"),
+        kind => kind == "cgroup2" && group.file("cgroup.kill").exists(),
+    });
+    let home = mount.join(own).join("cgroup.procs");
+    let open = || fs::read_dir("/proc/self/fd").unwrap().count();
+    fs::write(group.file("cgroup.procs"), "0").unwrap();
+    let before = open();
+    let now: u32 = fs::read_to_string(group.file("pids.current")).unwrap().trim().parse().unwrap();
+    // Room for the thread that holds, and not for the child.
+    fs::write(group.file("pids.max"), (now + 1).to_string()).unwrap();
+    let held = plan.hold().map(drop);
+    fs::write(group.file("pids.max"), now.to_string()).unwrap();
+    let spawned = plan.spawn().map(drop);
+    fs::write(group.file("pids.max"), "max").unwrap();
+    let after = open();
+    fs::write(home, "0").unwrap();
+    for error in [held.unwrap_err(), spawned.unwrap_err()] {
+        assert_eq!((error.step(), error.system_call()), (Step::Clone, Some("clone3")), "{error}");
+        assert_eq!(error.raw_os_error(), Some(libc::EAGAIN), "{error}");
+    }
+    assert_eq!(after, before);
+}
+
 /// Too little memory, for the clone, for the program's arguments or for the program. The child shares this program's memory: this program must
 /// not be killed along with it. The limits are tried from almost nothing to almost enough.
 fn starved(group: &Group, limit_file: &str, kills_file: &str, entry: impl Fn() -> Vec<OwnedFd>) {

@@ -24,7 +24,7 @@ pub(crate) fn the_engine_is_reported() {
 
 /// What of this process a child could change that shares its memory.
 #[derive(Debug, PartialEq, Eq)]
-struct Host {
+pub(crate) struct Host {
     dumpable: bool,
     oom_score_adj: String,
     directory: PathBuf,
@@ -34,7 +34,7 @@ struct Host {
 }
 
 impl Host {
-    fn now() -> Self {
+    pub(crate) fn now() -> Self {
         let status = fs::read_to_string("/proc/thread-self/status").unwrap();
         Host {
             dumpable: nix::sys::prctl::get_dumpable().unwrap(),
@@ -47,7 +47,7 @@ impl Host {
     }
 }
 
-fn descriptors() -> BTreeSet<PathBuf> {
+pub(crate) fn descriptors() -> BTreeSet<PathBuf> {
     let open = fs::read_dir("/proc/self/fd").unwrap().map(|entry| fs::read_link(entry.unwrap().path()));
     open.filter_map(Result::ok).filter(|path| !path.starts_with("/proc")).collect()
 }

@@ -4,8 +4,9 @@
 //! that no sandbox of this file takes fails the test.
 
 use crate::cgroup::Group;
+use crate::engines::{Host, descriptors};
 use crate::roots::Busybox;
-use crate::support::{all_namespaces, program};
+use crate::support::{all_namespaces, program, without};
 use cofferdam_namespaces::{
     Child, Error, ErrorKind, Fds, IdMap, IoPriority, Mount, Namespaces, Personality, Plan, Resource, Root, Sandbox,
     Scheduler, Stdio, Step,
@@ -85,6 +86,26 @@ fn sandbox() -> Sandbox {
 pub(crate) fn no_child_is_left() {
     let left = waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::__WALL);
     assert_eq!(left, Err(Errno::ECHILD));
+}
+
+/// What the host program is, and how many descriptors it has.
+struct Unchanged(Host, usize);
+
+impl Unchanged {
+    fn now() -> Self {
+        Unchanged(Host::now(), descriptors().len())
+    }
+
+    /// After a spawn, whether it failed or not.
+    fn check(&self) {
+        assert_eq!(Host::now(), self.0);
+        // The supervisor, a thread of the test's, may not have closed its own yet.
+        let begin = std::time::Instant::now();
+        while descriptors().len() != self.1 {
+            assert!(begin.elapsed() < std::time::Duration::from_secs(10), "{:?}", descriptors());
+            std::thread::yield_now();
+        }
+    }
 }
 
 fn finish(result: Result<Child, Error>) -> Result<std::process::ExitStatus, Error> {
@@ -176,6 +197,7 @@ fn reached(group: &Group) -> (Vec<fault::Call>, Vec<usize>) {
 pub(crate) fn every_call_of_the_child_can_fail() {
     let group = Group::any();
     let (calls, places) = reached(&group);
+    let before = Unchanged::now();
     for (nth, at) in places.into_iter().enumerate() {
         let (plan, _root) = everything(&group);
         // An errno that no step overcomes.
@@ -187,25 +209,30 @@ pub(crate) fn every_call_of_the_child_can_fail() {
             assert_eq!(error.object(), Some(call.object()), "{call}: {error}");
         }
         no_child_is_left();
+        drop(plan);
+        before.check();
     }
 }
 
 pub(crate) fn the_child_can_be_killed_at_every_call() {
     let group = Group::any();
     let (calls, places) = reached(&group);
+    let before = Unchanged::now();
     for (nth, at) in places.into_iter().enumerate() {
         let (plan, _root) = everything(&group);
         let (_, result) = inject_at(&calls, nth, Action::Kill, || finish(plan.spawn()));
         let call = plan.explain().nth(at).unwrap();
         match result {
             // Whether it dies in execve or right after it is the same to everybody.
-            Ok(status) => assert_eq!((call.step(), status.signal()), (Step::Exec, Some(libc::SIGKILL))),
+            Ok(status) => assert_eq!((call.name(), status.signal()), ("execve", Some(libc::SIGKILL))),
             Err(error) => {
                 assert_eq!((error.step(), error.kind()), (call.step(), ErrorKind::Killed), "{call}: {error}");
                 assert_eq!(error.signal(), Some(libc::SIGKILL));
             }
         }
         no_child_is_left();
+        drop(plan);
+        before.check();
     }
 }
 
@@ -225,6 +252,7 @@ pub(crate) fn every_call_of_the_caller_can_fail() {
     let (calls, result) = record(spawn);
     assert!(result.unwrap().success());
     let mut steps = BTreeSet::new();
+    let before = Unchanged::now();
     for (at, call) in calls.iter().enumerate().filter(|(_, call)| call.who == Who::Parent) {
         let Some(step) = step_of_caller(call) else { continue };
         let (after, result) = inject_at(&calls, at, Action::Errno(libc::EXFULL), spawn);
@@ -235,6 +263,7 @@ pub(crate) fn every_call_of_the_caller_can_fail() {
         assert_eq!(error.system_call(), Some(call.name()), "{call}: {error}");
         steps.insert(step);
         no_child_is_left();
+        before.check();
     }
     let all = [Step::Prepare, Step::Pipe, Step::BlockSignals, Step::Clone];
     assert!(all.iter().all(|step| steps.contains(step)), "{steps:?}");
@@ -269,6 +298,10 @@ pub(crate) fn a_parent_that_is_dead_already() {
             }
             let error = plan.spawn().unwrap_err();
             assert_eq!((error.step(), error.raw_os_error()), (Step::ParentDeath, Some(libc::ESRCH)), "{error}");
+            // Without looking it would live on, in nobody's care.
+            let orphan = without(libc::SYS_ppoll, 0, || plan.spawn()).unwrap();
+            orphan.kill().unwrap();
+            orphan.wait().unwrap();
             nix::unistd::write(&tell, b"refused").unwrap();
         });
     });

@@ -2,7 +2,7 @@
 
 use crate::faults::{fork, no_child_is_left};
 use crate::hold::threads_end;
-use crate::support::{output, program, read, refused, sh};
+use crate::support::{output, program, read, refused, sh, without};
 use cofferdam_namespaces::{
     Clock, ClockOffset, Credentials, Engine, Error, ErrorKind, Fds, IdMap, IdRange, Namespaces, Plan, Sandbox, Scope,
     Stdio, Step,
@@ -10,7 +10,7 @@ use cofferdam_namespaces::{
 use cofferdam_testkit::fault::{Action, Fault, Watch, Who, inject, record};
 use nix::errno::Errno;
 use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
-use nix::unistd::{Gid, setgroups};
+use nix::unistd::{Gid, Uid, getresgid, getresuid, setgroups, setresgid, setresuid};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -95,6 +95,34 @@ pub(crate) fn other_credentials_die_with_the_parent() {
         waitpid(caller, None).unwrap();
         assert_eq!(std::io::Read::read(&mut fs::File::from(told), &mut [0]).unwrap(), 0, "the pipe ends");
     }
+}
+
+/// A set-user-id program's caller stays behind: in a user namespace, the program is one user and one group, also where it could change to another.
+pub(crate) fn other_ids_of_the_caller_stay_outside() {
+    let ids = |sandbox| words(sandbox);
+    let (users, groups) = (getresuid().unwrap(), getresgid().unwrap());
+    setresgid(Gid::from_raw(7002), Gid::from_raw(0), Gid::from_raw(7002)).unwrap();
+    setresuid(Uid::from_raw(7001), Uid::from_raw(0), Uid::from_raw(7001)).unwrap();
+    let root = "Uid: 0 0 0 0 Gid: 0 0 0 0";
+    for map in [IdMap::root(), kept(), strangers()] {
+        assert!(ids(sh(IDS).user(map.clone())).starts_with(root), "{map:?}");
+    }
+    let single = ids(sh(IDS).user(IdMap::single(5, 6)).credentials(Credentials::new(5, 6)));
+    assert!(single.starts_with("Uid: 5 5 5 5 Gid: 6 6 6 6"), "{single}");
+    setresuid(users.real, users.effective, users.saved).unwrap();
+    setresgid(groups.real, groups.effective, groups.saved).unwrap();
+}
+
+/// Descriptors of the plan's own are never 0, 1 or 2, also where the caller has closed those: a stream would take their place in the child.
+pub(crate) fn closed_streams_of_the_caller() {
+    let aside = nix::unistd::dup(std::io::stdin()).unwrap();
+    #[expect(unsafe_code, reason = "a stream is closed")]
+    // SAFETY: nobody in this process reads from it.
+    drop(unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(0) });
+    let sandbox = program("/bin/true").die_with_parent().credentials(Credentials::new(12, 34)).stdin(Stdio::Null);
+    let result = sandbox.spawn().and_then(|child| child.wait());
+    nix::unistd::dup2_stdin(&aside).unwrap();
+    assert!(result.unwrap().success());
 }
 
 pub(crate) fn umask_is_the_programs() {
@@ -271,13 +299,19 @@ pub(crate) fn every_call_of_a_join_can_fail() {
 /// Root of the joined namespace cannot look into a child that has a copy of our memory: CVE-2016-9962. Into its program it can.
 pub(crate) fn who_joins_cannot_be_traced() {
     let user = prepared(IdMap::root());
-    let script = "read -r pid; readlink /proc/$pid/exe >/dev/null && echo seen || echo hidden; read -r again;
+    let script = "read -r pid; readlink /proc/$pid/exe >/dev/null && echo seen || echo hidden; read -r pid; readlink /proc/$pid/exe >/dev/null && echo seen || echo hidden; read -r again;
         readlink /proc/$pid/exe >/dev/null && echo seen || echo hidden";
     let root = copied(script).stdin(Stdio::Pipe).stdout(Stdio::Pipe).stderr(Stdio::Null);
     let mut root = joining(root, &user).unwrap().spawn().unwrap();
     let (mut tell, told) = (root.stdin.take().unwrap(), root.stdout.take().unwrap());
     let mut answers = BufReader::new(told).lines();
-    let held = joining(Sandbox::new("/bin/sleep").arg("1000"), &user).unwrap().hold().unwrap();
+    // The first prctl(2) is the one that keeps others out.
+    let plan = joining(Sandbox::new("/bin/sleep").arg("1000"), &user).unwrap();
+    let traceable = without(libc::SYS_prctl, 0, || plan.hold()).unwrap();
+    writeln!(tell, "{}", traceable.id()).unwrap();
+    assert_eq!(answers.next().unwrap().unwrap(), "seen", "the attack is none");
+    drop(traceable);
+    let held = plan.hold().unwrap();
     writeln!(tell, "{}", held.id()).unwrap();
     assert_eq!(answers.next().unwrap().unwrap(), "hidden");
     let child = held.release().unwrap();

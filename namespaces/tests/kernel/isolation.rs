@@ -1,6 +1,6 @@
 //! What is inside is really apart from what is outside.
 
-use crate::support::{output, program, sh};
+use crate::support::{output, program, sh, without};
 use cofferdam_namespaces::{IdMap, Mount, Namespaces, Sandbox};
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use std::collections::BTreeMap;
@@ -108,8 +108,13 @@ pub(crate) fn mounts_do_not_propagate_from_root() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_str().unwrap();
     let sandbox = sh(&format!("mount -t tmpfs inside {path} && grep -c {path} /proc/self/mountinfo"));
-    assert_eq!(output(sandbox.namespaces(Namespaces::MOUNT)), "1\n");
-    assert!(!fs::read_to_string("/proc/self/mountinfo").unwrap().contains(path));
+    let sandbox = sandbox.namespaces(Namespaces::MOUNT);
+    let here = || fs::read_to_string("/proc/self/mountinfo").unwrap().contains(path);
+    assert_eq!(output(sandbox.clone()), "1\n");
+    assert!(!here());
+    without(libc::SYS_mount, 0, || output(sandbox));
+    assert!(here(), "they would");
+    nix::mount::umount(path).unwrap();
 }
 
 /// A new network namespace has loopback, down, and nothing else.

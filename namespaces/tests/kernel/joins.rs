@@ -142,6 +142,8 @@ pub(crate) fn the_targets_root_is_entered() {
     for dir in ["proc", "tmp"] {
         std::fs::create_dir(root.path().join(dir)).unwrap();
     }
+    // What would be the host's program until it is started: CVE-2019-5736.
+    std::os::unix::fs::symlink("/proc/self/exe", root.path().join("bin/evil")).unwrap();
     // It has changed its root by itself.
     let script = format!(
         "mount -t proc p {0}/proc && exec chroot {0} /bin/sh -c 'echo ready; read line'",
@@ -151,6 +153,9 @@ pub(crate) fn the_targets_root_is_entered() {
     let child = inside(sh(&script).user(IdMap::root()).namespaces(namespaces));
     let text = joined(&child, sh("pwd; echo /*; readlink /proc/self/exe").join(Join::all()));
     assert_eq!(text, "/\n/bin /proc /tmp\n/bin/busybox\n");
+    let evil = program("/bin/evil").join(Join::all()).spawn_with(Fds::new().target(target(&child)));
+    let error = evil.unwrap_err();
+    assert_eq!((error.step(), error.raw_os_error()), (Step::Exec, Some(libc::ELOOP)), "{error}");
     end(&child);
 }
 

@@ -17,6 +17,8 @@ mod life;
 mod listing;
 mod mounts;
 mod passing;
+mod programs;
+mod real;
 mod roots;
 mod scopes;
 mod specs;
@@ -125,6 +127,8 @@ fn identity() -> Vec<Test> {
         root("ranges_with_all_namespaces", identity::ranges_with_all_namespaces),
         root("credentials_are_the_programs", identity::credentials_are_the_programs),
         root("other_credentials_die_with_the_parent", identity::other_credentials_die_with_the_parent),
+        root("other_ids_of_the_caller_stay_outside", identity::other_ids_of_the_caller_stay_outside),
+        root("closed_streams_of_the_caller", identity::closed_streams_of_the_caller),
         test("umask_is_the_programs", identity::umask_is_the_programs),
         user("credentials_that_cannot_be", identity::credentials_that_cannot_be),
         test("credentials_of_others_are_refused", identity::credentials_of_others_are_refused)
@@ -174,12 +178,15 @@ fn roots() -> Vec<Test> {
         rooted("it_is_pid_1_of_its_own_proc", roots::it_is_pid_1_of_its_own_proc),
         rooted("devices_work", roots::devices_work),
         user("devices_work_on_the_hosts_root", roots::devices_work_on_the_hosts_root),
+        rooted("devices_of_the_host_are_kept", roots::devices_of_the_host_are_kept),
         rooted("devices_are_its_own", roots::devices_are_its_own),
         rooted("renames_elsewhere_do_not_matter", roots::renames_elsewhere_do_not_matter),
         rooted("mounts_inside_do_not_propagate", roots::mounts_inside_do_not_propagate),
         rooted("links_out_of_the_root_stay_inside", roots::links_out_of_the_root_stay_inside),
         rooted("no_working_directory_outside", roots::no_working_directory_outside),
         rooted("roots_that_cannot_be", roots::roots_that_cannot_be),
+        rooted("a_busybox_root", real::a_busybox_root),
+        root("a_debian_root", real::a_debian_root).needs(&[Need::Debian]),
     ]
 }
 
@@ -195,9 +202,11 @@ fn mounts() -> Vec<Test> {
         rooted("binds_take_along_what_is_mounted_below", mounts::binds_take_along_what_is_mounted_below),
         rooted("binds_with_other_owners", mounts::binds_with_other_owners),
         rooted("detached_mounts_are_attached", mounts::detached_mounts_are_attached),
+        rooted("detached_mounts_are_nobodys_peers", mounts::detached_mounts_are_nobodys_peers),
         busy("masks_hide", mounts::masks_hide),
         busy("mount_points_are_made", mounts::mount_points_are_made),
         busy("many_mounts", mounts::many_mounts),
+        busy("many_masks", mounts::many_masks),
         busy("a_read_only_root", mounts::a_read_only_root),
         rooted("later_mounts_of_the_host", mounts::later_mounts_of_the_host),
         rooted("mounts_for_the_host", mounts::mounts_for_the_host),
@@ -211,8 +220,11 @@ fn attacks() -> Vec<Test> {
     let busy = |name, run| user(name, run).needs(&[Need::Userns, Need::Program(BUSYBOX)]);
     vec![
         busy("a_mount_point_swapped_for_a_link", attacks::a_mount_point_swapped_for_a_link).time(LONG),
+        busy("a_mask_whose_way_is_swapped", attacks::a_mask_whose_way_is_swapped).time(LONG),
         busy("nothing_is_made_outside", attacks::nothing_is_made_outside),
         busy("a_program_behind_a_descriptor", attacks::a_program_behind_a_descriptor),
+        busy("a_program_that_is_the_hosts", programs::a_program_that_is_the_hosts),
+        busy("scripts_of_a_root", programs::scripts_of_a_root),
         busy("a_mask_is_the_hosts_null_device", attacks::a_mask_is_the_hosts_null_device),
         rooted("a_null_device_that_is_none", attacks::a_null_device_that_is_none),
         busy("a_proc_in_the_root_is_not_written", attacks::a_proc_in_the_root_is_not_written),
@@ -367,6 +379,7 @@ fn cgroups() -> Vec<Test> {
         v2("born_in_a_v2_cgroup", cgroup::born_in_a_v2_cgroup),
         v2("what_is_no_cgroup_is_refused", cgroup::what_is_no_cgroup_is_refused),
         v2("a_cgroup_that_is_gone", cgroup::a_cgroup_that_is_gone),
+        group("a_clone_that_fails_late", cgroup::a_clone_that_fails_late),
         test("no_room_for_another_process", cgroup::no_room_for_another_process).needs(&[Need::CgroupV2("pids")]),
         test("an_oom_kill_spares_the_caller_v1", cgroup::an_oom_kill_spares_the_caller_v1)
             .needs(&[Need::Root, Need::CgroupV1("memory")]),

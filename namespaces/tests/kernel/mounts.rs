@@ -3,8 +3,12 @@
 use crate::roots::Busybox;
 use crate::support::{all_namespaces, output_with, program, read, refused};
 use cofferdam_namespaces::{ErrorKind, Fds, IdMap, Mount, Namespaces, Propagation, Root, Sandbox, Stdio, Step};
-use cofferdam_testkit::fault::{Action, Fault, Watch, Who};
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use cofferdam_testkit::fault::{Action, Fault, Poke, Watch, Who, weaken};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use rustix::fs::CWD;
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, OpenTreeFlags, UnmountFlags, mount, mount_change, open_tree, unmount,
+};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -195,6 +199,32 @@ pub(crate) fn detached_mounts_are_attached() {
     assert_eq!(output_with(sandbox, Fds::new().bind("other", other.mount())), "other\nrefused\n");
 }
 
+/// One that the caller has cloned from a shared mount is its peer: what is mounted in it inside must not appear outside, nor the other way round.
+pub(crate) fn detached_mounts_are_nobodys_peers() {
+    let (root, shared) = (Busybox::new(), tempfile::tempdir().unwrap());
+    mount("shared", shared.path(), "tmpfs", MountFlags::empty(), None).unwrap();
+    mount_change(shared.path(), MountPropagationFlags::SHARED).unwrap();
+    fs::create_dir(shared.path().join("below")).unwrap();
+    let here = || fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
+    let before = here();
+    let attach = || {
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let tree = open_tree(CWD, shared.path(), flags).unwrap();
+        let sandbox = inside(&root, "read -r line").stdin(Stdio::Pipe).mount(Mount::attach("tree", "/data"));
+        let mut child = sandbox.mount(Mount::tmpfs("/data/below")).spawn_with(Fds::new().bind("tree", tree)).unwrap();
+        let meanwhile = here();
+        child.stdin.take().unwrap().write_all(b"\n").unwrap();
+        assert!(child.wait().unwrap().success());
+        meanwhile
+    };
+    assert_eq!(attach(), before);
+    let peer = Poke { number: libc::SYS_mount_setattr, argument: 3, word: 2, value: 0 };
+    let (weakened, meanwhile) = weaken(peer, attach);
+    assert!(weakened > 0 && meanwhile > before, "the attack is none");
+    let _ = unmount(shared.path().join("below"), UnmountFlags::DETACH);
+    unmount(shared.path(), UnmountFlags::empty()).unwrap();
+}
+
 pub(crate) fn masks_hide() {
     let root = Busybox::new();
     fs::create_dir_all(root.path().join("etc/private")).unwrap();
@@ -250,6 +280,25 @@ pub(crate) fn many_mounts() {
         sandbox = sandbox.mount(Mount::file_system("tmpfs", format!("/m/{number}")).read_only());
     }
     assert_eq!(output(sandbox), "500\n");
+}
+
+/// As many as there are in `/proc` and `/sys`, and few descriptors for it.
+pub(crate) fn many_masks() {
+    let root = Busybox::new();
+    let mut sandbox = inside(&root, "cat /m/file*; touch /m/frozen0/x 2>&- || echo refused; ls /m/folder*");
+    for number in 0..100 {
+        let name = |kind: &str| (root.path().join(format!("m/{kind}{number}")), format!("/m/{kind}{number}"));
+        let ((file, masked), (folder, hidden), (frozen, kept)) = (name("file"), name("folder"), name("frozen"));
+        fs::create_dir_all(folder.join("secret")).unwrap();
+        fs::create_dir(frozen).unwrap();
+        fs::write(file, "secret").unwrap();
+        sandbox = sandbox.mount(Mount::mask(masked)).mount(Mount::mask(hidden)).mount(Mount::read_only_path(kept));
+    }
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, 256, hard).unwrap();
+    let text = output(sandbox);
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+    assert!(text.starts_with("refused\n") && !text.contains("secret"), "{text}");
 }
 
 pub(crate) fn a_read_only_root() {

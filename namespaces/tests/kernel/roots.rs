@@ -1,11 +1,13 @@
 //! A root of its own: what is inside is all there is.
 
-use crate::support::{output_with, program, refused};
+use crate::attacks::ANYWHERE;
+use crate::support::{output_with, program, read, refused, without};
 use cofferdam_namespaces::{ErrorKind, Fds, IdMap, Mount, Namespaces, Root, Sandbox, Stdio, Step};
+use cofferdam_testkit::fault::{Poke, weaken};
 use rustix::fs::CWD;
-use rustix::mount::{OpenTreeFlags, open_tree};
+use rustix::mount::{OpenTreeFlags, UnmountFlags, open_tree, unmount};
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -69,6 +71,8 @@ pub(crate) fn the_root_is_all_there_is() {
         seen.join(" ")
     };
     assert_eq!(seen(sh(points)), "/ /dev /dev/pts /dev/shm /proc");
+    let with_the_hosts = without(libc::SYS_umount2, 0, || seen(sh(points)));
+    assert!(with_the_hosts.len() > "/ /dev /dev/pts /dev/shm /proc".len(), "they would be there: {with_the_hosts}");
     let devices = "/dev/full /dev/null /dev/pts /dev/random /dev/shm /dev/tty /dev/urandom /dev/zero";
     assert_eq!(seen(sh(points).user(IdMap::root())), format!("/ /dev {devices} /proc"));
 }
@@ -105,16 +109,49 @@ pub(crate) fn devices_are_its_own() {
     assert_eq!((before.mode(), before.ctime()), (after.mode(), after.ctime()));
 }
 
+/// In a user namespace of root's they are the host's, and root inside owns them: their modes stay as they are.
+pub(crate) fn devices_of_the_host_are_kept() {
+    let before = fs::metadata("/dev/full").unwrap();
+    let root = Busybox::new();
+    // The mode that it has: the attack leaves only its time.
+    let change = |script: &str| {
+        let sandbox = sh(script).user(IdMap::root()).stdout(Stdio::Pipe);
+        let mut child = sandbox.spawn_with(Fds::new().bind("root", root.mount())).unwrap();
+        let said = read(&mut child);
+        (said, child.wait().unwrap().success())
+    };
+    let script =
+        "chmod 666 /dev/full && echo changed; touch /dev/null 2>&- && echo touched; echo x >/dev/null && echo ok";
+    assert_eq!(change(script), ("ok\n".to_owned(), true));
+    let after = fs::metadata("/dev/full").unwrap();
+    assert_eq!((before.mode(), before.ctime_nsec()), (after.mode(), after.ctime_nsec()));
+    let writable = Poke { number: libc::SYS_mount_setattr, argument: 3, word: 0, value: 0 };
+    let (weakened, (said, _)) = weaken(writable, || change(script));
+    assert!(weakened > 0 && said.starts_with("changed\n"), "the attack is none: {said}");
+    assert_ne!(fs::metadata("/dev/full").unwrap().ctime_nsec(), after.ctime_nsec());
+}
+
 /// A mount of a shared directory is a peer of it: what is mounted inside must not appear outside. The leak check would find it too.
 pub(crate) fn mounts_inside_do_not_propagate() {
     let before = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(before.lines().any(|line| line.contains(" / / ") && line.contains(" shared:")), "the test's own premise");
     let root = Busybox::new();
-    let mut child = sh("cat").stdin(Stdio::Pipe).spawn_with(Fds::new().bind("root", root.mount())).unwrap();
-    assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
-    assert_eq!(fs::read_dir(root.path().join("dev")).unwrap().count(), 0);
-    drop(child.stdin.take());
-    assert!(child.wait().unwrap().success());
+    let meanwhile = || {
+        let mut child = sh("cat").stdin(Stdio::Pipe).spawn_with(Fds::new().bind("root", root.mount())).unwrap();
+        let seen = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let devices = fs::read_dir(root.path().join("dev")).unwrap().count();
+        drop(child.stdin.take());
+        assert!(child.wait().unwrap().success());
+        (seen, devices)
+    };
+    assert_eq!(meanwhile(), (before, 0));
+    // Without the second call that makes mounts private, that of the root.
+    // The kernel does not pivot then, but it is too late.
+    let _ = without(libc::SYS_mount, 1, || sh("true").spawn_with(Fds::new().bind("root", root.mount())));
+    assert!(fs::read_dir(root.path().join("dev")).unwrap().count() > 0, "they would");
+    for point in ["proc", "dev"] {
+        unmount(root.path().join(point), UnmountFlags::DETACH).unwrap();
+    }
 }
 
 /// Links in the root that lead outside lead nowhere: CVE-2024-45310 and its kin.
@@ -185,6 +222,13 @@ pub(crate) fn no_working_directory_outside() {
     }
     let root = Busybox::new();
     assert_eq!(root.output(sh("pwd").working_directory("/proc")), "/proc\n");
+    // Would one be followed, it is seen to lead out before the program starts.
+    let outside = sh("pwd").working_directory(format!("/proc/self/fd/{}", leak.as_raw_fd()));
+    let (weakened, result) = weaken(ANYWHERE, || outside.spawn_with(Fds::new().bind("root", root.mount())));
+    let error = result.unwrap_err();
+    assert!(weakened > 0);
+    let told = (error.step(), error.system_call(), error.raw_os_error());
+    assert_eq!(told, (Step::WorkingDirectory, Some("getcwd"), Some(libc::ENOENT)), "{error}");
 }
 
 /// A detached mount can be attached once, and a sandbox with a root needs a mount namespace.

@@ -152,6 +152,7 @@ for pid in (os.getppid(), {}):
     for refused in [
         run(&scope, || python.spawn().map(drop)),
         run(&scope, || python.prepare(Fds::new()).and_then(|plan| plan.hold()).map(drop)),
+        run(&scope, || thread::scope(|threads| threads.spawn(|| python.spawn().map(drop)).join().unwrap())),
     ] {
         let error = refused.unwrap().unwrap_err();
         assert_eq!((error.kind(), error.step()), (ErrorKind::InvalidConfig, Step::Configure), "{error}");

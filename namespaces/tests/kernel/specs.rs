@@ -2,8 +2,8 @@
 
 use crate::support::{output, program, sh};
 use cofferdam_namespaces::{
-    Clock, ClockOffset, Credentials, Engine, Fallbacks, Fds, IdMap, IdRange, IoPriority, Mount, Namespaces,
-    Personality, Propagation, Resource, Rlimit, Root, Sandbox, Scheduler, Stdio,
+    Clock, ClockOffset, Credentials, Engine, Fallbacks, Fds, IdMap, IdRange, IoPriority, Join, Mount, Namespaces,
+    Personality, Propagation, Resource, Rlimit, Root, Sandbox, Scheduler, Stdio, TerminalSize,
 };
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -159,6 +159,9 @@ fn anything() -> impl Strategy<Value = Sandbox> {
         change(any_map(), Sandbox::user),
         change(credentials, Sandbox::credentials),
         change(any::<u32>(), Sandbox::umask),
+        change(any::<u16>(), |sandbox, n| sandbox.terminal(TerminalSize::new(n, 80))),
+        change(3..1024_u32, |sandbox, number| sandbox.fd(number, "some")),
+        change(Just(Join::only(Namespaces::NET).environment()), Sandbox::join),
         change(roots, Sandbox::root),
         change(any_mount(), Sandbox::mount),
         change(select(vec![Propagation::Private, Propagation::Slave, Propagation::Shared]), Sandbox::propagation),

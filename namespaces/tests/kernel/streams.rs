@@ -1,7 +1,8 @@
 //! Standard streams, and no other descriptor.
 
-use crate::support::{output_with, program, read, sh};
+use crate::support::{output_with, program, read, sh, without};
 use cofferdam_namespaces::{ErrorKind, Fds, Stdio};
+use cofferdam_testkit::fault::Fault;
 use nix::unistd::{close, dup, dup2_stderr, dup2_stdin, dup2_stdout};
 use std::fs::{self, File};
 use std::io::{Read, Write, stderr, stdin, stdout};
@@ -83,10 +84,12 @@ pub(crate) fn no_other_descriptor_gets_in() {
     let leaky = File::open("/etc/passwd").unwrap();
     nix::fcntl::fcntl(&leaky, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
     let far = nix::fcntl::fcntl(&leaky, nix::fcntl::FcntlArg::F_DUPFD(900)).unwrap();
-    let text = output_with(program("/bin/ls").arg("/proc/self/fd"), Fds::new());
+    let list = || output_with(program("/bin/ls").arg("/proc/self/fd"), Fds::new());
+    let (text, leaked) = (list(), without(libc::SYS_close_range, Fault::EVERY, list));
     close(far).unwrap();
     // 3 is ls's own look at the folder.
     assert_eq!(text, "0\n1\n2\n3\n");
+    assert!(leaked.contains(&format!("\n{far}\n")), "they would be there: {leaked}");
 }
 
 /// A stream that would be closed at the start of a program is inherited all the same; one that is closed already is refused.

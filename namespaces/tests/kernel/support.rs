@@ -1,6 +1,7 @@
 //! What several of these tests share.
 
 use cofferdam_namespaces::{Child, Engine, Error, Fds, IdMap, Namespaces, Sandbox, Stdio};
+use cofferdam_testkit::fault::{Action, Fault, Watch, Who};
 use std::ffi::OsString;
 use std::io::Read;
 use std::sync::OnceLock;
@@ -27,6 +28,18 @@ pub(crate) fn program(program: impl Into<OsString>) -> Sandbox {
 /// A shell script, with the usual programs.
 pub(crate) fn sh(script: &str) -> Sandbox {
     program("/bin/sh").args(["-c", script]).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+}
+
+/// Runs it where one call of a child is not made, and told to have succeeded: a defence that is a call of its own, switched off from outside. It is the
+/// `nth` of this number.
+pub(crate) fn without<T: Send>(number: i64, nth: usize, run: impl FnOnce() -> T + Send) -> T {
+    let fault = Fault { who: Who::Child, nth, action: Action::Errno(0) };
+    // Behind execve(2) it is another program. Where every call is meant, that is not looked for.
+    let (one, two) = ([number], [number, libc::SYS_execve]);
+    let watch = Watch::only(if nth == Fault::EVERY { &one } else { &two });
+    let (calls, result) = watch.inject(fault, run);
+    assert!(calls.iter().any(|call| call.fault.is_some() && call.number == number), "the call was made");
+    result
 }
 
 /// What it prints, when it succeeds.

@@ -45,6 +45,8 @@ pub(crate) enum Set {
     Hairpin6,
     /// Ports published at any address.
     Ports4,
+    /// Those of them that are reached at the host's 127.0.0.1 too.
+    Ports4Loopback,
     /// Ports published at one address.
     Ports4At,
     /// As `Ports4`, IPv6.
@@ -56,7 +58,7 @@ pub(crate) enum Set {
 impl Set {
     pub(crate) const OF_NETWORKS: [Set; 6] =
         [Set::Networks, Set::Internal, Set::Outward, Set::Together, Set::Hairpin4, Set::Hairpin6];
-    pub(crate) const OF_PORTS: [Set; 4] = [Set::Ports4, Set::Ports4At, Set::Ports6, Set::Ports6At];
+    pub(crate) const OF_PORTS: [Set; 5] = [Set::Ports4, Set::Ports4Loopback, Set::Ports4At, Set::Ports6, Set::Ports6At];
 
     pub(crate) fn all() -> impl Iterator<Item = Set> {
         Self::OF_NETWORKS.into_iter().chain(Self::OF_PORTS)
@@ -71,6 +73,7 @@ impl Set {
             Set::Hairpin4 => "hairpin4",
             Set::Hairpin6 => "hairpin6",
             Set::Ports4 => "ports4",
+            Set::Ports4Loopback => "ports4lo",
             Set::Ports4At => "ports4at",
             Set::Ports6 => "ports6",
             Set::Ports6At => "ports6at",
@@ -83,7 +86,7 @@ impl Set {
             Set::Together => types(&[IFNAME, IFNAME]),
             Set::Hairpin4 => types(&[IFNAME, IPV4]),
             Set::Hairpin6 => types(&[IFNAME, IPV6]),
-            Set::Ports4 | Set::Ports6 => types(&[PROTOCOL, PORT]),
+            Set::Ports4 | Set::Ports4Loopback | Set::Ports6 => types(&[PROTOCOL, PORT]),
             Set::Ports4At => types(&[IPV4, PROTOCOL, PORT]),
             Set::Ports6At => types(&[IPV6, PROTOCOL, PORT]),
         }
@@ -91,7 +94,7 @@ impl Set {
 
     pub(crate) const fn data(self) -> Option<Type> {
         match self {
-            Set::Ports4 | Set::Ports4At => Some(types(&[IPV4, PORT])),
+            Set::Ports4 | Set::Ports4Loopback | Set::Ports4At => Some(types(&[IPV4, PORT])),
             Set::Ports6 | Set::Ports6At => Some(types(&[IPV6, PORT])),
             _ => None,
         }
@@ -161,6 +164,18 @@ impl Element {
         let mut data = octets(to.0);
         data.extend_from_slice(&in_four(to.1));
         Element { set, key, end: None, data: Some(data), tag }
+    }
+
+    /// A port published at any address, as it is at the host's 127.0.0.1; nothing if it leads to an IPv6 address.
+    pub(crate) fn at_loopback(&self) -> Option<Self> {
+        (self.set == Set::Ports4).then(|| Element { set: Set::Ports4Loopback, ..self.clone() })
+    }
+
+    /// At most so many bytes of a message are about it: its parts, each in up to three nests with padding.
+    pub(crate) fn most_bytes(&self) -> usize {
+        let parts = [Some(&self.key), self.end.as_ref(), self.data.as_ref()];
+        let parts: usize = parts.into_iter().flatten().map(|part| part.len() + 16).sum();
+        parts + self.tag.len() + 16
     }
 
     /// Whether this is what was found, whoever made it.

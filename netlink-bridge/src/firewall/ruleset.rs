@@ -165,6 +165,11 @@ const FAMILY: Expression = Meta(15, 1);
 const IS_IPV4: Expression = Equal(1, &[2]);
 const IS_IPV6: Expression = Equal(1, &[10]);
 const IS_LOOPBACK: Expression = Equal(1, &[127]);
+const IS_NOT_LOOPBACK: Expression = NotEqual(1, &[127]);
+const IS_LOCALHOST: Expression = Equal(1, &[127, 0, 0, 1]);
+/// The incoming link is not `lo`, which has this index in every namespace.
+const CAME_BY_INDEX: Expression = Meta(4, 1);
+const IS_NOT_LO: Expression = NotEqual(1, &1u32.to_ne_bytes());
 /// The host itself has the destination address (`RTN_LOCAL`).
 const IS_LOCAL: Expression = Equal(1, &2u32.to_ne_bytes());
 const STATE: Expression = Connection(0, 1);
@@ -188,10 +193,16 @@ const fn rule(chain: &'static str, comment: &'static str, expressions: &'static 
 }
 
 pub(crate) const RULES: &[Rule] = &[
+    // Where a port is published at 127.0.0.1, its translation would otherwise come before the kernel's own look at such addresses.
     rule(
         "loopback",
-        "no container reaches the host's loopback, though it is routed for ports published there",
-        &[CAME_BY, In(Set::Networks), FAMILY, IS_IPV4, Payload(1, 16, 1, 1), IS_LOOPBACK, DROP],
+        "nothing reaches the host's loopback from elsewhere",
+        &[CAME_BY_INDEX, IS_NOT_LO, FAMILY, IS_IPV4, Payload(1, 16, 1, 1), IS_LOOPBACK, DROP],
+    ),
+    rule(
+        "loopback",
+        "nor says that it comes from there",
+        &[CAME_BY_INDEX, IS_NOT_LO, FAMILY, IS_IPV4, Payload(1, 12, 1, 1), IS_LOOPBACK, DROP],
     ),
     rule(
         "publish",
@@ -200,8 +211,23 @@ pub(crate) const RULES: &[Rule] = &[
     ),
     rule(
         "publish",
+        "ports at any address, at 127.0.0.1",
+        &[
+            FAMILY,
+            IS_IPV4,
+            Payload(1, 16, 4, 1),
+            IS_LOCALHOST,
+            protocol(1),
+            port(9),
+            To(Set::Ports4Loopback),
+            Dnat(2, 9),
+        ],
+    ),
+    // What else listens at 127.0.0.0/8, such as a resolver at 127.0.0.53, stays what it is.
+    rule(
+        "publish",
         "ports at any address, IPv4",
-        &[FAMILY, IS_IPV4, protocol(1), port(9), To(Set::Ports4), Dnat(2, 9)],
+        &[FAMILY, IS_IPV4, Payload(1, 16, 1, 1), IS_NOT_LOOPBACK, protocol(1), port(9), To(Set::Ports4), Dnat(2, 9)],
     ),
     rule(
         "publish",

@@ -20,7 +20,7 @@ pub(crate) fn of_network(spec: &NetworkSpec) -> Vec<Element> {
     Set::OF_NETWORKS.into_iter().filter(wanted).map(element).chain(hairpin).collect()
 }
 
-/// The elements of an endpoint: one for each port and family, sorted by their sets.
+/// The elements of an endpoint: one for each port and family, and one for the host's loopback if ports are reached there too; sorted by their sets.
 pub(crate) fn of_endpoint(endpoint: &Endpoint) -> Vec<Element> {
     let mut elements = Vec::new();
     for ports in endpoint.ports() {
@@ -31,6 +31,10 @@ pub(crate) fn of_endpoint(endpoint: &Endpoint) -> Vec<Element> {
                 |port: OnePort| Element::of_port(at, (port.protocol, port.host), (to, port.container), endpoint.tag());
             elements.extend(ports.each().map(element));
         }
+    }
+    if endpoint.host_loopback() {
+        let there: Vec<_> = elements.iter().filter_map(Element::at_loopback).collect();
+        elements.extend(there);
     }
     elements.sort();
     elements

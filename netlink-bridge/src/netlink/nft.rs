@@ -52,8 +52,8 @@ const LIST_ELEMENTS: Kind = ask(13, "NFT_MSG_GETSETELEM", flag::DUMP, 12);
 const DELETE_ELEMENTS: Kind = kind(14, "NFT_MSG_DELSETELEM", 0);
 const GET_GENERATION: Kind = ask(16, "NFT_MSG_GETGEN", 0, 15);
 
-/// In one message: an attribute's length is a number of 16 bits.
-const ELEMENTS_PER_MESSAGE: usize = 200;
+/// Of elements in one message: an attribute's length is a number of 16 bits.
+const BYTES_PER_MESSAGE: usize = 48 << 10;
 
 /// For `nft(8)`, which could not show the names of links otherwise: the type of such a key, and that its bytes are as they are.
 const IFNAME: u32 = 41;
@@ -235,7 +235,7 @@ impl Transaction<'_> {
 
     fn elements(&mut self, kind: Kind, elements: &[Element], write: impl Fn(&mut Message<'_>, &Element)) {
         for of_one_set in elements.chunk_by(|a, b| a.set == b.set) {
-            for chunk in of_one_set.chunks(ELEMENTS_PER_MESSAGE) {
+            for chunk in by_bytes(of_one_set, BYTES_PER_MESSAGE) {
                 let Some(first) = chunk.first() else { continue };
                 self.batch.message(kind, (self.operation, &first.to_string()), &INET, |m| {
                     list(m, first.set, |m| {
@@ -248,6 +248,22 @@ impl Transaction<'_> {
             }
         }
     }
+}
+
+/// The elements in pieces that are not longer than this in a message.
+pub(crate) fn by_bytes(mut rest: &[Element], most: usize) -> impl Iterator<Item = &[Element]> {
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |element: &&Element| {
+            bytes += element.most_bytes();
+            bytes <= most
+        };
+        // One alone always fits.
+        let count = rest.iter().take_while(fits).count().max(1);
+        let (piece, after) = rest.split_at_checked(count)?;
+        rest = after;
+        Some(piece)
+    })
 }
 
 const NFT_SET_INTERVAL: u32 = 4;
@@ -431,18 +447,21 @@ mod tests {
 
     #[test]
     fn elements_are_read_as_they_are_written() {
-        let element = |n: u8| Element {
+        let element = |n: u16| Element {
             set: Set::Ports4,
-            key: vec![n; 8],
+            key: n.to_be_bytes().repeat(4),
             end: None,
-            data: Some(vec![n; 8]),
-            tag: format!("tag {n}"),
+            data: Some(vec![1; 8]),
+            tag: format!("tag {n} {}", "o".repeat(200)),
         };
+        // Not more than an attribute's length can say.
         let all: Vec<_> = (0..205).map(element).collect();
         let mut batch = Batch::transaction(Operation::Publish, None, |t| t.add(&all));
         let bytes = batch.number(7).to_vec();
         let messages: Vec<_> = super::super::decode::messages(&bytes).collect::<Result<_, _>>().unwrap();
-        assert_eq!(messages.len(), 4, "begin, 200, 5, end");
+        assert_eq!(messages.len(), 4, "begin, two with elements, end");
+        let first = stored(messages[1].payload).unwrap().len();
+        assert!(messages[1].payload.len() < BYTES_PER_MESSAGE && first > 120, "{first}");
         let read: Vec<_> = messages[1..3].iter().flat_map(|m| stored(m.payload).unwrap()).collect();
         assert_eq!(read.len(), 205);
         assert!(
@@ -450,7 +469,7 @@ mod tests {
         );
         // The kernel says which one it objects to by where it begins.
         let sent = &batch.sent()[2];
-        assert_eq!(sent.object_at(None), all[200].to_string());
+        assert_eq!(sent.object_at(None), all[first].to_string());
         let last = u32::try_from(messages[2].payload.len() + 16 - 4).unwrap();
         assert_eq!(sent.object_at(Some(last)), all[204].to_string());
     }

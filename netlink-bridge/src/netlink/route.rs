@@ -143,14 +143,13 @@ impl Batch {
         // Only this message takes a port's settings together with the link's.
         self.message(CHANGE_LINK, about, &header(index, IFF_UP), |m| {
             m.bytes(IFLA_IFALIAS, alias.as_bytes());
-            m.nest(IFLA_LINKINFO, |m| {
-                m.string(IFLA_INFO_SLAVE_KIND, "bridge");
-                m.nest(IFLA_INFO_SLAVE_DATA, |m| {
-                    m.bytes(IFLA_BRPORT_ISOLATED, &[port.isolated.into()]);
-                    m.bytes(IFLA_BRPORT_MODE, &[port.hairpin.into()]);
-                });
-            });
+            port_info(m, port);
         });
+    }
+
+    /// Changes the settings of a bridge's port.
+    pub(crate) fn set_port_flags(&mut self, about: About<'_>, index: u32, port: PortFlags) {
+        self.message(CHANGE_LINK, about, &header(index, 0), |m| port_info(m, port));
     }
 
     pub(crate) fn set_group(&mut self, about: About<'_>, index: u32, group: u32) {
@@ -307,6 +306,16 @@ fn peer(m: &mut Message<'_>, pair: &Pair<'_>) {
     m.u32(IFLA_NET_NS_FD, pair.netns.as_raw_fd().cast_unsigned());
 }
 
+fn port_info(m: &mut Message<'_>, port: PortFlags) {
+    m.nest(IFLA_LINKINFO, |m| {
+        m.string(IFLA_INFO_SLAVE_KIND, "bridge");
+        m.nest(IFLA_INFO_SLAVE_DATA, |m| {
+            m.bytes(IFLA_BRPORT_ISOLATED, &[port.isolated.into()]);
+            m.bytes(IFLA_BRPORT_MODE, &[port.hairpin.into()]);
+        });
+    });
+}
+
 /// `struct ifinfomsg`, with flags to be set.
 fn header(index: u32, flags: u32) -> [u8; 16] {
     let [i, f] = [index, flags].map(u32::to_ne_bytes);
@@ -341,6 +350,8 @@ pub(crate) struct Link {
     pub(crate) group: u32,
     pub(crate) mtu: u32,
     pub(crate) is_up: bool,
+    /// Its settings as a bridge's port.
+    pub(crate) flags: PortFlags,
 }
 
 impl Link {
@@ -369,11 +380,32 @@ impl Link {
             } else if number == IFLA_MTU.number {
                 link.mtu = number_in(value);
             } else if number == IFLA_LINKINFO.number {
-                let mut infos = attributes(value).flatten();
-                link.kind = infos.find(|(number, _)| *number == IFLA_INFO_KIND.number).map(|(_, kind)| string(kind));
+                link.parse_info(value)?;
             }
         }
         Ok(link)
+    }
+
+    /// Reads what is particular to its kind, and to a bridge's port.
+    fn parse_info(&mut self, info: &[u8]) -> Result<(), Malformed> {
+        let mut is_port = false;
+        for attribute in attributes(info) {
+            let (number, value) = attribute?;
+            if number == IFLA_INFO_KIND.number {
+                self.kind = Some(string(value));
+            } else if number == IFLA_INFO_SLAVE_KIND.number {
+                is_port = string(value) == "bridge";
+            } else if number == IFLA_INFO_SLAVE_DATA.number && is_port {
+                for setting in attributes(value) {
+                    match setting? {
+                        (n, value) if n == IFLA_BRPORT_ISOLATED.number => self.flags.isolated = value != [0],
+                        (n, value) if n == IFLA_BRPORT_MODE.number => self.flags.hairpin = value != [0],
+                        _ => {}
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -408,6 +440,7 @@ mod tests {
             group: 0,
             mtu: 1500,
             is_up: true,
+            flags: PortFlags::default(),
         };
         assert_eq!(Link::parse(&veth()), Ok(wanted));
     }

@@ -15,7 +15,7 @@ use std::path::Path;
 const LOCK: &str = "lock";
 const FILE: &str = "leases";
 const NEXT: &str = "leases.new";
-const HEAD: &str = "cofferdam leases 1";
+const HEAD: &str = "cofferdam leases 2";
 /// No file of ours is longer; who can write to the folder cannot fill the memory.
 const LONGEST: u64 = 64 << 20;
 
@@ -50,7 +50,7 @@ impl FilePool {
     /// As [`open`](Self::open); [`Protocol`](ErrorKind::Protocol) if the file is not one of ours.
     pub fn held(&self) -> Result<Vec<(IpAddr, Holder)>, Error> {
         let _lock = self.lock()?;
-        Ok(self.read()?.held.into_iter().collect())
+        Ok(self.read()?.held.into_iter().map(|(address, (holder, _))| (address, holder)).collect())
     }
 
     /// Takes back the addresses of all whose owner is not to be kept. Tells which.
@@ -60,10 +60,10 @@ impl FilePool {
     #[doc(alias("garbage collection", "prune"))]
     pub fn gc(&self, keep: impl Fn(&Holder) -> bool) -> Result<Vec<(IpAddr, Holder)>, Error> {
         self.change(|leases| {
-            let (stay, go) = std::mem::take(&mut leases.held).into_iter().partition(|(_, holder)| keep(holder));
-            leases.held = stay;
-            let go: std::collections::BTreeMap<_, _> = go;
-            Ok(go.into_iter().collect())
+            let (stay, go): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut leases.held).into_iter().partition(|(_, (holder, _))| keep(holder));
+            leases.held = stay.into_iter().collect();
+            Ok(go.into_iter().map(|(address, (holder, _))| (address, holder)).collect())
         })
     }
 
@@ -120,16 +120,19 @@ impl AddressPool for FilePool {
     fn take(&self, wanted: &[WantedAddress], holder: &Holder) -> Result<TakenAddresses, Error> {
         crate::name::check_tag("id", &holder.id)?;
         crate::name::check_tag("owner", &holder.owner)?;
+        self.change(|leases| leases.take(wanted, holder))
+    }
+
+    fn undo(&self, taken: &TakenAddresses, holder: &Holder) -> Result<(), Error> {
         self.change(|leases| {
-            let before = leases.held.len();
-            let addresses = leases.take(wanted, holder)?;
-            Ok(TakenAddresses { addresses, new: leases.held.len() > before })
+            leases.undo(taken, holder);
+            Ok(())
         })
     }
 
-    fn give_back(&self, holder: &str) -> Result<(), Error> {
+    fn give_back(&self, holder: &str, claim: Option<u64>) -> Result<(), Error> {
         self.change(|leases| {
-            leases.give_back(holder);
+            leases.give_back(holder, claim);
             Ok(())
         })
     }
@@ -159,9 +162,11 @@ fn read_file(folder: impl rustix::fd::AsFd, name: &str) -> Result<Option<String>
 /// A line each; ids and owners have no control characters, see [`crate::name::check_tag`].
 fn print(leases: &Leases, boot: &str) -> String {
     let last = leases.last.iter().map(|(subnet, address)| format!("last\t{subnet}\t{address}\n"));
-    let line = |(address, holder): (&IpAddr, &Holder)| format!("held\t{address}\t{}\t{}\n", holder.id, holder.owner);
+    let line = |(address, (holder, claim)): (&IpAddr, &(Holder, u64))| {
+        format!("held\t{address}\t{claim}\t{}\t{}\n", holder.id, holder.owner)
+    };
     let held = leases.held.iter().map(line);
-    let begin = format!("{HEAD}\nboot\t{boot}\n");
+    let begin = format!("{HEAD}\nboot\t{boot}\nclaim\t{}\n", leases.claim);
     [begin].into_iter().chain(last).chain(held).chain(["end\n".into()]).collect()
 }
 
@@ -182,9 +187,10 @@ fn parse(text: &str, boot: &str) -> Option<Leases> {
         let fields: Vec<_> = line.split('\t').collect();
         match *fields.as_slice() {
             ["last", subnet, address] => drop(leases.last.insert(subnet.parse().ok()?, address.parse().ok()?)),
-            ["held", address, id, owner] => {
+            ["claim", claim] => leases.claim = claim.parse().ok()?,
+            ["held", address, claim, id, owner] => {
                 let holder = Holder { id: id.into(), owner: owner.into() };
-                leases.held.insert(address.parse().ok()?, holder);
+                leases.held.insert(address.parse().ok()?, (holder, claim.parse().ok()?));
             }
             ["end"] => return lines.next().is_none().then_some(leases),
             _ => return None,
@@ -199,9 +205,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn some() -> Leases {
-        let mut leases = Leases::default();
+        let mut leases = Leases { claim: 9, ..Leases::default() };
         for (address, id) in [("10.0.0.2", "web"), ("fd00::2", "web"), ("10.0.0.3", "a b ä")] {
-            leases.held.insert(address.parse().unwrap(), Holder { id: id.into(), owner: "my ci".into() });
+            leases.held.insert(address.parse().unwrap(), (Holder { id: id.into(), owner: "my ci".into() }, 7));
         }
         leases.last.insert("10.0.0.0/24".parse().unwrap(), "10.0.0.3".parse().unwrap());
         leases

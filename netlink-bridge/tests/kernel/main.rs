@@ -1,5 +1,6 @@
 //! Tests against the real kernel: see the test kit for how they are run and what they may not leave behind.
 
+mod defence;
 mod errors;
 mod fault;
 mod life;
@@ -81,6 +82,13 @@ fn rules() -> Vec<Test> {
         root("an_internal_network", ports::an_internal_network),
         root("the_hosts_loopback_is_closed", ports::the_hosts_loopback_is_closed),
         root("udp_from_before", ports::udp_from_before),
+        root("a_port_at_loopback", defence::a_port_at_loopback),
+        root("a_source_at_loopback", defence::a_source_at_loopback),
+        root("a_resolver_at_loopback", defence::a_resolver_at_loopback),
+        root("apart_from_now_on", defence::apart_from_now_on),
+        root("loopback_without_rules", defence::loopback_without_rules),
+        root("a_router_in_a_container", defence::a_router_in_a_container),
+        root("thousands_of_ports", defence::thousands_of_ports),
         root("answers_to_creating", fault::answers_to_creating),
         root("answers_to_attaching", fault::answers_to_attaching),
         root("killed_while_attaching", fault::killed_while_attaching),

@@ -9,13 +9,13 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 /// So long is waited for what must not come.
-const A_WHILE: Duration = Duration::from_millis(400);
+pub(crate) const A_WHILE: Duration = Duration::from_millis(400);
 
-fn forwarding() -> NetworkSpec {
+pub(crate) fn forwarding() -> NetworkSpec {
     spec().enable_forwarding(true)
 }
 
-fn create(spec: &NetworkSpec) -> (Host, Network) {
+pub(crate) fn create(spec: &NetworkSpec) -> (Host, Network) {
     let host = Host::current().unwrap();
     let network = Network::create(&host, spec).unwrap();
     (host, network)
@@ -25,7 +25,7 @@ fn port(text: &str) -> PublishedPort {
     text.parse().unwrap()
 }
 
-fn publishing(network: &Network, number: u8, ports: &[&str]) -> (NetNs, Endpoint) {
+pub(crate) fn publishing(network: &Network, number: u8, ports: &[&str]) -> (NetNs, Endpoint) {
     let netns = NetNs::new().unwrap();
     let spec = ports.iter().fold(addresses(number), |spec, text| spec.publish(port(text)));
     let endpoint = network.attach(&netns, &spec).unwrap();
@@ -33,7 +33,7 @@ fn publishing(network: &Network, number: u8, ports: &[&str]) -> (NetNs, Endpoint
 }
 
 /// Ends: everything is gone, the table too, and with the last link to the outside its other end.
-fn finish(host: &Host, network: &Network, endpoints: &[Endpoint]) {
+pub(crate) fn finish(host: &Host, network: &Network, endpoints: &[Endpoint]) {
     if crate::support::links().contains(&"up0".into()) {
         run_ip("link del up0");
     }
@@ -42,13 +42,13 @@ fn finish(host: &Host, network: &Network, endpoints: &[Endpoint]) {
 }
 
 /// Whether rules see bridged packets, where `br_netfilter` is there at all: it changes the way of what comes back into its network.
-fn bridged_packets_are_seen(seen: bool) {
+pub(crate) fn bridged_packets_are_seen(seen: bool) {
     for file in ["iptables", "ip6tables"] {
         let _ = std::fs::write(format!("/proc/sys/net/bridge/bridge-nf-call-{file}"), if seen { "1" } else { "0" });
     }
 }
 
-fn listen(netns: &NetNs, address: IpAddr, port: u16) -> TcpListener {
+pub(crate) fn listen(netns: &NetNs, address: IpAddr, port: u16) -> TcpListener {
     within(netns, || TcpListener::bind((address, port)).unwrap())
 }
 
@@ -60,7 +60,7 @@ fn source(client: impl FnOnce() -> std::io::Result<TcpStream>, listener: &TcpLis
     Some(from.ip())
 }
 
-fn try_connect(to: impl Into<SocketAddr>) -> std::io::Result<TcpStream> {
+pub(crate) fn try_connect(to: impl Into<SocketAddr>) -> std::io::Result<TcpStream> {
     TcpStream::connect_timeout(&to.into(), A_WHILE)
 }
 
@@ -218,6 +218,17 @@ pub(crate) fn a_range_and_a_taken_port() {
     finish(&host, &network, &[endpoint]);
 }
 
+/// As [`connect`], as soon as the kernel has forgotten that nobody answered before.
+pub(crate) fn connect_at_last(to: SocketAddr) -> TcpStream {
+    let until = std::time::Instant::now() + PATIENCE;
+    loop {
+        match connect(to) {
+            Ok(stream) => return stream,
+            Err(error) => assert!(std::time::Instant::now() < until, "{error}"),
+        }
+    }
+}
+
 /// Somebody on the same wire gives themselves a route to the containers. Without our rules they get in.
 pub(crate) fn a_neighbour_with_a_route() {
     let neighbour = outside();
@@ -292,7 +303,7 @@ pub(crate) fn containers_that_are_apart() {
     for port in [first.1.port(), second.1.port()] {
         run_ip(&format!("link set {port} type bridge_slave isolated off"));
     }
-    within(&second.0, || connect((v4(2), 22).into())).unwrap();
+    within(&second.0, || connect_at_last((v4(2), 22).into()));
     finish(&host, &network, &[first.1, second.1]);
 }
 

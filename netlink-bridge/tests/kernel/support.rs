@@ -95,15 +95,18 @@ pub(crate) fn outside() -> NetNs {
     };
     set_up(1);
     within(&machine, || set_up(2));
-    wait_for_link_local();
-    within(&machine, wait_for_link_local);
+    wait_for_link_local("up0");
+    within(&machine, || wait_for_link_local("up0"));
     machine
 }
 
 /// Until the link has its own address, which comes a while after the link is up: then neighbours can be asked for.
-fn wait_for_link_local() {
+pub(crate) fn wait_for_link_local(link: &str) {
     let until = std::time::Instant::now() + PATIENCE;
-    while !ip("-6 address show dev up0 scope link").iter().any(|link| link["addr_info"].to_string().contains("fe80")) {
+    while !ip(&format!("-6 address show dev {link} scope link"))
+        .iter()
+        .any(|link| link["addr_info"].to_string().contains("fe80"))
+    {
         assert!(std::time::Instant::now() < until, "no link-local address");
         thread::sleep(Duration::from_millis(5));
     }

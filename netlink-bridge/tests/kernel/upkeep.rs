@@ -169,7 +169,15 @@ pub(crate) fn others_in_the_way() {
             &[
                 "add table ip6 filter",
                 "add chain ip6 filter x { type filter hook forward priority 9; }",
-                "add rule ip6 filter x counter reject",
+                "add rule ip6 filter x counter drop",
+            ],
+            true,
+        ),
+        (
+            &[
+                "add table inet x",
+                "add chain inet x y { type filter hook forward priority 9; }",
+                "add rule inet x y counter reject",
             ],
             true,
         ),
@@ -212,8 +220,9 @@ pub(crate) fn left_by_the_dead() {
     run_ip(&format!("link set {} alias ", all[2].1.port()));
     // One whose namespace has gone, and its published port has stayed.
     let (gone, record) = published(&network, 5);
-    drop(gone);
+    // In this order: the kernel would delete the link by itself a while after its namespace.
     run_ip(&format!("link del {}", record.port()));
+    drop(gone);
     let removed = network.gc(|owner| owner != Some("job 2")).unwrap();
     let words: Vec<_> = removed.iter().map(ToString::to_string).collect();
     assert!(words.contains(&format!("remove link {}", all[0].1.port())), "{words:?}");

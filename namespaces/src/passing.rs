@@ -12,6 +12,8 @@ impl Sandbox {
     /// Gives the program the descriptor that [`Fds::bind`](crate::Fds::bind) gives this name, as this number, 3 to 1023: it has that, its standard
     /// streams, and no other.
     ///
+    /// The caller's own limit of descriptors (`RLIMIT_NOFILE`) must allow a few numbers above the highest.
+    ///
     /// Both share the open file: its offset, its status flags. `O_CLOEXEC` of the caller's does not matter. How a program learns of the number is
     /// between the two; systemd's protocol, for one, is `LISTEN_FDS`, from 3 on, with `LISTEN_PID`.
     #[must_use]

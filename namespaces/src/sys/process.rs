@@ -70,7 +70,9 @@ pub(crate) fn copy_above(fd: BorrowedFd<'_>, highest: i32) -> Result<OwnedFd, i3
     // SAFETY: numbers only.
     let copy = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, highest + 1) };
     if copy < 0 {
-        return Err(last_errno());
+        // The errno for a number beyond the limit of descriptors.
+        let errno = last_errno();
+        return Err(if errno == libc::EINVAL { libc::EMFILE } else { errno });
     }
     // SAFETY: the kernel has just opened it for us.
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })

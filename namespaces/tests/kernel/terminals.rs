@@ -164,7 +164,7 @@ pub(crate) fn jobs_are_controlled() {
         screen.until("$ ");
         screen.type_in("\x04");
         screen.until("left");
-        drop(screen);
+        screen.rest();
         assert!(child.wait().unwrap().success());
     }
 }
@@ -227,18 +227,18 @@ pub(crate) fn held_and_joined_with_a_terminal() {
     let plan = inside(sh("tty; read line; echo $line")).terminal(SIZE).prepare(Fds::new()).unwrap();
     let mut child = plan.hold().unwrap().release().unwrap();
     let mut screen = Screen::of(&mut child);
-    screen.until("/dev/pts/0");
+    screen.until("/dev/pts/0\r\n");
     let target = Target::from_pidfd(child.as_fd().try_clone_to_owned().unwrap()).unwrap();
     let joined = sh("stty size; read line; echo $line").terminal(SIZE).join(Join::all());
     let mut joined = joined.spawn_with(Fds::new().target(target)).unwrap();
     let mut other = Screen::of(&mut joined);
-    other.until("30 90");
+    other.until("30 90\r\n");
     other.type_in("typed\n");
     other.until("typed\r\ntyped\r\n");
     assert!(joined.wait().unwrap().success());
     screen.type_in("end\n");
     screen.until("end\r\nend\r\n");
-    drop((screen, other));
+    screen.rest();
     assert!(child.wait().unwrap().success());
     crate::hold::threads_end();
 }

@@ -58,7 +58,18 @@ fn of_files(error: &Error, errno: i32, user: bool) -> Option<&'static str> {
         (Step::Mount, "openat2", libc::ENOENT) => {
             "mount points are made in the sandbox's own root and in its tmpfs, and nowhere else"
         }
-        (Step::Mount, "openat2", libc::EXDEV) => "the mount point is missing, and in another mount than its path says",
+        (Step::Mount, "openat2", libc::EXDEV) => {
+            "the mount point is missing, and in another mount than its path says; or a link to what is masked leads out of its mount"
+        }
+        (Step::Exec, "openat2", libc::ELOOP) => {
+            "in a root of its own, neither the program nor what runs it as a script may be a link like /proc/self/exe, which is the host's program"
+        }
+        (Step::Exec, "openat2" | "read", libc::EACCES) => {
+            "in a root of its own a program must be readable: it is looked at before it is started"
+        }
+        (Step::Exec, "openat2" | "read", libc::EMFILE) => {
+            "in a root of its own a program is looked at before it is started, which takes two descriptors: see RLIMIT_NOFILE"
+        }
         (Step::Mount, "open_tree", libc::EINVAL) if user => {
             "a user namespace may not see what is hidden below other mounts: bind recursively"
         }
@@ -111,6 +122,9 @@ mod tests {
             (fsmount, libc::EPERM, PLAIN, "", ""),
             ((Step::Mount, "openat2"), libc::ENOENT, user, "", "mount points are made"),
             ((Step::Mount, "openat2"), libc::ELOOP, user, "", ""),
+            ((Step::Exec, "openat2"), libc::ELOOP, user, "", "in a root of its own, neither"),
+            ((Step::Exec, "openat2"), libc::EACCES, user, "", "in a root of its own a program must"),
+            ((Step::Exec, "read"), libc::EMFILE, user, "", "in a root of its own a program is"),
             ((Step::Root, "statx"), libc::ESTALE, PLAIN, "", "something else is there"),
             ((Step::Mount, "open_tree"), libc::EINVAL, user, "", "a user namespace may not see"),
             ((Step::Mount, "open_tree"), libc::EINVAL, PLAIN, "", ""),

@@ -216,7 +216,7 @@
 //! - What joins the namespaces of others is a copy of the caller that nobody in them may trace or look at (CVE-2016-9962, CVE-2019-5736), and nothing in
 //!   there leads it to another file: the target's root is entered by descriptor, the child's own files are found in the caller's `/proc`.
 //! - The program of a root is looked at before it is started: neither it, nor what runs it if it is a script, may be a magic link, which would be the
-//!   host's own program (CVE-2019-5736). It must be readable for that. Who can write to the root at this very moment, another sandbox say, can still
+//!   host's own program (CVE-2019-5736). It must be readable for that, and two descriptors free (`RLIMIT_NOFILE`). Who can write to the root at this very moment, another sandbox say, can still
 //!   exchange it after the look; and what `binfmt_misc` of the host names without the flag `F`, the kernel looks up in the root by itself.
 //! - Nothing of the host program's memory outlives `execve(2)`, and nothing of it changes: signal mask, dumpable flag,
 //!   working directory and descriptors are as before.

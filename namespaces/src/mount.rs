@@ -214,6 +214,9 @@ impl Mount {
     ///
     /// As all mounts, it is made in its turn: after the one that it hides something of. Root in the sandbox can take it away, unless it
     /// lacks `CAP_SYS_ADMIN`.
+    ///
+    /// What lies in another mount of the sandbox is looked up from that mount; a link that leads out of it is an error (`EXDEV`). In the root itself, who
+    /// writes to it at that moment can put the path out of the way, and it counts as missing.
     #[must_use]
     #[doc(alias = "maskedPaths")]
     pub fn mask(target: impl Into<PathBuf>) -> Self {

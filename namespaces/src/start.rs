@@ -49,6 +49,7 @@ const READ: i32 = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
 
 /// The program of a root that others have made must not be a link to `/proc/self/exe`, nor a script for such a one: until it is started, that is the
 /// host's program, and whoever runs that can write to it afterwards (CVE-2019-5736). What is opened here the kernel closes as it starts the program.
+/// (What a program names as its ELF interpreter is only mapped beside it, and nobody gets to that file.)
 fn look_at(program: &mut Program, (path, text): (&Path, u64), how: u64, last: bool, execve: impl FnOnce(&mut Program)) {
     let open = [libc::AT_FDCWD.into(), text.into(), how.into(), OPEN_HOW_SIZE.into()];
     let then = if last { Then::Keep(FILE) } else { Then::Look(FILE) };

@@ -87,6 +87,7 @@ impl Variant {
 
     fn name(self) -> String {
         let way = match self.way {
+            Way::Prepared if self.shape.root => ", prepared",
             Way::Prepared => "",
             Way::OneShot => ", one-shot",
             Way::Copied => ", copy",
@@ -120,7 +121,11 @@ fn variants(heaps: &[usize]) -> Vec<Variant> {
         let most = against.iter().max().copied().unwrap_or(0);
         variants
             .extend([0, most].map(|gib| Variant { gib, threads: MANY, ..one }).into_iter().take(against.len().min(2)));
-        if !shape.root {
+        if shape.root {
+            variants.push(Variant { way: Way::Prepared, ..one });
+            variants.push(Variant { way: Way::Prepared, threads: MANY, ..one });
+            variants.extend([Way::Copied, Way::CopiedOneShot].map(|way| Variant { way, ..one }));
+        } else {
             variants.push(Variant { way: Way::OneShot, ..one });
             let copied = Variant { way: Way::Copied, ..one };
             variants.extend(heaps.iter().map(|gib| Variant { gib: *gib, ..copied }));

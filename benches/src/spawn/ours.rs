@@ -12,7 +12,8 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-fn sandbox(shape: Shape, program: &Program) -> Sandbox {
+/// A plan that is kept has a directory as its root: a mount can be attached once.
+fn sandbox(shape: Shape, way: Way, program: &Program) -> Sandbox {
     let mut sandbox = Sandbox::new(program.path(shape)).namespaces(shape.namespaces).stdout(Stdio::Pipe);
     if shape.has(Namespaces::USER) {
         sandbox = sandbox.user(IdMap::root());
@@ -24,7 +25,8 @@ fn sandbox(shape: Shape, program: &Program) -> Sandbox {
         sandbox = sandbox.mount(Mount::proc("/proc"));
     }
     if shape.root {
-        sandbox = sandbox.root(Root::mount("root")).mount(Mount::dev("/dev"));
+        let root = if way.is_prepared() { Root::directory(program.folder()) } else { Root::mount("root") };
+        sandbox = sandbox.root(root).mount(Mount::dev("/dev"));
     }
     sandbox
 }
@@ -34,7 +36,7 @@ fn sandbox(shape: Shape, program: &Program) -> Sandbox {
 /// # Errors
 /// If the plan cannot be made.
 pub fn cofferdam(shape: Shape, way: Way, program: &Program) -> Result<Contender> {
-    let mut sandbox = sandbox(shape, program);
+    let mut sandbox = sandbox(shape, way, program);
     if way.is_copy() {
         sandbox = sandbox.engine(Engine::Copy);
     }

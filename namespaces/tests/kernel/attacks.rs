@@ -1,7 +1,7 @@
 //! A root whose maker wants out. Each attack is met, and with the defence switched off, from outside (see the test kit), it succeeds.
 
 use crate::roots::Busybox;
-use crate::support::{engine, output_with, program, read, refused};
+use crate::support::{asked_for_long, engine, output_with, program, read, refused};
 use cofferdam_namespaces::{Engine, Fds, IdMap, Mount, Namespaces, Root, Sandbox, Stdio, Step};
 use cofferdam_testkit::Place;
 use cofferdam_testkit::fault::{Poke, weaken};
@@ -32,13 +32,12 @@ fn entries(folder: &Path) -> usize {
 
 /// How often a race is run: in one place often, and ten times as often with `COFFERDAM_TEST_LONG=1`; elsewhere to see that it works there too.
 fn rounds() -> usize {
-    let long = std::env::var_os("COFFERDAM_TEST_LONG").is_some_and(|value| value == "1");
     let rounds = match (Place::required(), engine()) {
         (Ok(None | Some(Place::Host)), Engine::Shared) => 10_000,
         (Ok(None | Some(Place::Host | Place::HostUser)), _) => 1_000,
         _ => 200,
     };
-    if long { rounds * 10 } else { rounds }
+    if asked_for_long() { rounds * 10 } else { rounds }
 }
 
 /// CVE-2021-30465: somebody exchanges a directory on the way to a mount point and a link that leads out, while it is being made and mounted upon.

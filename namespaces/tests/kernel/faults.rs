@@ -89,15 +89,15 @@ pub(crate) fn no_child_is_left() {
 }
 
 /// What the host program is, and how many descriptors it has.
-struct Unchanged(Host, usize);
+pub(crate) struct Unchanged(Host, usize);
 
 impl Unchanged {
-    fn now() -> Self {
+    pub(crate) fn now() -> Self {
         Unchanged(Host::now(), descriptors().len())
     }
 
     /// After a spawn, whether it failed or not.
-    fn check(&self) {
+    pub(crate) fn check(&self) {
         assert_eq!(Host::now(), self.0);
         // The supervisor, a thread of the test's, may not have closed its own yet.
         let begin = std::time::Instant::now();

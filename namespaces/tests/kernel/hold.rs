@@ -1,6 +1,6 @@
 //! A child that waits for its release.
 
-use crate::faults::inject_at;
+use crate::faults::{Unchanged, inject_at};
 use crate::support::{program, read, sh};
 use cofferdam_namespaces::{ErrorKind, Fds, Held, IdMap, Namespaces, Plan, Sandbox, Stdio, Step};
 use cofferdam_testkit::fault::{Action, Who, record};
@@ -120,7 +120,7 @@ pub(crate) fn every_call_of_a_held_child_can_fail() {
     let (calls, result) = record(run);
     assert!(result.unwrap().success());
     let calls: Vec<_> = calls.into_iter().filter(|call| call.who == Who::Child).collect();
-    let mut steps = BTreeSet::new();
+    let (mut steps, before) = (BTreeSet::new(), Unchanged::now());
     for (at, call) in calls.iter().enumerate() {
         let (_, result) = inject_at(&calls, at, Action::Errno(libc::EXFULL), run);
         let error = result.expect_err("fails");
@@ -137,6 +137,7 @@ pub(crate) fn every_call_of_a_held_child_can_fail() {
             assert_eq!((error.step(), error.signal()), (step, Some(libc::SIGKILL)), "{call}: {error}");
         }
         assert_eq!(waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::__WALL), Err(Errno::ECHILD));
+        before.check();
     }
     assert!(steps.contains(&Step::Hold), "{steps:?}");
     threads_end();

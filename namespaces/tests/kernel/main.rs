@@ -31,8 +31,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 const BUSYBOX: &str = "/bin/busybox";
-/// For a race that is run often.
-const LONG: Duration = Duration::from_secs(900);
+/// For a race that is run often, or ten times as often.
+fn long() -> Duration {
+    Duration::from_secs(if support::asked_for_long() { 9000 } else { 900 })
+}
 
 fn main() -> ExitCode {
     let tests = [
@@ -219,8 +221,8 @@ fn mounts() -> Vec<Test> {
 fn attacks() -> Vec<Test> {
     let busy = |name, run| user(name, run).needs(&[Need::Userns, Need::Program(BUSYBOX)]);
     vec![
-        busy("a_mount_point_swapped_for_a_link", attacks::a_mount_point_swapped_for_a_link).time(LONG),
-        busy("a_mask_whose_way_is_swapped", attacks::a_mask_whose_way_is_swapped).time(LONG),
+        busy("a_mount_point_swapped_for_a_link", attacks::a_mount_point_swapped_for_a_link).time(long()),
+        busy("a_mask_whose_way_is_swapped", attacks::a_mask_whose_way_is_swapped).time(long()),
         busy("nothing_is_made_outside", attacks::nothing_is_made_outside),
         busy("a_program_behind_a_descriptor", attacks::a_program_behind_a_descriptor),
         busy("a_program_that_is_the_hosts", programs::a_program_that_is_the_hosts),

@@ -1,6 +1,6 @@
 //! Sandboxes at random: written down and read, and spawned.
 
-use crate::support::{output, program, sh};
+use crate::support::{asked_for_long, output, program, sh};
 use cofferdam_namespaces::{
     Clock, ClockOffset, Credentials, Engine, Fallbacks, Fds, IdMap, IdRange, IoPriority, Join, Mount, Namespaces,
     Personality, Propagation, Resource, Rlimit, Root, Sandbox, Scheduler, Stdio, TerminalSize,
@@ -17,9 +17,11 @@ use std::rc::Rc;
 
 /// The same cases each time, and many more with `COFFERDAM_TEST_LONG=1`.
 fn for_all<S: Strategy>(cases: u32, strategy: &S, test: impl Fn(S::Value) -> Result<(), TestCaseError>) {
-    let long = std::env::var_os("COFFERDAM_TEST_LONG").is_some();
-    let config =
-        Config { cases: if long { cases * 50 } else { cases }, failure_persistence: None, ..Config::default() };
+    let config = Config {
+        cases: if asked_for_long() { cases * 50 } else { cases },
+        failure_persistence: None,
+        ..Config::default()
+    };
     let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
     runner.run(strategy, test).unwrap();
 }
@@ -253,8 +255,10 @@ const SHOW: &str = "show() { printf '%s\\t%s\\n' \"$1\" \"$2\"; }
     for file in kernel/hostname kernel/domainname net/ipv4/ip_forward; do show $file \"$(cat /proc/sys/$file)\"; done
     show cpus \"$(grep Cpus_allowed_list /proc/self/status | cut -f 2)\"
     for name in user pid mnt uts ipc net cgroup time; do show $name \"$(readlink /proc/self/ns/$name)\"; done
-    read -r _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ nice _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ policy _ </proc/self/stat
-    show nice $nice; show policy $policy";
+    show boottime \"$(grep boottime /proc/self/timens_offsets | tr -s ' ')\"; show masked \"$(stat -c %F /etc/passwd)\"
+    show tmp \"$(grep ' / /mnt ' /proc/self/mountinfo | cut -d ' ' -f 6)\"; show fsize \"$(ulimit -f)\"
+    read -r pid _ _ _ _ session _ _ _ _ _ _ _ _ _ _ _ _ nice _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ policy _ </proc/self/stat
+    show nice $nice; show policy $policy; show session $([ $pid = $session ] && echo own || echo another)";
 
 fn aspects(first_cpu: u16) -> impl Strategy<Value = Vec<Option<Aspect>>> {
     let string = |s: &String| s.clone();
@@ -297,7 +301,44 @@ fn aspects(first_cpu: u16) -> impl Strategy<Value = Vec<Option<Aspect>>> {
         aspect("nice", 0..=19_i8, i8::to_string, Sandbox::nice),
         aspect("policy", select(vec![Scheduler::Other, Scheduler::Batch, Scheduler::Idle]), policy, Sandbox::scheduler),
     ];
-    all.into_iter().map(prop::option::of).collect::<Vec<_>>()
+    all.into_iter().chain(surroundings()).map(prop::option::of).collect::<Vec<_>>()
+}
+
+/// What of its files, its clocks and its session can be asked for.
+fn surroundings() -> Vec<BoxedStrategy<Aspect>> {
+    vec![
+        aspect("session", Just(()), |()| "own".to_owned(), |s, ()| s.new_session()),
+        aspect("fsize", 1..1000_u64, u64::to_string, |s, n| s.rlimit(Resource::Fsize, n * 512)),
+        aspect(
+            "masked",
+            Just("/etc/passwd"),
+            |_| "character special file".to_owned(),
+            |s, path| s.namespaces(Namespaces::MOUNT).mount(Mount::mask(path)),
+        ),
+        aspect(
+            "tmp",
+            any::<[bool; 3]>(),
+            |flags| mount_options(*flags),
+            |s, [read_only, noexec, noatime]| {
+                let mount = Mount::tmpfs("/mnt");
+                let mount = if read_only { mount.read_only() } else { mount };
+                let mount = if noexec { mount.noexec() } else { mount };
+                s.namespaces(Namespaces::MOUNT).mount(if noatime { mount.noatime() } else { mount })
+            },
+        ),
+        aspect(
+            "boottime",
+            1..1000_i64,
+            |n| format!("boottime {n} 0"),
+            |s, seconds| s.namespaces(Namespaces::TIME).clock_offset(Clock::Boottime, ClockOffset::new(seconds, 0)),
+        ),
+    ]
+}
+
+fn mount_options([read_only, noexec, noatime]: [bool; 3]) -> String {
+    let noexec = if noexec { ",noexec" } else { "" };
+    let access = if noatime { "noatime" } else { "relatime" };
+    format!("{},nosuid,nodev{noexec},{access}", if read_only { "ro" } else { "rw" })
 }
 
 const NAMES: [(Namespaces, &str); 8] = [

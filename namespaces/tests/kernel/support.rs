@@ -42,6 +42,11 @@ pub(crate) fn without<T: Send>(number: i64, nth: usize, run: impl FnOnce() -> T 
     result
 }
 
+/// Whether this is a run that may take hours.
+pub(crate) fn asked_for_long() -> bool {
+    std::env::var_os("COFFERDAM_TEST_LONG").is_some_and(|value| value == "1")
+}
+
 /// What it prints, when it succeeds.
 pub(crate) fn output(sandbox: Sandbox) -> String {
     output_with(sandbox, Fds::new())

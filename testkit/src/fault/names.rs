@@ -19,7 +19,7 @@ names! { fn common:
     SYS_faccessat SYS_faccessat2 SYS_fchdir SYS_fchmod SYS_fchmodat SYS_fchown SYS_fchownat SYS_fcntl
     SYS_fdatasync SYS_fgetxattr SYS_flock SYS_fsconfig SYS_fsetxattr SYS_fsmount SYS_fsopen SYS_fspick
     SYS_fstat SYS_fstatfs SYS_fsync SYS_ftruncate SYS_futex SYS_getcwd SYS_getdents64 SYS_getegid
-    SYS_geteuid SYS_getgid SYS_getpid SYS_getppid SYS_getrandom SYS_getsockopt SYS_gettid SYS_getuid
+    SYS_geteuid SYS_getgid SYS_getpid SYS_getppid SYS_getrandom SYS_getresgid SYS_getresuid SYS_getsockopt SYS_gettid SYS_getuid
     SYS_ioctl SYS_keyctl SYS_kill SYS_landlock_add_rule SYS_landlock_create_ruleset
     SYS_landlock_restrict_self SYS_linkat SYS_listen SYS_lseek SYS_madvise SYS_memfd_create SYS_mkdirat
     SYS_mknodat SYS_mmap SYS_mount SYS_mount_setattr SYS_move_mount SYS_mprotect SYS_mremap SYS_munmap

@@ -82,7 +82,7 @@ fn inside(sandbox: Sandbox) -> Sandbox {
 
 /// Session, foreground process group, terminal's number: of the shell itself.
 const STAT: &str = "read -r pid name state parent group session terminal foreground rest </proc/self/stat; \
-    [ $pid = $session ] && [ $pid = $foreground ] && echo leads; stty size; echo x >/dev/tty";
+    [ $pid = $session ] && [ $pid = $foreground ] && echo leads; stty size; : <>/dev/tty && echo x";
 
 pub(crate) fn the_terminal_is_the_programs() {
     let script = format!("exec sh -c '{STAT}'; ");

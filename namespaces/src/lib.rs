@@ -181,6 +181,7 @@
 //! | every spawn | `close_range` with `CLOSE_RANGE_CLOEXEC` | 5.11 |
 //! | [`Fds::cgroup`] with a directory | `CLONE_INTO_CGROUP` | 5.7 |
 //! | [`Sandbox::join`] of a process | `setns` with a pidfd | 5.8 |
+//! | [`Target::exit_status`] | `PIDFD_GET_INFO` with `PIDFD_INFO_EXIT` | 6.15 |
 //! | [`Sandbox::root`], [`Sandbox::mount`] | `fsopen`, `fsmount`, `move_mount`, `open_tree` | 5.2 |
 //! | [`Sandbox::mount`], [`Sandbox::working_directory`] | `openat2` | 5.6 |
 //! | binds, masks, anything [read-only](Mount::read_only), [`Sandbox::read_only_root`] | `mount_setattr` | 5.12 |

@@ -9,6 +9,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, stat};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::sync::Arc;
 
 /// More than the kernel gives an environment by default; a larger one is cut off, and refused by `execve(2)` at the latest.
@@ -70,6 +72,26 @@ impl Target {
     fn new(pid: u32, pidfd: OwnedFd) -> Result<Self, Error> {
         let pidfd = above_streams(pidfd).map_err(|errno| Error::os(Step::Target, "fcntl", errno).about("pidfd"))?;
         Ok(Target(Arc::new(Kind::Process(Process { pid, pidfd }))))
+    }
+
+    /// How the process has ended, once its parent has waited for it; `None` before. For those who did not spawn it. Does not block: the parent's
+    /// wait is nothing that can be waited for.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) before Linux 6.15, which tells it (`PIDFD_GET_INFO` with `PIDFD_INFO_EXIT`);
+    /// [`InvalidConfig`](crate::ErrorKind::InvalidConfig) of namespaces without a process.
+    #[doc(alias("PIDFD_GET_INFO", "waitid"))]
+    pub fn exit_status(&self) -> Result<Option<ExitStatus>, Error> {
+        let Kind::Process(process) = &*self.0 else {
+            return Err(Error::config("target", "is no process"));
+        };
+        let failed = |errno| Error::os(Step::Wait, "ioctl", errno).about(process.name());
+        match sys::exit_info(process.pidfd.as_fd()) {
+            Ok(status) => Ok(status.map(ExitStatus::from_raw)),
+            // Linux 6.13 has the request, but knows nothing of a process that is gone.
+            Err(errno @ (libc::ENOTTY | libc::ESRCH)) => Err(failed(errno).of_kind(ErrorKind::Unsupported)),
+            Err(errno) => Err(failed(errno)),
+        }
     }
 
     /// These namespaces, at most one of each kind, whoever is in them: as files of `/proc/PID/ns`, binds of those, or

@@ -443,3 +443,45 @@ pub(crate) fn joins_of_strangers_are_refused() {
     let sandbox = Sandbox::new("/bin/true").env("PATH", PATH).join(Join::all());
     refused(sandbox.spawn_with(Fds::new().target(target)));
 }
+
+/// Told to who did not spawn it, once its parent knows; or, by an older kernel, not at all.
+pub(crate) fn the_end_of_others_is_told() {
+    let mut child = sh("sleep 1000 & echo $!; wait; read line").stdin(Stdio::Pipe).stdout(Stdio::Pipe).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let pid = line.trim().parse().unwrap();
+    let other = Target::process(pid).unwrap();
+    match other.exit_status() {
+        Ok(status) => assert_eq!(status, None),
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+            return end_both(&child, pid);
+        }
+    }
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), nix::sys::signal::Signal::SIGTERM).unwrap();
+    let told = loop {
+        match other.exit_status() {
+            Ok(None) => thread::yield_now(),
+            Ok(Some(status)) => break Some(status),
+            // Linux 6.13 and 6.14.
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+                break None;
+            }
+        }
+    };
+    if let Some(status) = told {
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(libc::SIGTERM));
+    }
+    child.stdin = None;
+    let ended = target(&child);
+    let status = child.wait().unwrap();
+    if told.is_some() {
+        assert_eq!(ended.exit_status().unwrap(), Some(status));
+    }
+}
+
+fn end_both(child: &Child, other: u32) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(other.cast_signed()), nix::sys::signal::Signal::SIGKILL).unwrap();
+    end(child);
+}

@@ -336,6 +336,7 @@ fn joins() -> Vec<Test> {
         user("new_namespaces_beside_joined_ones", joins::new_namespaces_beside_joined_ones),
         user("namespaces_by_descriptor", joins::namespaces_by_descriptor),
         root("a_namespace_of_another_owner", joins::a_namespace_of_another_owner),
+        test("the_end_of_others_is_told", joins::the_end_of_others_is_told),
         user("joins_that_cannot_be", joins::joins_that_cannot_be),
         user("a_target_that_dies", joins::a_target_that_dies),
         user("the_target_dies_while_the_child_is_held", joins::the_target_dies_while_the_child_is_held),

@@ -3,7 +3,7 @@
 use crate::gate::Gate;
 use crate::plan::{Pipes, Shared, end};
 use crate::sys::{self, Birth, Born, Frame, SharedPage, Stack, Task};
-use crate::{Child, Engine, Error, Report, Step, scope};
+use crate::{Child, Engine, Error, Step, scope};
 use std::os::fd::AsFd;
 
 pub(crate) fn spawn(plan: &Shared, body: &mut dyn FnMut() -> u8) -> Result<Child, Error> {
@@ -22,7 +22,7 @@ pub(crate) fn spawn(plan: &Shared, body: &mut dyn FnMut() -> u8) -> Result<Child
     let telling = SharedPage::map().map_err(no_memory)?;
     let mut stack = Stack::map(Stack::LARGE).map_err(no_memory)?;
     let birth = Birth::new();
-    let mut task = Task::new(Frame::new(&plan.parts.program, slots, true, &telling).until_program(), &theirs, body);
+    let mut task = Task::new(Frame::new(&plan.parts.program, slots, true, &telling).without_program(), &theirs, body);
     plan.guarded(&birth, |world, used| {
         task.frame.falls_back(used);
         sys::clone_task(world, &mut stack, &mut task, &birth)
@@ -38,7 +38,7 @@ pub(crate) fn spawn(plan: &Shared, body: &mut dyn FnMut() -> u8) -> Result<Child
         plan.judge(&born, &outcome)?;
     }
     started?;
-    Child::new(born, pipes.ours(), Report { engine: Engine::Copy, fallbacks: outcome.used })
+    Child::new(born, pipes.ours(), plan.report(Engine::Copy, outcome.used))
 }
 
 /// Until the closure has begun, or the child has ended. It stops where a held one does, which has no descriptors of ours any more.

@@ -9,7 +9,8 @@ use crate::program::{Arg, Finding, Program, SCRATCH, Slot, Sys, Then};
 use crate::sys::SIGNAL_SET_SIZE;
 use crate::{Error, Fallbacks, Fds, Namespaces, Sandbox, Step};
 use crate::{
-    attributes, clocks, engine, fallbacks, gate, idmap, limits, mounts, scheduling, start, sys, sysctl, terminal,
+    attributes, clocks, engine, fallbacks, gate, idmap, limits, mounts, privilege, scheduling, start, sys, sysctl,
+    terminal,
 };
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -32,14 +33,11 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
     let apart = sandbox.namespaces | joined;
     let sources = mounts::Sources::look_up(sandbox, &mut names, apart.contains(Namespaces::USER))?;
     let identity = Identity::of(sandbox, &mut names, joining.as_ref())?;
+    let rights = sandbox.privilege.bind(&mut names, sandbox.fallbacks)?;
     let held = names.finish()?;
     let parent = parent(sandbox, &identity)?;
     let namespaces = of_clone(sandbox, &cgroup, &identity);
-    let fallback_procs = cgroup.directory.as_ref().filter(|_| sandbox.fallbacks.contains(Fallbacks::CGROUP_PROCS));
-    let fallback_procs = fallback_procs.map(|directory| fallbacks::cgroup_procs(directory.as_fd())).transpose()?;
-    if sandbox.fallbacks.contains(Fallbacks::CLOSE_EACH) {
-        fallbacks::check_proc()?;
-    }
+    let fallback_procs = fallbacks::prepare(sandbox.fallbacks, cgroup.directory.as_ref())?;
     let bound = Bound {
         procs: &cgroup.procs,
         fallback_procs: fallback_procs.as_ref(),
@@ -48,6 +46,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
         terminal: terminal.as_ref(),
         sources: &sources,
         identity: &identity,
+        rights: &rights,
         parent: parent.as_ref().map(AsFd::as_fd),
         joining: joining.as_ref(),
     };
@@ -58,6 +57,8 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
         name: sandbox.program.clone(),
         program,
         fallbacks: sandbox.fallbacks,
+        skipped: rights.skipped,
+        left_out: rights.left_out,
         asked: sandbox.engine,
         engine,
         namespaces,
@@ -113,6 +114,7 @@ struct Bound<'a> {
     terminal: Option<&'a terminal::Wanted>,
     sources: &'a mounts::Sources,
     identity: &'a Identity,
+    rights: &'a privilege::Bound,
     /// The process whose death ends the child.
     parent: Option<BorrowedFd<'a>>,
     joining: Option<&'a Joining>,
@@ -136,6 +138,7 @@ impl Bound<'_> {
         close_descriptors(program, sandbox.fallbacks, self.passed.highest);
         self.enter_cgroups(program, sandbox);
         attributes::oom_score(program, sandbox);
+        sandbox.privilege.labels(program);
         // As long as the file of its offsets is the child's: with other ids it is root's.
         clocks::compile(program, sandbox);
         if let Some(maps) = &self.identity.maps {
@@ -162,17 +165,22 @@ impl Bound<'_> {
         limits::compile(program, sandbox)?;
         scheduling::compile(program, sandbox);
         attributes::personality(program, sandbox);
-        self.change_ids(program, Step::Credentials, &self.identity.changes.last);
+        let (rights, ids) = (self.rights, &self.identity.changes.last);
+        rights.before_ids(program, ids.uid.is_some());
+        self.change_ids(program, Step::Credentials, ids);
+        rights.after_ids(program, &sandbox.privilege, ids.uid.is_some());
+        sandbox.privilege.keyring(program, sandbox.fallbacks);
         if let Some(umask) = sandbox.umask {
             program.call(Step::Umask, "", Sys::umask, [umask.into()]);
         }
         self.change_directory(program, sandbox)?;
         self.passed.compile(program);
         limits::compile_descriptors(program, sandbox);
+        rights.restrict(program, &sandbox.privilege, sandbox.fallbacks);
         hold(program, sandbox, self.passed);
         reset_signals(program, sandbox.fallbacks)?;
         let_go(program, sandbox.fallbacks, self.passed);
-        start::compile(program, sandbox, self.joining)?;
+        start::compile(program, sandbox, rights, self.joining)?;
         Ok(list)
     }
 

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, statfs};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 bitflags! {
     /// What may be done instead where a system call is missing: on an older kernel, or below a container engine whose seccomp filter hides it.
@@ -28,6 +28,10 @@ bitflags! {
         /// Marking each descriptor that `/proc/self/fd` lists for `close_range(2)` with `CLOSE_RANGE_CLOEXEC` (Linux 5.11). Takes as long as there are
         /// descriptors, and needs `/proc`.
         const CLOSE_EACH = 4;
+        /// No [session keyring](crate::Sandbox::new_session_keyring) of its own, where the kernel lacks keys.
+        const SESSION_KEYRING = 8;
+        /// No restriction by a Landlock ruleset, where the kernel lacks Landlock (Linux 5.13) or has it switched off.
+        const LANDLOCK = 16;
     }
 }
 
@@ -60,15 +64,24 @@ pub(crate) fn of_close_range(allowed: Fallbacks) -> [Then; 2] {
     }
 }
 
+/// What the allowed ones may need: the file by which this cgroup is entered otherwise, and a `/proc`.
+pub(crate) fn prepare(allowed: Fallbacks, cgroup: Option<&OwnedFd>) -> Result<Option<OwnedFd>, Error> {
+    if allowed.contains(Fallbacks::CLOSE_EACH) {
+        check_proc()?;
+    }
+    let directory = cgroup.filter(|_| allowed.contains(Fallbacks::CGROUP_PROCS));
+    directory.map(|directory| cgroup_procs(directory.as_fd())).transpose()
+}
+
 /// The file by which a version 2 cgroup is entered without `CLONE_INTO_CGROUP`.
-pub(crate) fn cgroup_procs(directory: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
+fn cgroup_procs(directory: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
     let failed = |errno: Errno| Error::os(Step::Prepare, "openat", errno as i32).about("cgroup.procs");
     let file = openat(directory, "cgroup.procs", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()).map_err(failed)?;
     crate::bind::above_streams(file).map_err(|errno| Error::os(Step::Prepare, "fcntl", errno).about("cgroup.procs"))
 }
 
 /// `/proc` is what it says: the child will believe it.
-pub(crate) fn check_proc() -> Result<(), Error> {
+fn check_proc() -> Result<(), Error> {
     let path = "/proc/self/fd";
     let found = statfs(path).map_err(|errno| Error::os(Step::Prepare, "statfs", errno as i32).about(path))?;
     if found.filesystem_type() == PROC_SUPER_MAGIC {

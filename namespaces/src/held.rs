@@ -3,7 +3,7 @@
 use crate::gate::Gate;
 use crate::plan::{BirthPlace, Ours, Pipes, Shared, end};
 use crate::sys::{Born, Outcome};
-use crate::{Child, Error, Fallbacks, Namespaces, Report, Step, namespace};
+use crate::{Child, Error, Fallbacks, Namespaces, Step, namespace};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -165,7 +165,7 @@ impl Held {
         self.released = true;
         let fallbacks = judged?;
         let keeper = if stay { self.thread.take() } else { None };
-        let report = Report { engine: self.plan.parts.engine, fallbacks };
+        let report = self.plan.report(self.plan.parts.engine, fallbacks);
         Ok(Child::new(self.born.clone(), std::mem::take(&mut self.ours), report)?.kept_by(keeper))
     }
 }

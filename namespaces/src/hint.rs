@@ -53,6 +53,13 @@ fn of(error: &Error, namespaces: Namespaces, read: Read<'_>) -> Option<&'static 
 /// About roots, mounts and what is found there.
 fn of_files(error: &Error, errno: i32, user: bool) -> Option<&'static str> {
     let words = match (error.step(), error.system_call()?, errno) {
+        (Step::BoundingSet | Step::SecureBits, "prctl", libc::EPERM) => {
+            "it takes CAP_SETPCAP, which an ordinary user has in a user namespace of its own, Sandbox::user"
+        }
+        (Step::Capabilities, "capset", libc::EPERM) => "the caller does not have them all itself",
+        (Step::Seccomp, "seccomp", libc::EACCES) | (Step::Landlock, _, libc::EPERM) => {
+            "it takes Sandbox::no_new_privs, or CAP_SYS_ADMIN"
+        }
         (_, "statx", libc::ESTALE) => "something else is there than when the plan was made: make a new one",
         (_, "statx", libc::ENODEV) => "it is not the null device",
         (Step::Mount, "openat2", libc::ENOENT) => {
@@ -121,6 +128,10 @@ mod tests {
             (fsmount, libc::EPERM, user, "", "in a user namespace, proc"),
             (fsmount, libc::EPERM, PLAIN, "", ""),
             ((Step::Mount, "openat2"), libc::ENOENT, user, "", "mount points are made"),
+            ((Step::BoundingSet, "prctl"), libc::EPERM, PLAIN, "", "it takes CAP_SETPCAP"),
+            ((Step::Capabilities, "capset"), libc::EPERM, PLAIN, "", "the caller does not"),
+            ((Step::Seccomp, "seccomp"), libc::EACCES, PLAIN, "", "it takes Sandbox::no_new_privs"),
+            ((Step::Landlock, "landlock_restrict_self"), libc::EPERM, PLAIN, "", "it takes Sandbox::no_new_privs"),
             ((Step::Mount, "openat2"), libc::ELOOP, user, "", ""),
             ((Step::Exec, "openat2"), libc::ELOOP, user, "", "in a root of its own, neither"),
             ((Step::Exec, "openat2"), libc::EACCES, user, "", "in a root of its own a program must"),

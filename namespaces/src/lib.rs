@@ -90,6 +90,46 @@
 //! # Ok::<(), cofferdam_namespaces::Error>(())
 //! ```
 //!
+//! # Privilege
+//!
+//! | wanted | by | takes |
+//! |---|---|---|
+//! | [capabilities](Capabilities), all five sets | [`Sandbox::capabilities`] | `CAP_SETPCAP`, and those that it keeps |
+//! | what being user 0 means | [`Sandbox::securebits`] | `CAP_SETPCAP` |
+//! | nothing gained from set-user-id programs | [`Sandbox::no_new_privs`] | nothing |
+//! | a session keyring of its own | [`Sandbox::new_session_keyring`] | nothing |
+//! | a label of `AppArmor` or `SELinux` | [`Sandbox::apparmor_profile`], [`Sandbox::selinux_label`] | what their policy says |
+//! | a filter of system calls, feature `seccomp` | `Sandbox::seccomp` | `no_new_privs` or `CAP_SYS_ADMIN` |
+//! | a Landlock ruleset, feature `landlock` | `Sandbox::landlock` | `no_new_privs` or `CAP_SYS_ADMIN` |
+//!
+//! In a user namespace the child has every capability until its program starts. None of it is there unless it is asked for. As container engines have it:
+//!
+//! ```no_run
+//! # #[cfg(feature = "seccomp")] {
+//! # use cofferdam_namespaces::{Capabilities, IdMap, Mount, Namespaces, Root, Sandbox, Seccomp};
+//! let capabilities = Capabilities::container_default();
+//! let child = Sandbox::new("/bin/sh")
+//!     .namespaces(Namespaces::MOUNT | Namespaces::PID | Namespaces::NET | Namespaces::IPC | Namespaces::UTS)
+//!     .user(IdMap::root())
+//!     .root(Root::directory("/srv/debian"))
+//!     .mount(Mount::proc("/proc"))
+//!     .mount(Mount::read_only_path("/proc/sys"))
+//!     .capabilities(capabilities)
+//!     .no_new_privs()
+//!     .new_session()
+//!     .new_session_keyring()
+//!     .seccomp(Seccomp::container_default(&capabilities))
+//!     .seccomp(Seccomp::no_terminal_injection()) // these two are more than engines do
+//!     .seccomp(Seccomp::no_user_namespaces())
+//!     .spawn()?;
+//! # }
+//! # Ok::<(), cofferdam_namespaces::Error>(())
+//! ```
+//!
+//! The order in the child is that of `capabilities(7)` and `seccomp(2)`: the bounding set before its user changes, the other sets and the securebits behind that; then
+//! `no_new_privs`, then the rulesets. A filter goes in last of all, when the program has been found and nothing but `execve(2)` is left for it to forbid. Without
+//! `no_new_privs` that takes `CAP_SYS_ADMIN`, which the child keeps until then and gives up by one more `capset(2)`.
+//!
 //! # Cgroups
 //!
 //! A cgroup is entered through descriptors, so that any library can provide them (`Cgroup::entry` of `cofferdam-cgroups`
@@ -171,7 +211,7 @@
 //!
 //! It does not make cgroups, networks or file systems: its sister crates do, and meet it in descriptors. It does not log, print,
 //! install signal handlers, read configuration or keep state on disk. Dropping a [`Child`] neither kills nor reaps it.
-//! In this version: no capability sets, no seccomp.
+//! In this version: no listener of a seccomp filter.
 //!
 //! # Kernel versions
 //!
@@ -184,6 +224,7 @@
 //! | [`Target::exit_status`] | `PIDFD_GET_INFO` with `PIDFD_INFO_EXIT` | 6.15 |
 //! | [`Sandbox::root`], [`Sandbox::mount`] | `fsopen`, `fsmount`, `move_mount`, `open_tree` | 5.2 |
 //! | [`Sandbox::mount`], [`Sandbox::working_directory`] | `openat2` | 5.6 |
+//! | `Sandbox::landlock` | `landlock_restrict_self` | 5.13 |
 //! | binds, masks, anything [read-only](Mount::read_only), [`Sandbox::read_only_root`] | `mount_setattr` | 5.12 |
 //!
 //! An older kernel, or a seccomp filter around the caller that hides a call, gives an error of kind [`Unsupported`](ErrorKind::Unsupported) that names the call. There
@@ -204,6 +245,8 @@
 //! - A terminal is opened in the file system that was just mounted for it, and its other end by `TIOCGPTPEER`: no path inside is asked (CVE-2025-52565). It comes
 //!   with a session of its own, so that nothing can be typed into the caller's (CVE-2017-5226).
 //! - The environment is empty unless the caller fills it: secrets of the host program do not leak by default.
+//! - Capabilities are not inherited unless they are named (CVE-2022-27650), and what setting up takes is given up before the program starts.
+//! - A filter of system calls compares arguments as the kernel reads them: 32 bits of the number of an `ioctl(2)` (CVE-2017-5226, CVE-2019-10063).
 //! - `setgroups(2)` is denied in a user namespace before its group map is written (CVE-2014-8989), unless the administrator has given the caller
 //!   groups of its own: with ranges that root or `newgidmap(1)` writes, the caller's supplementary groups are dropped.
 //! - Settings of the kernel are written through a `proc(5)` of the child's own, and only those that belong to a new namespace (CVE-2019-16884).
@@ -244,6 +287,8 @@ compile_error!("cofferdam-namespaces is for 64-bit Linux on x86_64 and aarch64")
 
 mod attributes;
 mod bind;
+mod capabilities;
+mod capability;
 mod child;
 mod clocks;
 mod closure;
@@ -258,6 +303,8 @@ mod hint;
 mod identity;
 mod idmap;
 mod join;
+#[cfg(feature = "landlock")]
+mod landlock;
 mod limits;
 mod listing;
 mod mount;
@@ -266,12 +313,15 @@ mod namespace;
 mod newidmap;
 mod passing;
 mod plan;
+mod privilege;
 mod program;
 mod report;
 mod root;
 mod sandbox;
 mod scheduling;
 mod scope;
+#[cfg(feature = "seccomp")]
+mod seccomp;
 #[cfg(feature = "serde")]
 mod spec;
 mod start;
@@ -284,6 +334,8 @@ mod targets_ids;
 mod terminal;
 
 pub use attributes::{OomScoreAdj, Personality};
+pub use capabilities::{Capabilities, SecureBits};
+pub use capability::{Capability, CapabilitySet, UnknownCapability};
 pub use child::Child;
 pub use clocks::{Clock, ClockOffset};
 pub use engine::Engine;
@@ -293,6 +345,8 @@ pub use fds::Fds;
 pub use held::Held;
 pub use identity::{Credentials, IdMap, IdRange};
 pub use join::Join;
+#[cfg(feature = "landlock")]
+pub use landlock::landlock_abi;
 pub use limits::{Resource, Rlimit};
 pub use listing::{Listing, NamespaceId, NamespaceInfo};
 pub use mount::Mount;
@@ -303,6 +357,8 @@ pub use root::{Propagation, Root};
 pub use sandbox::{Namespaces, Sandbox, Stdio};
 pub use scheduling::{IoPriority, Nice, Scheduler};
 pub use scope::Scope;
+#[cfg(feature = "seccomp")]
+pub use seccomp::{BpfInstruction, Seccomp};
 pub use step::Step;
 pub use target::Target;
 pub use terminal::{Terminal, TerminalSize};

@@ -6,7 +6,8 @@ use crate::program::{Program, SLOTS};
 use crate::sys::{self, Birth, Block, Born, Frame, Outcome, SharedPage, SignalMask, Telling, World};
 use crate::target::Kind;
 use crate::{
-    Call, Child, Engine, Error, Fallbacks, Held, Namespaces, Report, Step, Target, fallbacks, hint, scope, terminal,
+    Call, CapabilitySet, Child, Engine, Error, Fallbacks, Held, Namespaces, Report, Step, Target, fallbacks, hint,
+    scope, terminal,
 };
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
@@ -48,6 +49,10 @@ pub(crate) struct Parts {
     /// Whose namespaces are joined, by a process that then clones the child.
     pub(crate) target: Option<Target>,
     pub(crate) fallbacks: Fallbacks,
+    /// Those that were needed when the plan was made.
+    pub(crate) skipped: Fallbacks,
+    /// Capabilities that the kernel does not know.
+    pub(crate) left_out: CapabilitySet,
     /// The version 2 cgroup that the clone enters.
     pub(crate) cgroup: Option<OwnedFd>,
     pub(crate) pipes: [bool; 3],
@@ -101,7 +106,7 @@ impl Plan {
         let outcome = plan.clone_child(pipes.slots(), false, &birth)?;
         let born = birth.take().ok_or_else(Error::status_lost)?;
         plan.judge(&born, &outcome)?;
-        Child::new(born, pipes.ours(), Report { engine: plan.parts.engine, fallbacks: outcome.used })
+        Child::new(born, pipes.ours(), plan.report(plan.parts.engine, outcome.used))
     }
 
     /// Brings a child to the point where only the start of its program is left, and holds it there.
@@ -267,6 +272,12 @@ impl Shared {
             Some(Kind::Process(target)) => error.of_target(target),
             _ => error,
         }
+    }
+
+    /// How a child came to be that was made so.
+    pub(crate) fn report(&self, engine: Engine, fallbacks: Fallbacks) -> Report {
+        let Parts { skipped, left_out, .. } = self.parts;
+        Report { engine, fallbacks: fallbacks | skipped, left_out }
     }
 
     fn hint(&self, error: Error) -> Error {

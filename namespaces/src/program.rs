@@ -42,8 +42,8 @@ pub(crate) enum Then {
     Exactly(i64, i32),
     /// One of several programs to start: when it is not there, the next call is tried.
     TryNext,
-    /// As `TryNext`, for a look at a program: when it is not there, the two calls that follow are not made. Success is kept.
-    Look(Slot),
+    /// As `TryNext`, for a look at a program: when it is not there, so many calls behind it are not made. Success is kept.
+    Look { keep: Slot, past: usize },
     /// The call has read how a program begins: if it names one that is to run it, that one is looked at too, by `openat2(2)` with this
     /// `struct open_how`.
     Interpreters(u64),
@@ -84,6 +84,8 @@ pub(crate) struct Op {
     pub(crate) held: bool,
     /// Made only where one of these is used.
     pub(crate) only: Fallbacks,
+    /// Not made again: the filters are in place.
+    pub(crate) seals: bool,
     /// Not made if a branch goes on behind it.
     sometimes: bool,
     step: Step,
@@ -113,6 +115,10 @@ macro_rules! calls {
         /// The system calls that a child may make.
         #[derive(Debug, Clone, Copy)]
         #[allow(non_camel_case_types, reason = "the names of system calls")]
+        #[cfg_attr(
+            not(all(feature = "landlock", feature = "seccomp")),
+            allow(dead_code, reason = "those of features")
+        )]
         pub(crate) enum Sys { $($name,)* }
         impl Sys {
             fn name(self) -> &'static str {
@@ -126,6 +132,7 @@ macro_rules! calls {
 }
 
 calls! {
+    capset = SYS_capset,
     chdir = SYS_chdir,
     chroot = SYS_chroot,
     close = SYS_close,
@@ -143,6 +150,8 @@ calls! {
     ioctl = SYS_ioctl,
     ioprio_set = SYS_ioprio_set,
     getdents64 = SYS_getdents64,
+    keyctl = SYS_keyctl,
+    landlock_restrict_self = SYS_landlock_restrict_self,
     lseek = SYS_lseek,
     mkdirat = SYS_mkdirat,
     mknodat = SYS_mknodat,
@@ -163,6 +172,7 @@ calls! {
     rt_sigprocmask = SYS_rt_sigprocmask,
     sched_setaffinity = SYS_sched_setaffinity,
     sched_setscheduler = SYS_sched_setscheduler,
+    seccomp = SYS_seccomp,
     sendmsg = SYS_sendmsg,
     sendto = SYS_sendto,
     setdomainname = SYS_setdomainname,
@@ -246,6 +256,7 @@ impl Program {
             then,
             held,
             only: self.only,
+            seals: false,
             sometimes: false,
             step,
             name: sys.name(),
@@ -267,6 +278,27 @@ impl Program {
         Fork(self.ops.len() - 1)
     }
 
+    /// Adds a system call that opens one of several programs; where it goes on if that is not there is told by [`failure_joins`](Self::failure_joins).
+    pub(crate) fn look<const N: usize>(
+        &mut self,
+        step: Step,
+        object: impl AsRef<OsStr>,
+        (sys, args): (Sys, [Arg; N]),
+        keep: Slot,
+    ) -> Fork {
+        self.call_then(step, object, sys, args, Then::Look { keep, past: 0 });
+        Fork(self.ops.len() - 1)
+    }
+
+    /// The calls that `add` adds are made once, in front of the first start that is tried.
+    pub(crate) fn seal(&mut self, add: impl FnOnce(&mut Self)) {
+        let from = self.ops.len();
+        add(self);
+        for op in self.ops.get_mut(from..).unwrap_or_default() {
+            op.seals = true;
+        }
+    }
+
     /// The calls that `add` adds may not be made.
     pub(crate) fn sometimes(&mut self, add: impl FnOnce(&mut Self)) {
         let from = self.ops.len();
@@ -279,8 +311,9 @@ impl Program {
     /// The failure of this call goes on with the call that is added next.
     pub(crate) fn failure_joins(&mut self, Fork(at): Fork) {
         let skipped = self.skipped_since(at);
-        if let Some(Op { then: Then::Branch { failed, .. }, .. }) = self.ops.get_mut(at) {
-            *failed = skipped;
+        if let Some(Op { then: Then::Branch { failed: past, .. } | Then::Look { past, .. }, .. }) = self.ops.get_mut(at)
+        {
+            *past = skipped;
         }
     }
 
@@ -415,7 +448,7 @@ impl<'a> Call<'a> {
     /// a mount point that is made if it is missing.
     #[must_use]
     pub fn may_fail(&self) -> bool {
-        matches!(self.op.then, Then::TryNext | Then::Look(_) | Then::Branch { .. })
+        matches!(self.op.then, Then::TryNext | Then::Look { .. } | Then::Branch { .. })
     }
 
     pub(crate) fn starts_program(&self) -> bool {

@@ -1,12 +1,13 @@
 //! How a child came to be.
 
-use crate::{Engine, Fallbacks};
+use crate::{CapabilitySet, Engine, Fallbacks};
 
 /// How a child came to be, see [`Child::report`](crate::Child::report).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Report {
     pub(crate) engine: Engine,
     pub(crate) fallbacks: Fallbacks,
+    pub(crate) left_out: CapabilitySet,
 }
 
 impl Report {
@@ -20,5 +21,11 @@ impl Report {
     #[must_use]
     pub fn fallbacks(&self) -> Fallbacks {
         self.fallbacks
+    }
+
+    /// Capabilities that were asked for and that the running kernel does not know: nobody has them there.
+    #[must_use]
+    pub fn left_out(&self) -> CapabilitySet {
+        self.left_out
     }
 }

@@ -1,5 +1,6 @@
 //! The spec: what is wanted, as plain data.
 
+use crate::privilege::Privilege;
 use crate::{
     Child, Clock, ClockOffset, Credentials, Engine, Error, Fallbacks, Fds, IdMap, IoPriority, Join, Mount, Nice,
     OomScoreAdj, Personality, Plan, Propagation, Resource, Rlimit, Root, Scheduler, TerminalSize,
@@ -87,6 +88,7 @@ pub struct Sandbox {
     pub(crate) fds: BTreeMap<u32, String>,
     pub(crate) terminal: Option<TerminalSize>,
     pub(crate) die_with_parent: bool,
+    pub(crate) privilege: Privilege,
     pub(crate) engine: Option<Engine>,
     pub(crate) fallbacks: Fallbacks,
 }
@@ -133,6 +135,7 @@ impl Sandbox {
             fds: BTreeMap::new(),
             terminal: None,
             die_with_parent: false,
+            privilege: Privilege::default(),
             engine: None,
             fallbacks: Fallbacks::empty(),
         }

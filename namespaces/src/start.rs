@@ -3,7 +3,7 @@
 use crate::compile::{FILE, OPEN_HOW_SIZE, c_string, open_how};
 use crate::join::Joining;
 use crate::program::{Arg, Program, Sys, Then};
-use crate::{Error, Root, Sandbox, Step, sys};
+use crate::{Error, Root, Sandbox, Step, privilege, sys};
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -12,7 +12,13 @@ use std::path::{Path, PathBuf};
 /// Where `execvp(3)` looks when there is no PATH.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
-pub(crate) fn compile(program: &mut Program, sandbox: &Sandbox, joining: Option<&Joining>) -> Result<(), Error> {
+/// The filters come last: what the child does to find the program they need not allow.
+pub(crate) fn compile(
+    program: &mut Program,
+    sandbox: &Sandbox,
+    rights: &privilege::Bound,
+    joining: Option<&Joining>,
+) -> Result<(), Error> {
     let environment = environment(sandbox, joining.and_then(|joining| joining.environment.as_ref()))?;
     let candidates = candidates(&sandbox.program, environment.get(OsStr::new("PATH"))).into_iter().map(|path| {
         let text = c_string("program", path.as_os_str())?;
@@ -34,6 +40,9 @@ pub(crate) fn compile(program: &mut Program, sandbox: &Sandbox, joining: Option<
     for (at, (path, text)) in candidates.into_iter().enumerate() {
         let then = if at == last { Then::Go } else { Then::TryNext };
         let execve = |program: &mut Program| {
+            if at == 0 || look.is_some() {
+                program.seal(|program| rights.seal(program));
+            }
             program.call_then(Step::Exec, &path, Sys::execve, [text.into(), argv.into(), envp.into()], then);
         };
         match look {
@@ -52,13 +61,18 @@ const READ: i32 = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
 /// (What a program names as its ELF interpreter is only mapped beside it, and nobody gets to that file.)
 fn look_at(program: &mut Program, (path, text): (&Path, u64), how: u64, last: bool, execve: impl FnOnce(&mut Program)) {
     let open = [libc::AT_FDCWD.into(), text.into(), how.into(), OPEN_HOW_SIZE.into()];
-    let then = if last { Then::Keep(FILE) } else { Then::Look(FILE) };
-    program.call_then(Step::Exec, path, Sys::openat2, open, then);
-    program.sometimes(|program| {
+    let rest = |program: &mut Program| {
         let read = [FILE.into(), Arg::Scratch, sys::HEAD.into()];
         program.call_then(Step::Exec, path, Sys::read, read, Then::Interpreters(how));
         execve(program);
-    });
+    };
+    if last {
+        program.call_then(Step::Exec, path, Sys::openat2, open, Then::Keep(FILE));
+        return program.sometimes(rest);
+    }
+    let looked = program.look(Step::Exec, path, (Sys::openat2, open), FILE);
+    rest(program);
+    program.failure_joins(looked);
 }
 
 type Environment = BTreeMap<OsString, OsString>;

@@ -66,6 +66,8 @@ steps! {
     CgroupNamespace child "make a cgroup namespace",
     /// Saying how soon it is killed when memory is short.
     OomScore child "set the oom score",
+    /// Saying which label of a security module the program gets.
+    Label child "set the label",
     /// Making a time namespace and setting its clocks.
     Time child "set the clocks",
     /// Joining a user namespace that is there.
@@ -98,18 +100,32 @@ steps! {
     Scheduling child "set the scheduling",
     /// Setting the personality.
     Personality child "set the personality",
+    /// Dropping from the bounding set of capabilities, which takes the user that the child still is.
+    BoundingSet child "limit capabilities",
     /// Changing to the program's user and groups.
     Credentials child "change the user",
+    /// Setting the other sets of capabilities; the last time behind the filters, if those take one.
+    Capabilities child "set capabilities",
+    /// Saying what being user 0 means for capabilities.
+    SecureBits child "set the securebits",
+    /// Joining a new session keyring.
+    Keyring child "join a new keyring",
     /// Setting the file mode creation mask.
     Umask child "set the umask",
     /// Changing into the working directory.
     WorkingDirectory child "change into the working directory",
+    /// Giving up new privileges.
+    NoNewPrivs child "give up new privileges",
+    /// Restricting itself by a Landlock ruleset.
+    Landlock child "restrict by landlock",
     /// Waiting for [`Held::release`](crate::Held::release), if the child is held.
     Hold child "wait for the release",
     /// Signals as a new program expects them: nothing blocked, SIGPIPE not ignored.
     Signals child "reset signals",
     /// Closing every descriptor but the standard streams: nothing of the caller's is open when the kernel looks for the program.
     LetGo child "let go of descriptors",
+    /// Installing a filter of system calls.
+    Seccomp child "install a seccomp filter",
     /// Starting the program.
     Exec child "start the program",
     /// Opening one of its namespaces.

@@ -2,7 +2,7 @@
 
 use crate::layer::OpenLayer;
 use crate::options::Setting;
-use crate::{Error, ErrorKind, Operation};
+use crate::{Error, ErrorKind, Operation, Support};
 use rustix::fs::{PROC_SUPER_MAGIC, statfs};
 use rustix::io::{Errno, read};
 use rustix::mount::{
@@ -11,7 +11,9 @@ use rustix::mount::{
 };
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-const THREAD_FDS: &str = "/proc/thread-self/fd";
+pub(crate) const THREAD_FDS: &str = "/proc/thread-self/fd";
+
+const LOWERDIR_PLUS: &str = "lowerdir+";
 
 /// How this kernel takes a layer. Both end at the directory that was opened, and no name of a file is in either: a
 /// string is short (the kernel takes 255 bytes) and has nothing that would have to be escaped.
@@ -31,8 +33,16 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    pub(crate) fn open() -> Result<Self, Error> {
-        Ok(Context { fd: new_context()?, by: HandOver::Descriptor, settled: false })
+    pub(crate) fn open(support: Option<Support>) -> Result<Self, Error> {
+        let fd = new_context()?;
+        let by = match support {
+            Some(support) if !support.descriptors => {
+                check_proc()?;
+                HandOver::Link
+            }
+            _ => HandOver::Descriptor,
+        };
+        Ok(Context { fd, by, settled: false })
     }
 
     pub(crate) fn set(&self, setting: Setting) -> Result<(), Error> {
@@ -46,7 +56,7 @@ impl Context {
     /// Adds a layer: `lowerdir+`, `upperdir` or `workdir`.
     pub(crate) fn add(&mut self, key: &'static str, layer: &OpenLayer<'_>) -> Result<(), Error> {
         if self.by == HandOver::Descriptor {
-            match fsconfig_set_fd(&self.fd, key, layer.as_fd()) {
+            match fsconfig_set_fd(&self.fd, key, layer.handed_over()) {
                 // A kernel that does not know descriptors here (EOPNOTSUPP before Linux 6.5, EINVAL before 6.13); or one
                 // that does not like this directory, which it will say again.
                 Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::BADF) if !self.settled => {
@@ -60,7 +70,7 @@ impl Context {
                 }
             }
         }
-        let link = format!("{THREAD_FDS}/{}", layer.as_fd().as_raw_fd());
+        let link = format!("{THREAD_FDS}/{}", layer.handed_over().as_raw_fd());
         match fsconfig_set_string(&self.fd, key, link) {
             Err(Errno::INVAL) if !knows_lowerdir_plus() => Err(too_old()),
             result => result.map_err(|e| self.failed("fsconfig", e).about(&layer.name)),
@@ -88,7 +98,7 @@ impl Context {
     }
 }
 
-fn new_context() -> Result<OwnedFd, Error> {
+pub(crate) fn new_context() -> Result<OwnedFd, Error> {
     fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
         .map_err(|e| Error::os(Operation::Mount, "fsopen", e).about("overlay"))
 }
@@ -107,7 +117,7 @@ fn messages(context: BorrowedFd<'_>) -> Option<String> {
 }
 
 /// Links are of use only in a real `/proc`.
-fn check_proc() -> Result<(), Error> {
+pub(crate) fn check_proc() -> Result<(), Error> {
     match statfs(THREAD_FDS) {
         Ok(stat) if stat.f_type == PROC_SUPER_MAGIC => Ok(()),
         Ok(_) | Err(Errno::NOENT) => {
@@ -119,7 +129,7 @@ fn check_proc() -> Result<(), Error> {
 }
 
 /// Whether lowers can be added one by one: only asked when something has failed.
-fn knows_lowerdir_plus() -> bool {
+pub(crate) fn knows_lowerdir_plus() -> bool {
     let Ok(context) = new_context() else {
         // Cannot be asked: whatever has failed keeps its own error.
         return true;
@@ -129,7 +139,11 @@ fn knows_lowerdir_plus() -> bool {
     checks && fsconfig_set_string(&context, "lowerdir+", "/") != Err(Errno::INVAL)
 }
 
+pub(crate) fn is_too_old(error: &Error) -> bool {
+    error.kind() == ErrorKind::Unsupported && error.object().is_some_and(|object| object == LOWERDIR_PLUS)
+}
+
 fn too_old() -> Error {
     let words = "this kernel does not take lowers one by one; Linux 6.8 does";
-    Error::explained(ErrorKind::Unsupported, Operation::Mount, words).about("lowerdir+")
+    Error::explained(ErrorKind::Unsupported, Operation::Mount, words).about(LOWERDIR_PLUS)
 }

@@ -1,9 +1,9 @@
 //! What a writable layer, or one tree, changes about what is below it.
 
 mod compare;
-mod facts;
 mod upper;
 
+use crate::container::InitPlaces;
 use crate::options::Options;
 use crate::{Error, Form, Operation, Overlay, RedirectDir};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
@@ -114,6 +114,31 @@ impl Diff {
             .try_clone_to_owned()
             .map_err(|e| Error::os(Operation::Diff, "fcntl", Errno::from_io_error(&e).unwrap_or(Errno::IO)))?;
         Ok(Diff { method, changes: in_order(found), source })
+    }
+
+    /// Leaves out what is about an init layer: its entries with all below, and directories that are there only to lead to them.
+    pub(crate) fn keep_only(&mut self, places: &InitPlaces) {
+        if places.is_empty() {
+            return;
+        }
+        self.changes.retain(|change| !places.cover(&change.path));
+        let mut kept: Vec<Change> = Vec::with_capacity(self.changes.len());
+        for change in std::mem::take(&mut self.changes).into_iter().rev() {
+            // What follows it in the list, and so comes before it here, is what is in it.
+            let leads_only = change.kind == ChangeKind::Added
+                && places.lead_through(&change.path)
+                && !kept.last().is_some_and(|next| next.path.starts_with(&change.path));
+            if !leads_only {
+                kept.push(change);
+            }
+        }
+        kept.reverse();
+        self.changes = kept;
+    }
+
+    /// What holds all that was added or modified.
+    pub(crate) fn source(&self) -> BorrowedFd<'_> {
+        self.source.as_fd()
     }
 
     /// All changes, each directory before what is in it, names in their order as bytes.

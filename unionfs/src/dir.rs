@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// The longest of our own files. One that is longer is not ours.
-const LONGEST: usize = 4096;
+const LONGEST: usize = 1 << 16;
 
 #[derive(Debug)]
 pub(crate) struct Dir {
@@ -87,7 +87,7 @@ impl Dir {
             result => result.map_err(fail("openat2"))?,
         };
         let mut content = Vec::new();
-        let mut buffer = [0; LONGEST];
+        let mut buffer = [0; 4096];
         loop {
             let length = retry_on_intr(|| read(&file, &mut buffer)).map_err(fail("read"))?;
             if length == 0 || content.len() > LONGEST {

@@ -57,6 +57,8 @@ pub enum Operation {
     OpenLayer,
     /// Making the overlay: handing over layers and options, and creating the mount.
     Mount,
+    /// Making a mount of a layer with other owners.
+    Idmap,
     /// Making the read-only bind mount of a lower alone.
     Bind,
     /// Attaching a mount to the tree.
@@ -85,6 +87,16 @@ pub enum Operation {
     InRoot,
     /// Adding up what a tree takes of the disk.
     MeasureUsage,
+    /// Copying files.
+    Copy,
+    /// Making or finding the files of a container.
+    PrepareContainer,
+    /// Making a layer of what a container has changed.
+    Commit,
+    /// Removing the files of a container.
+    Discard,
+    /// Limiting how much a container can write.
+    Limit,
 }
 
 impl Operation {
@@ -96,6 +108,7 @@ impl Operation {
             Operation::Opaque => "opaque directory",
             Operation::OpenLayer => "open a layer",
             Operation::Mount => "mount the overlay",
+            Operation::Idmap => "map the owners of a layer",
             Operation::Bind => "bind the only lower",
             Operation::Attach => "attach the mount",
             Operation::PrepareWritable => "prepare a writable layer",
@@ -110,6 +123,11 @@ impl Operation {
             Operation::Diff => "find what has changed",
             Operation::InRoot => "look inside the root",
             Operation::MeasureUsage => "measure what a layer takes",
+            Operation::Copy => "copy a file",
+            Operation::PrepareContainer => "prepare a container",
+            Operation::Commit => "commit a container",
+            Operation::Discard => "discard a container",
+            Operation::Limit => "limit a container",
         }
     }
 }
@@ -157,6 +175,12 @@ impl Error {
 
     pub(crate) fn with_kernel_message(mut self, message: Option<String>) -> Self {
         self.0.kernel = message;
+        self
+    }
+
+    /// The same, as part of something larger.
+    pub(crate) fn during(mut self, operation: Operation) -> Self {
+        self.0.operation = operation;
         self
     }
 

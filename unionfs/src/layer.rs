@@ -1,7 +1,8 @@
 //! What a layer is given as, and the directory that it is once opened.
 
-use crate::{Error, Form, Operation, is_opaque};
+use crate::{Error, Form, Operation, is_opaque, sys};
 use rustix::fs::{CWD, Mode, OFlags, fstat, openat};
+use rustix::mount::{OpenTreeFlags, open_tree};
 use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -26,6 +27,8 @@ pub struct Layer {
     source: Source,
     /// `None`: to be found out.
     opaque_root: Option<bool>,
+    /// The user namespace whose owners its files are to have.
+    userns: Option<Arc<OwnedFd>>,
 }
 
 #[derive(Debug, Clone)]
@@ -51,7 +54,9 @@ pub(crate) type Identity = (u64, u64);
 #[derive(Debug)]
 pub(crate) struct OpenLayer<'a> {
     pub(crate) fd: OpenFd<'a>,
-    opaque_root: Option<bool>,
+    pub(crate) opaque_root: Option<bool>,
+    /// A mount of it with other owners, attached nowhere: what is to be handed over then.
+    pub(crate) idmapped: Option<OwnedFd>,
     /// For errors only.
     pub(crate) name: Cow<'a, OsStr>,
 }
@@ -64,7 +69,7 @@ pub(crate) enum OpenFd<'a> {
 
 impl Layer {
     fn new(source: Source) -> Self {
-        Layer { source, opaque_root: None }
+        Layer { source, opaque_root: None, userns: None }
     }
 
     /// `fd` is a directory that is open for reading.
@@ -80,20 +85,35 @@ impl Layer {
         self
     }
 
+    /// Shows the owners of its files as a user namespace maps them: what is 0 on the disk is what the namespace has for 0. So one copy of a layer serves many namespaces.
+    ///
+    /// For a lower, and real root: whoever mounts needs `CAP_SYS_ADMIN` in the user namespace that owns the layer's file system. Linux 6.15; before that a mount with such a layer is an error of
+    /// kind [`Unsupported`](crate::ErrorKind::Unsupported), unless it is alone. What is written above belongs to whoever writes, and is not mapped.
+    #[must_use]
+    #[doc(alias("idmap", "MOUNT_ATTR_IDMAP"))]
+    pub fn idmapped(mut self, userns: impl Into<OwnedFd>) -> Self {
+        self.userns = Some(Arc::new(userns.into()));
+        self
+    }
+
     pub(crate) fn open(&self) -> Result<OpenLayer<'_>, Error> {
         let (base, path) = match &self.source {
             Source::Path(path) => (CWD, path.as_path()),
             Source::Fd(fd) => (fd.as_fd(), Path::new(".")),
-            Source::Ready(fd) => return Ok(self.opened(OpenFd::Shared(fd.as_fd()))),
+            Source::Ready(fd) => return self.opened(OpenFd::Shared(fd.as_fd())),
         };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = openat(base, path, flags, Mode::empty());
         let fd = opened.map_err(|e| Error::os(Operation::OpenLayer, "openat", e).about(self.name()))?;
-        Ok(self.opened(OpenFd::Own(fd)))
+        self.opened(OpenFd::Own(fd))
     }
 
-    fn opened<'a>(&'a self, fd: OpenFd<'a>) -> OpenLayer<'a> {
-        OpenLayer { fd, opaque_root: self.opaque_root, name: self.name() }
+    fn opened<'a>(&'a self, fd: OpenFd<'a>) -> Result<OpenLayer<'a>, Error> {
+        let mut opened = OpenLayer { fd, opaque_root: self.opaque_root, idmapped: None, name: self.name() };
+        if let Some(userns) = &self.userns {
+            opened.idmapped = Some(opened.with_owners_of(userns.as_fd())?);
+        }
+        Ok(opened)
     }
 
     pub(crate) fn given(&self) -> Given<'_> {
@@ -112,6 +132,24 @@ impl Layer {
 }
 
 impl OpenLayer<'_> {
+    /// What the kernel gets.
+    pub(crate) fn handed_over(&self) -> BorrowedFd<'_> {
+        self.idmapped.as_ref().map_or(self.as_fd(), AsFd::as_fd)
+    }
+
+    /// The directory as a mount of its own.
+    pub(crate) fn as_mount(&self, operation: Operation) -> Result<OwnedFd, Error> {
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+        open_tree(self.as_fd(), "", flags).map_err(|e| Error::os(operation, "open_tree", e).about(&self.name))
+    }
+
+    fn with_owners_of(&self, userns: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
+        let mount = self.as_mount(Operation::Idmap)?;
+        sys::idmap(mount.as_fd(), userns)
+            .map_err(|e| Error::os(Operation::Idmap, "mount_setattr", e).about(&self.name))?;
+        Ok(mount)
+    }
+
     pub(crate) fn identity(&self) -> Result<Identity, Error> {
         let stat = fstat(self).map_err(|e| Error::os(Operation::OpenLayer, "fstat", e).about(&self.name))?;
         Ok((stat.st_dev, stat.st_ino))

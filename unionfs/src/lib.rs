@@ -28,6 +28,7 @@
 //! | [`Overlay`] | the stack that is wanted: lowers, perhaps a writable layer, options; mounts any number of times |
 //! | [`WritableLayer`] | the directories `upper` and `work`, made, found again and removed |
 //! | [`LayerStore`], [`Stage`], [`StoredLayer`] | layers in a folder that programs share: published whole or not at all, kept while somebody needs them |
+//! | [`Container`], [`ContainerSpec`], [`InitLayer`], [`Backend`] | the files of a container in such a store: prepared, mounted, committed, discarded |
 //! | [`Diff`] | what a writable layer, or one tree, changes about what is below it |
 //! | [`model`] | what a stack of layers shows, as plain values |
 //! | [`RootDir`] | files inside of a tree whose links may be hostile |
@@ -63,12 +64,19 @@
 //! | needed for | what | Linux | before that |
 //! |---|---|---|---|
 //! | layers by descriptor | `fsconfig(FSCONFIG_SET_FD)` of overlay | 6.13 | `/proc/thread-self/fd/N` as `lowerdir+` |
-//! | two lowers, or an upper | `lowerdir+` | 6.8 | an error of kind [`Unsupported`](ErrorKind::Unsupported) |
+//! | two lowers, or an upper | `lowerdir+` | 6.8 | [`Fallbacks::MOUNT`]; if that is not allowed, an error of kind [`Unsupported`](ErrorKind::Unsupported) |
+//! | [idmapped](Layer::idmapped) lowers | detached mounts as layers | 6.15 | an error of kind [`Unsupported`](ErrorKind::Unsupported) |
 //! | one lower alone | `open_tree`, `mount_setattr` | 5.12 | an error of kind [`Unsupported`](ErrorKind::Unsupported) |
 //! | [`make_xattr_whiteout`] | `overlay.whiteout` | 6.8 | it is shown as an empty file: do not use it |
 //! | [`make_whiteout`] without `CAP_MKNOD` | `mknod` of device 0:0 | 5.8 | an error of kind [`PermissionDenied`](ErrorKind::PermissionDenied) |
 //! | [`LayerStore`], [`RootDir`] | `openat2` | 5.6 | an error of kind [`Unsupported`](ErrorKind::Unsupported) |
 //! | [`Form::User`] | `userxattr`; on tmpfs, `user.*` attributes | 5.11; 6.6 | an error |
+//!
+//! [`Support::probe`] asks the kernel.
+//!
+//! # Features
+//!
+//! `serde`: what is plain data can be written and read, [`ContainerSpec`] above all.
 //!
 //! # Privileges
 //!
@@ -81,10 +89,11 @@
 //!
 //! - A path is opened once, and that descriptor is what is mounted: a path that changes meanwhile changes nothing.
 //! - No path becomes part of an option string, so `,` `:` `\` and newlines in names are only bytes.
-//! - No layer is cut off: mount(2) silently drops what is beyond 4095 bytes of options; this crate does not use it.
+//! - No layer is cut off: mount(2) silently drops what is beyond 4095 bytes of options; this crate does not use it, or, if [asked to](Fallbacks::MOUNT), checks the length.
 //! - `redirect_dir=nofollow`, `metacopy=off` and `index=off` are always passed, whatever the module's defaults are: an attribute that a hostile
 //!   layer brings cannot point to files elsewhere. Unpackers must keep such attributes out all the same: [`is_overlay_xattr`].
 //! - A [`RootDir`] is not left, whatever links are in it, and whoever renames its directories meanwhile.
+//! - What an image has in place of `/dev` or `/etc` leads nowhere: an [`InitLayer`] is made of directories, and hides it.
 //! - A process that is killed, or a machine that loses power, leaves no half layer that the next one would take for a whole one: see [`LayerStore`].
 //! - Names given to the functions on directories are single components, checked before anything is done, and never followed if they are symlinks.
 #![deny(
@@ -99,10 +108,14 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may fail"))]
 
 mod attach;
+mod container;
 mod context;
+mod copy;
 mod diff;
 mod dir;
 mod error;
+mod facts;
+mod fallbacks;
 mod layer;
 pub mod model;
 mod mount;
@@ -111,8 +124,10 @@ mod options;
 mod overlay;
 mod remove;
 mod root;
+mod scratch;
 mod stack;
 mod store;
+mod support;
 #[allow(unsafe_code, reason = "mount_setattr(2) has no safe wrapper among our dependencies")]
 mod sys;
 mod walk;
@@ -120,13 +135,16 @@ mod whiteout;
 mod writable;
 
 pub use attach::attach;
+pub use container::{Backend, Container, ContainerSpec, InitLayer};
 pub use diff::{Change, ChangeKind, Diff, DiffMethod};
 pub use error::{Error, ErrorKind, Operation};
+pub use fallbacks::Fallbacks;
 pub use layer::Layer;
 pub use name::WhiteoutName;
 pub use options::{RedirectDir, Xino};
 pub use overlay::{MAX_LOWERS, Overlay};
 pub use root::RootDir;
 pub use store::{Collected, Fault, LayerId, LayerStore, Owner, Problem, Stage, StoredLayer, SyncPolicy, Usage};
+pub use support::Support;
 pub use whiteout::{Form, is_opaque, is_overlay_xattr, is_whiteout, make_opaque, make_whiteout, make_xattr_whiteout};
 pub use writable::{AfterVolatile, WritableLayer};

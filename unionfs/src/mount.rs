@@ -1,18 +1,20 @@
 //! From a spec to a mount.
 
-use crate::context::Context;
-use crate::layer::OpenLayer;
+mod by_mount;
+
+use crate::context::{Context, check_proc, is_too_old};
+use crate::layer::{Layer, OpenLayer};
 use crate::overlay::{Attributes, MAX_LOWERS, Overlay};
 use crate::stack::{Stack, Verdict};
-use crate::{Error, ErrorKind, Operation, sys, writable};
+use crate::{Error, ErrorKind, Fallbacks, Operation, scratch, sys, writable};
 use rustix::io::Errno;
-use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
+use rustix::mount::MountAttrFlags;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// Upper and work.
-type Writable<'a> = (OpenLayer<'a>, OpenLayer<'a>);
+pub(crate) type Writable<'a> = (OpenLayer<'a>, OpenLayer<'a>);
 
-pub(crate) fn mount(spec: &Overlay) -> Result<OwnedFd, Error> {
+pub(crate) fn mount(spec: &Overlay) -> Result<(OwnedFd, Fallbacks), Error> {
     spec.options.check(spec.writable.is_some())?;
     if spec.lowers.is_empty() {
         return Err(Error::invalid(Operation::Check, "lowers", "there is none"));
@@ -30,11 +32,44 @@ pub(crate) fn mount(spec: &Overlay) -> Result<OwnedFd, Error> {
     }
 }
 
-fn union(spec: &Overlay, lowers: &[OpenLayer<'_>], writable: Option<&Writable<'_>>) -> Result<OwnedFd, Error> {
-    match (writable, lowers) {
-        (None, [only]) => bind(only, spec.attributes),
-        _ => overlay(spec, lowers, writable),
+fn union(
+    spec: &Overlay,
+    lowers: &[OpenLayer<'_>],
+    writable: Option<&Writable<'_>>,
+) -> Result<(OwnedFd, Fallbacks), Error> {
+    if let (None, [only]) = (writable, lowers) {
+        return Ok((bind(only, spec.attributes)?, Fallbacks::empty()));
     }
+    let idmapped = lowers.iter().any(|lower| lower.idmapped.is_some());
+    match overlay(spec, lowers, writable) {
+        Err(error) if is_too_old(&error) && !idmapped && spec.fallbacks.contains(Fallbacks::MOUNT) => {
+            Ok((elsewhere(spec, lowers, writable)?, Fallbacks::MOUNT))
+        }
+        // Before Linux 6.15, most likely.
+        Err(error) if idmapped && error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => Err(detached(&error)),
+        result => Ok((result?, Fallbacks::empty())),
+    }
+}
+
+/// Makes it by `mount(2)`, in a mount namespace for a moment.
+fn elsewhere(spec: &Overlay, lowers: &[OpenLayer<'_>], writable: Option<&Writable<'_>>) -> Result<OwnedFd, Error> {
+    check_proc()?;
+    scratch::run(|| {
+        let lowers = lowers.iter().map(scratch::here).collect::<Result<Vec<_>, _>>()?;
+        let writable = match writable {
+            Some((upper, work)) => Some((scratch::here(upper)?, scratch::here(work)?)),
+            None => None,
+        };
+        by_mount::overlay(spec, &lowers, writable.as_ref())
+    })
+}
+
+fn detached(error: &Error) -> Error {
+    let words = "this kernel does not take idmapped layers that are attached nowhere: Linux 6.15 does";
+    let message = error.kernel_message().map(str::to_owned);
+    Error::explained(ErrorKind::Unsupported, Operation::Mount, words)
+        .about(error.object().unwrap_or_default())
+        .with_kernel_message(message)
 }
 
 /// The lowers that are to be mounted, topmost first.
@@ -95,7 +130,7 @@ fn open_writable(spec: &Overlay) -> Result<Option<Writable<'_>>, Error> {
 }
 
 fn overlay(spec: &Overlay, lowers: &[OpenLayer<'_>], writable: Option<&Writable<'_>>) -> Result<OwnedFd, Error> {
-    let mut context = Context::open()?;
+    let mut context = Context::open(spec.support)?;
     for setting in spec.options.settings() {
         context.set(setting)?;
     }
@@ -123,12 +158,21 @@ fn explain(error: Error, writable: Option<&Writable<'_>>) -> Error {
     }
 }
 
+/// A directory as a mount of its own, to be written to.
+pub(crate) fn bind_writable(directory: &Layer) -> Result<OwnedFd, Error> {
+    directory.open()?.as_mount(Operation::Bind)
+}
+
 /// One lower alone is no union.
 fn bind(only: &OpenLayer<'_>, attributes: Attributes) -> Result<OwnedFd, Error> {
-    let fail = |call| move |e| Error::os(Operation::Bind, call, e).about(&only.name);
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-    let mount = open_tree(only.as_fd(), "", flags).map_err(fail("open_tree"))?;
+    let mount = match &only.idmapped {
+        Some(mount) => mount
+            .try_clone()
+            .map_err(|e| Error::os(Operation::Bind, "fcntl", Errno::from_io_error(&e).unwrap_or(Errno::IO)))?,
+        None => only.as_mount(Operation::Bind)?,
+    };
     let attributes = attributes.flags() | MountAttrFlags::MOUNT_ATTR_RDONLY;
-    sys::mount_setattr(mount.as_fd(), attributes).map_err(fail("mount_setattr"))?;
+    sys::mount_setattr(mount.as_fd(), attributes)
+        .map_err(|e| Error::os(Operation::Bind, "mount_setattr", e).about(&only.name))?;
     Ok(mount)
 }

@@ -6,6 +6,7 @@ use crate::{Error, Form, Operation};
 ///
 /// The kernel's `redirect_dir=off` is not here: it means *follow* or *nofollow*, as the module was configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum RedirectDir {
     /// Renaming is refused with `EXDEV`, and tools copy instead. A redirect that is found in a layer is refused: it
     /// could have been put there by whoever made the layer.
@@ -19,6 +20,7 @@ pub enum RedirectDir {
 
 /// Whether inode numbers carry the layer in their high bits, so that they are unique across file systems.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Xino {
     /// No.
     #[default]

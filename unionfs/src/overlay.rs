@@ -2,7 +2,7 @@
 
 use crate::layer::Layer;
 use crate::options::Options;
-use crate::{Diff, Error, Form, RedirectDir, WritableLayer, Xino, mount};
+use crate::{Diff, Error, Fallbacks, Form, RedirectDir, Support, WritableLayer, Xino, mount};
 use rustix::mount::MountAttrFlags;
 use std::os::fd::OwnedFd;
 
@@ -31,6 +31,8 @@ pub struct Overlay {
     pub(crate) writable: Option<Writable>,
     pub(crate) options: Options,
     pub(crate) attributes: Attributes,
+    pub(crate) fallbacks: Fallbacks,
+    pub(crate) support: Option<Support>,
 }
 
 #[derive(Debug, Clone)]
@@ -158,6 +160,18 @@ impl Overlay {
         self
     }
 
+    /// What may be done instead where the kernel is older. By default nothing.
+    pub fn fallbacks(mut self, fallbacks: Fallbacks) -> Self {
+        self.fallbacks = fallbacks;
+        self
+    }
+
+    /// What the kernel is known to take, so that it need not be tried: a failing system call less for each mount on an older kernel.
+    pub fn support(mut self, support: Support) -> Self {
+        self.support = Some(support);
+        self
+    }
+
     /// Mounts it, attached nowhere. What is returned is an `O_PATH` descriptor of the root, closed at `execve(2)`.
     ///
     /// When it is closed and nobody uses the mount otherwise, the mount is gone. Blocks while directories are opened and the
@@ -169,6 +183,15 @@ impl Overlay {
     /// [`Unsupported`](crate::ErrorKind::Unsupported) by the kernel or the file system of a layer; otherwise what the system call said,
     /// with the layer or option that it was about and [the kernel's words](Error::kernel_message). Nothing is left mounted.
     pub fn mount(&self) -> Result<OwnedFd, Error> {
+        Ok(self.mount_and_report()?.0)
+    }
+
+    /// As [`mount`](Self::mount); says, too, which of the [fallbacks](Self::fallbacks) that were allowed were used.
+    ///
+    /// # Errors
+    /// As `mount`. [`Unsupported`](crate::ErrorKind::Unsupported) also for a layer that is not at its path any more, and
+    /// [`LimitReached`](crate::ErrorKind::LimitReached) for more layers than `mount(2)` takes.
+    pub fn mount_and_report(&self) -> Result<(OwnedFd, Fallbacks), Error> {
         mount::mount(self)
     }
 

@@ -3,6 +3,7 @@
 mod about;
 mod check;
 mod collect;
+mod containers;
 mod entry;
 mod id;
 mod lineage;
@@ -19,6 +20,7 @@ pub use id::{LayerId, Owner};
 pub use stage::Stage;
 pub use sync::SyncPolicy;
 pub use usage::Usage;
+pub(crate) use usage::usage as usage_of;
 
 use crate::dir::{Dir, open_directory};
 use crate::{Error, ErrorKind, Form, Layer, Operation};
@@ -34,6 +36,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const LAYERS: &str = "layers";
+const CONTAINERS: &str = "containers";
 const STAGING: &str = "staging";
 const TRASH: &str = "trash";
 const ABOUT: &str = "about";
@@ -77,6 +80,8 @@ const OWNERS: &str = "owners";
 ///    remove those who need it; a layer is needed, too, while a layer stands on it.
 /// 4. [`gc`](Self::gc) is told which owners are alive. Layers that nobody needs are renamed away, and deleted after that.
 ///
+/// What a container writes on top of them is a [`Container`](crate::Container), by [`prepare`](Self::prepare).
+///
 /// # After a crash
 ///
 /// [`open`](Self::open) cleans up what was in the middle of 1, 2 or 4: stages whose process has ended, and what was being deleted. It never waits
@@ -97,7 +102,8 @@ const OWNERS: &str = "owners";
 /// layers/ID/about           its parent, and whether its root is opaque
 /// layers/ID/content/        what is mounted
 /// layers/ID/owners/OWNER    who needs it: empty files
-/// staging/N/                as a layer, on its way in; in use while somebody has its flock(2)
+/// containers/OWNER          a container's files; containers/OWNER~BOOT as with layers; in use while somebody has its flock(2)
+/// staging/N/                as a layer or a container, on its way in; in use while somebody has its flock(2)
 /// trash/N/                  on its way out
 /// ```
 ///
@@ -114,6 +120,7 @@ pub struct LayerStore {
 struct Shared {
     root: Dir,
     layers: Dir,
+    containers: Dir,
     staging: Dir,
     trash: Dir,
     form: Form,
@@ -138,7 +145,8 @@ impl LayerStore {
     /// Opens the store in a folder, after making it there if the folder is empty, and cleans up what a crash has left.
     ///
     /// The folder is the caller's, and only the caller should be able to write to it. `form` is how the layers say what is hidden: the store remembers
-    /// it, and all who open it must agree. Blocks while another thread or process holds the lock, and while what a crash has left is deleted.
+    /// it, and all who open it must agree. Blocks while another thread or process holds the lock, and while what a crash has left is deleted. What of that
+    /// cannot be deleted is in nobody's way: [`empty_trash`](Self::empty_trash) says why.
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) if the folder has other things in it, or layers in another form;
@@ -150,9 +158,9 @@ impl LayerStore {
         let lock = Lock::alone(&root, operation)?;
         recover::prepare(&root, form)?;
         let open = |name| root.open(operation, name);
-        let (layers, staging, trash) = (open(LAYERS)?, open(STAGING)?, open(TRASH)?);
+        let (layers, containers, staging, trash) = (open(LAYERS)?, open(CONTAINERS)?, open(STAGING)?, open(TRASH)?);
         let boot = boot_id(operation)?;
-        let shared = Shared { root, layers, staging, trash, form, boot, count: AtomicU64::new(0) };
+        let shared = Shared { root, layers, containers, staging, trash, form, boot, count: AtomicU64::new(0) };
         let store = LayerStore { shared: Arc::new(shared), sync: SyncPolicy::default() };
         store.shared.set_aside_what_is_dead(&lock, operation)?;
         drop(lock);

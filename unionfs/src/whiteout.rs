@@ -12,6 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 /// Choose by who *mounts*: real root uses [`Trusted`](Form::Trusted), root of a user namespace cannot and uses
 /// [`User`](Form::User). A layer in one form, mounted in the other, shows what it meant to hide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Form {
     /// `trusted.overlay.*`: needs `CAP_SYS_ADMIN` in the initial user namespace. Ordinary users cannot forge it.
     #[default]

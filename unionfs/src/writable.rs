@@ -43,6 +43,7 @@ pub struct WritableLayer {
 ///
 /// The kernel cannot tell whether the machine went down meanwhile; the caller may know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum AfterVolatile {
     /// Refuse it, [`ErrorKind::Volatile`]: what was written may be on the disk in part.
     #[default]

@@ -1,7 +1,7 @@
 //! Flags as a list of their names, in small letters.
 
 use crate::mount::MountFlags;
-use crate::{Fallbacks, Namespaces, Personality};
+use crate::{Fallbacks, Namespaces, Personality, SecureBits};
 use bitflags::Flags;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -26,7 +26,7 @@ macro_rules! flags {
     )*};
 }
 
-flags!(Namespaces, Personality, MountFlags, Fallbacks);
+flags!(Namespaces, Personality, MountFlags, Fallbacks, SecureBits);
 
 fn flags_of<F: Flags>(names: &[String]) -> Result<F, String> {
     let mut flags = F::empty();

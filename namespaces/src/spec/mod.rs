@@ -1,5 +1,6 @@
 //! How a sandbox is written down: the parts of feature `serde` that derive does not do.
 
+mod capability;
 mod flags;
 mod mount;
 pub(crate) mod streams;

@@ -1,7 +1,7 @@
 //! What the child does: it makes the system calls of its list, one after the other.
 
 use super::each::{self, for_each};
-use super::raw::{errno_of, syscall6};
+use super::raw::{errno_of, syscall6, trap};
 use super::relay::{Relay, pass_on};
 use super::script;
 use super::telling::{SAID, Telling};
@@ -18,9 +18,11 @@ pub(crate) struct Frame<'a> {
     scratch: Box<[AtomicU64; SCRATCH]>,
     /// Whether the calls that hold the child are made too.
     held: bool,
+    /// Whether a program is started.
+    program: bool,
     /// Fallbacks that the clone has needed.
     used: Fallbacks,
-    telling: &'a Telling,
+    pub(super) telling: &'a Telling,
     /// For a program in which another process clones the child, and where the child goes on then.
     pub(super) relay: Option<Relay<'a>>,
     pub(super) born_at: AtomicUsize,
@@ -34,6 +36,7 @@ impl<'a> Frame<'a> {
             slots: values.map(AtomicI64::new).collect(),
             scratch: Box::new([const { AtomicU64::new(0) }; SCRATCH]),
             held,
+            program: true,
             used: Fallbacks::empty(),
             telling,
             relay: None,
@@ -47,10 +50,9 @@ impl<'a> Frame<'a> {
         self.telling.used.store(used.bits(), Relaxed);
     }
 
-    /// Only what comes before the start of a program.
-    pub(crate) fn until_program(mut self) -> Self {
-        let start = self.ops.iter().position(Op::starts_program).unwrap_or(self.ops.len());
-        self.ops = self.ops.get(..start).unwrap_or_default();
+    /// All but what only the start of a program needs.
+    pub(crate) fn without_program(mut self) -> Self {
+        self.program = false;
         self
     }
 
@@ -72,26 +74,24 @@ pub(super) extern "C" fn child(frame: *mut libc::c_void) -> ! {
 pub(super) fn follow(frame: &Frame<'_>, from: usize) -> bool {
     let scratch = &*frame.scratch;
     let told = scratch.as_ptr().expose_provenance() as u64;
-    let (mut next, mut denied, mut used) = (from, false, frame.used);
+    let (mut next, mut denied, mut used, mut sealed) = (from, false, frame.used, Sealed::Not);
     while let Some(op) = frame.ops.get(next) {
         let at = next;
         next += 1;
-        if op.held && !frame.held || !op.only.is_empty() && !op.only.intersects(used) {
+        sealed = sealed.next(op.seals);
+        let left_out = op.held && !frame.held || op.starts_program() && !frame.program || sealed == Sealed::Again;
+        if left_out || !op.only.is_empty() && !op.only.intersects(used) {
             continue;
         }
         frame.telling.at.store(at, Relaxed);
         if op.then == Then::PassOn {
-            let errno = pass_on(frame, next);
-            if errno != 0 {
-                frame.telling.errno.store(errno, Relaxed);
-            }
-            return errno == 0;
+            return pass_on(frame, next);
         }
         let args = op.args.map(|arg| resolve(frame, arg, told));
         let result = make(op.number, args);
         let errno = if result < 0 { errno_of(result) } else { 0 };
         let failure = match op.then {
-            Then::Keep(slot) | Then::Look(slot) if errno == 0 => keep(frame, slot.0, result),
+            Then::Keep(slot) | Then::Look { keep: slot, .. } if errno == 0 => keep(frame, slot.0, result),
             Then::Unless(expected) if errno == expected => 0,
             Then::Exactly(wanted, otherwise) if errno == 0 && result != wanted => otherwise,
             Then::Finds(findings, otherwise) if errno == 0 && !finds(scratch, findings) => otherwise,
@@ -114,9 +114,11 @@ pub(super) fn follow(frame: &Frame<'_>, from: usize) -> bool {
                 if keep { 0 } else { each::close(fd) }
             }),
             // As execvp(3): go on looking, but remember that there was one that may not be started.
-            Then::TryNext | Then::Look(_) if errno == libc::EACCES || is_elsewhere(errno) => {
+            Then::TryNext | Then::Look { .. } if errno == libc::EACCES || is_elsewhere(errno) => {
                 denied |= errno == libc::EACCES;
-                next = next.saturating_add(if op.then == Then::TryNext { 0 } else { 2 });
+                if let Then::Look { past, .. } = op.then {
+                    next = next.saturating_add(past);
+                }
                 0
             }
             Then::Interpreters(how) => script::look(scratch, how, result),
@@ -137,6 +139,27 @@ fn resolve(frame: &Frame<'_>, arg: Arg, scratch: u64) -> u64 {
         Arg::Value(value) => value,
         Arg::Slot(slot) => value_of(frame, slot.0),
         Arg::Scratch => scratch,
+    }
+}
+
+/// Whether the filters are in place. Their calls stand in front of each start that may be tried.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sealed {
+    Not,
+    Being,
+    Done,
+    /// It is, and the next call would do it once more.
+    Again,
+}
+
+impl Sealed {
+    fn next(self, seals: bool) -> Self {
+        match (self, seals) {
+            (Sealed::Not, false) => Sealed::Not,
+            (Sealed::Not | Sealed::Being, true) => Sealed::Being,
+            (_, false) => Sealed::Done,
+            (_, true) => Sealed::Again,
+        }
     }
 }
 
@@ -191,9 +214,11 @@ pub(super) fn is_elsewhere(errno: i32) -> bool {
     matches!(errno, libc::ENOENT | libc::ENOTDIR | libc::ESTALE | libc::ENODEV | libc::ETIMEDOUT)
 }
 
+/// Ends this process, whatever its filters say: one may answer `exit_group(2)` with an errno.
 pub(super) fn exit(code: u8) -> ! {
-    loop {
-        // SAFETY: exit_group takes a number and ends this process only: it is no thread of the caller.
-        unsafe { syscall6(libc::SYS_exit_group, [code.into(), 0, 0, 0, 0, 0]) };
+    for number in [libc::SYS_exit_group, libc::SYS_exit] {
+        // SAFETY: these take a number and end this process only: it is no thread of the caller, and has no other.
+        unsafe { syscall6(number, [code.into(), 0, 0, 0, 0, 0]) };
     }
+    trap()
 }

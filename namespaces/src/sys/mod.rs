@@ -15,6 +15,7 @@ mod process;
 mod raw;
 mod related;
 mod relay;
+mod rights;
 mod script;
 mod shared;
 mod signals;
@@ -29,6 +30,9 @@ pub(crate) use interpreter::Frame;
 pub(crate) use process::{Block, copy_above, own_pidfd, pidfd_of, reap, received, send_signal};
 pub(crate) use related::{Related, kind_of_namespace, owner_of_namespace, related_namespace};
 pub(crate) use relay::clone_relay;
+pub(crate) use rights::known_capabilities;
+#[cfg(feature = "landlock")]
+pub(crate) use rights::landlock_abi;
 pub(crate) use script::HEAD;
 pub(crate) use shared::SharedPage;
 pub(crate) use signals::{SIGNAL_SET_SIZE, SignalMask, ignored_signals};

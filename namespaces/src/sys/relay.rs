@@ -6,6 +6,7 @@
 
 use super::clone::{Birth, CloneArgs, IN_OUR_MEMORY, WAITED_FOR, World};
 use super::interpreter::{Frame, exit, follow};
+use std::sync::atomic::Ordering::Relaxed;
 
 /// How the child is cloned.
 #[derive(Debug)]
@@ -41,20 +42,26 @@ extern "C" fn run_relay(frame: *mut libc::c_void) -> ! {
     exit(if follow(frame, 0) { 0 } else { 127 })
 }
 
-/// Clones the child, which goes on with the calls from `next` on, and waits until it has started its program or ended. The result is as the clone's.
-pub(super) fn pass_on(frame: &Frame<'_>, next: usize) -> i32 {
-    let Some(relay) = &frame.relay else { return libc::ENOTSUP };
-    frame.born_at.store(next, std::sync::atomic::Ordering::Relaxed);
+/// Clones the child, which goes on with the calls from `next` on, and waits until it has started its program or ended. Returns whether there was one.
+pub(super) fn pass_on(frame: &Frame<'_>, next: usize) -> bool {
+    let Some(relay) = &frame.relay else {
+        frame.telling.errno.store(libc::ENOTSUP, Relaxed);
+        return false;
+    };
+    frame.born_at.store(next, Relaxed);
     let data = std::ptr::from_ref(frame).cast_mut().cast();
     // SAFETY: CLONE_VFORK suspends this process, which has one thread, until the child has left this memory; all that the child uses
     // outlives it, and nobody else uses the stack.
     let result = unsafe { relay.args.clone(relay.by_old_clone, run_child, data) };
-    if result < 0 { relay.child.failed(result) } else { 0 }
+    if result < 0 {
+        frame.telling.errno.store(relay.child.failed(result), Relaxed);
+    }
+    result >= 0
 }
 
 extern "C" fn run_child(frame: *mut libc::c_void) -> ! {
     // SAFETY: `pass_on` passes a frame, and keeps it until this process has left its memory.
     let frame = unsafe { &*frame.cast::<Frame<'_>>() };
-    follow(frame, frame.born_at.load(std::sync::atomic::Ordering::Relaxed));
+    follow(frame, frame.born_at.load(Relaxed));
     exit(127)
 }

@@ -5,11 +5,12 @@
 
 use crate::cgroup::Group;
 use crate::engines::{Host, descriptors};
+use crate::privilege::no_devices;
 use crate::roots::Busybox;
 use crate::support::{all_namespaces, program, without};
 use cofferdam_namespaces::{
-    Child, Error, ErrorKind, Fds, IdMap, IoPriority, Mount, Namespaces, Personality, Plan, Resource, Root, Sandbox,
-    Scheduler, Stdio, Step,
+    Capabilities, Capability, Child, Error, ErrorKind, Fds, IdMap, IoPriority, Mount, Namespaces, Personality, Plan,
+    Resource, Root, Sandbox, Scheduler, Seccomp, SecureBits, Stdio, Step,
 };
 use cofferdam_testkit::fault::{self, Action, Fault, Watch, Who, record};
 use nix::errno::Errno;
@@ -50,7 +51,7 @@ fn everything_in(root: &Busybox, group: &Group) -> Plan {
 }
 
 fn fds() -> Fds {
-    Fds::new().bind("log", std::fs::File::open("/dev/null").unwrap())
+    Fds::new().bind("log", std::fs::File::open("/dev/null").unwrap()).bind("rules", no_devices())
 }
 
 fn sandbox() -> Sandbox {
@@ -76,6 +77,12 @@ fn sandbox() -> Sandbox {
         // more or less would confuse the walk.
         .sysctl("net.ipv4.ip_unprivileged_port_start", "1")
         .working_directory("/dev")
+        .capabilities(Capabilities::container_default().with_ambient([Capability::Kill]))
+        .securebits(SecureBits::NO_SETUID_FIXUP)
+        .new_session_keyring()
+        .no_new_privs()
+        .landlock("rules")
+        .seccomp(Seccomp::container_default(&Capabilities::container_default()))
         .stdin(Stdio::Null)
         .stdout(Stdio::Pipe)
         .stderr(Stdio::fd("log"))
@@ -162,6 +169,8 @@ pub(crate) fn explained_is_what_happens() {
     all.remove(&Step::Hold);
     // Of one that changes its ids: see `identity`.
     all.remove(&Step::Credentials);
+    // Of a machine with such a security module.
+    all.remove(&Step::Label);
     all.retain(|step| ![Step::Join, Step::JoinUser, Step::Unshare].contains(step));
     if !all_namespaces().contains(Namespaces::TIME) {
         all.remove(&Step::Time);
@@ -239,10 +248,14 @@ pub(crate) fn the_child_can_be_killed_at_every_call() {
 /// What the caller itself does, from the configuration to the clone.
 pub(crate) fn every_call_of_the_caller_can_fail() {
     all_namespaces();
+    // With the first thread glibc takes two signals for itself.
+    std::thread::spawn(|| ()).join().unwrap();
+    // Before there is a supervisor, which may close its own descriptors late.
+    let before = Unchanged::now();
     let spawn = || {
         let null = std::fs::File::open("/dev/null").unwrap();
         Ok((null, Group::any())).and_then(|(null, group)| {
-            let fds = Fds::new().bind("log", null).cgroup([group.procs()]);
+            let fds = Fds::new().bind("log", null).bind("rules", no_devices()).cgroup([group.procs()]);
             let child = sandbox().prepare(fds).and_then(|plan| plan.spawn());
             let result = finish(child);
             drop(group);
@@ -252,7 +265,6 @@ pub(crate) fn every_call_of_the_caller_can_fail() {
     let (calls, result) = record(spawn);
     assert!(result.unwrap().success());
     let mut steps = BTreeSet::new();
-    let before = Unchanged::now();
     for (at, call) in calls.iter().enumerate().filter(|(_, call)| call.who == Who::Parent) {
         let Some(step) = step_of_caller(call) else { continue };
         let (after, result) = inject_at(&calls, at, Action::Errno(libc::EXFULL), spawn);
@@ -278,6 +290,7 @@ fn step_of_caller(call: &fault::Call) -> Option<Step> {
         libc::SYS_pipe2 => Some(Step::Pipe),
         libc::SYS_rt_sigprocmask if call.args[3] == 8 => Some(Step::BlockSignals),
         libc::SYS_clone3 => Some(Step::Clone),
+        libc::SYS_prctl if call.args[0] == libc::PR_CAPBSET_READ as u64 => Some(Step::Prepare),
         libc::SYS_pidfd_open | libc::SYS_fstatfs | libc::SYS_rt_sigaction => Some(Step::Prepare),
         _ => None,
     }

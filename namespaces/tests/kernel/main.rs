@@ -7,6 +7,8 @@ mod closures;
 mod crowd;
 mod engines;
 mod errors;
+mod escape;
+mod escapes;
 mod fallbacks;
 mod faults;
 mod hold;
@@ -17,10 +19,12 @@ mod life;
 mod listing;
 mod mounts;
 mod passing;
+mod privilege;
 mod programs;
 mod real;
 mod roots;
 mod scopes;
+mod seccomp;
 mod specs;
 mod streams;
 mod support;
@@ -37,11 +41,20 @@ fn long() -> Duration {
 }
 
 fn main() -> ExitCode {
+    // In a sandbox this is another program.
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() == Some("escape") {
+        escape::main(arguments);
+        return ExitCode::SUCCESS;
+    }
     let tests = [
         errors(),
         isolation(),
         identity(),
         attributes(),
+        privilege(),
+        seccomp(),
+        escapes(),
         specs(),
         roots(),
         mounts(),
@@ -163,6 +176,51 @@ fn attributes() -> Vec<Test> {
         root("sysctls_of_root", attributes::sysctls_of_root),
         user("sysctls_that_cannot_be", attributes::sysctls_that_cannot_be),
         root("sysctls_go_to_a_proc_of_their_own", attributes::sysctls_go_to_a_proc_of_their_own),
+    ]
+}
+
+fn privilege() -> Vec<Test> {
+    vec![
+        user("the_five_sets_are_the_programs", privilege::the_five_sets_are_the_programs),
+        root("capabilities_outlive_a_change_of_user", privilege::capabilities_outlive_a_change_of_user),
+        root("nothing_is_inherited_unasked", privilege::nothing_is_inherited_unasked),
+        user("securebits_are_the_programs", privilege::securebits_are_the_programs),
+        test("no_new_privileges", privilege::no_new_privileges),
+        test("privileges_that_cannot_be", privilege::privileges_that_cannot_be),
+        test("capabilities_are_dropped_by_those_who_may", privilege::capabilities_are_dropped_by_those_who_may)
+            .needs(&[Need::OrdinaryUser]),
+        user("capabilities_that_the_kernel_does_not_know", privilege::capabilities_that_the_kernel_does_not_know),
+        user("a_ruleset_restricts", privilege::a_ruleset_restricts),
+        test("what_the_kernel_lacks_is_told", privilege::what_the_kernel_lacks_is_told),
+        user("keys_of_the_host_are_out_of_sight", privilege::keys_of_the_host_are_out_of_sight),
+        user("the_host_program_keeps_its_privileges", privilege::the_host_program_keeps_its_privileges),
+    ]
+}
+
+fn seccomp() -> Vec<Test> {
+    let engines = &[Need::Program("/usr/bin/python3"), Need::File(seccomp::PROFILE)];
+    vec![
+        test("the_default_is_that_of_container_engines", seccomp::the_default_is_that_of_container_engines)
+            .needs(engines),
+        test("arguments_are_read_as_the_kernel_does", seccomp::arguments_are_read_as_the_kernel_does).needs(engines),
+        test("our_own_filters_refuse_what_they_say", seccomp::our_own_filters_refuse_what_they_say),
+        user("a_filter_is_the_programs", seccomp::a_filter_is_the_programs),
+        user("a_filter_that_forbids_the_start", seccomp::a_filter_that_forbids_the_start),
+        test("filters_that_cannot_be", seccomp::filters_that_cannot_be),
+        user("the_default_lets_programs_work", seccomp::the_default_lets_programs_work),
+        root("nothing_is_typed_into_the_terminal", seccomp::nothing_is_typed_into_the_terminal),
+        test("a_closure_is_under_the_filter", seccomp::a_closure_is_under_the_filter),
+        user("a_filter_from_a_file", seccomp::a_filter_from_a_file),
+    ]
+}
+
+fn escapes() -> Vec<Test> {
+    let busy = |name, run| user(name, run).needs(&[Need::Userns, Need::Program(BUSYBOX)]);
+    vec![
+        rooted("root_does_not_get_out", escapes::root_does_not_get_out),
+        busy("root_of_a_user_namespace_does_not_get_out", escapes::root_of_a_user_namespace_does_not_get_out),
+        rooted("without_defences_they_get_out", escapes::without_defences_they_get_out),
+        test("a_descriptor_left_open", escapes::a_descriptor_left_open),
     ]
 }
 

@@ -2,8 +2,9 @@
 
 use crate::support::{asked_for_long, output, program, sh};
 use cofferdam_namespaces::{
-    Clock, ClockOffset, Credentials, Engine, Fallbacks, Fds, IdMap, IdRange, IoPriority, Join, Mount, Namespaces,
-    Personality, Propagation, Resource, Rlimit, Root, Sandbox, Scheduler, Stdio, TerminalSize,
+    BpfInstruction, Capabilities, Capability, CapabilitySet, Clock, ClockOffset, Credentials, Engine, Fallbacks, Fds,
+    IdMap, IdRange, IoPriority, Join, Mount, Namespaces, Personality, Propagation, Resource, Rlimit, Root, Sandbox,
+    Scheduler, Seccomp, SecureBits, Stdio, TerminalSize,
 };
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -53,6 +54,25 @@ fn any_namespaces() -> impl Strategy<Value = Namespaces> {
     let all: Vec<_> = Namespaces::all().iter().collect();
     let most = all.len();
     subsequence(all, 0..=most).prop_map(|some| some.into_iter().collect())
+}
+
+fn any_capabilities() -> impl Strategy<Value = Capabilities> {
+    let set = || prop::collection::btree_set(select(Capability::ALL), 0..5).prop_map(CapabilitySet::from_iter);
+    (set(), set(), set(), set(), set()).prop_map(|(effective, permitted, inheritable, bounding, ambient)| {
+        let sets = Capabilities::none().effective(effective).permitted(permitted).inheritable(inheritable);
+        sets.bounding(bounding).ambient(ambient)
+    })
+}
+
+fn any_filter() -> impl Strategy<Value = Seccomp> {
+    let instruction = any::<(u16, u8, u8, u32)>().prop_map(BpfInstruction::from);
+    let filters = prop_oneof![
+        Just(Seccomp::no_terminal_injection()),
+        Just(Seccomp::no_user_namespaces().log()),
+        any_capabilities().prop_map(|sets| Seccomp::container_default(&sets)),
+        prop::collection::vec(instruction, 0..4).prop_map(|program| Seccomp::bpf(program).allow_speculation()),
+    ];
+    filters.boxed()
 }
 
 fn any_personality() -> impl Strategy<Value = Personality> {
@@ -130,6 +150,10 @@ fn any_mount() -> impl Strategy<Value = Mount> {
 }
 
 /// Whatever can be said of a sandbox, sensible or not.
+fn joining() -> Join {
+    Join::only(Namespaces::NET).environment()
+}
+
 fn anything() -> impl Strategy<Value = Sandbox> {
     let roots = prop_oneof![
         select(vec![Root::Host, Root::Empty]),
@@ -161,9 +185,10 @@ fn anything() -> impl Strategy<Value = Sandbox> {
         change(any_map(), Sandbox::user),
         change(credentials, Sandbox::credentials),
         change(any::<u32>(), Sandbox::umask),
-        change(any::<u16>(), |sandbox, n| sandbox.terminal(TerminalSize::new(n, 80))),
-        change(3..1024_u32, |sandbox, number| sandbox.fd(number, "some")),
-        change(Just(Join::only(Namespaces::NET).environment()), Sandbox::join),
+        change((any::<u16>(), 3..1024_u32), |s, (n, fd)| s
+            .terminal(TerminalSize::new(n, 80))
+            .fd(fd, "some")
+            .join(joining())),
         change(roots, Sandbox::root),
         change(any_mount(), Sandbox::mount),
         change(select(vec![Propagation::Private, Propagation::Slave, Propagation::Shared]), Sandbox::propagation),
@@ -184,6 +209,11 @@ fn anything() -> impl Strategy<Value = Sandbox> {
         change(any::<(i64, u32)>(), |s, (seconds, nanoseconds)| {
             s.clock_offset(Clock::Monotonic, ClockOffset::new(seconds, nanoseconds))
         }),
+        change(any_capabilities(), Sandbox::capabilities),
+        change(any_filter(), Sandbox::seccomp),
+        change(".{0,5}", |s, name| s.landlock(name.clone()).apparmor_profile(name.clone()).selinux_label(name)),
+        change(any::<u8>(), |s, bits| s.securebits(SecureBits::from_bits_retain(bits.into()))),
+        change(Just(()), |s, ()| s.no_new_privs().new_session_keyring()),
         change(streams, |s, stream: Stdio| s.stdin(stream.clone()).stderr(stream)),
     ];
     (any_string(), prop::collection::vec(changes, 0..12))

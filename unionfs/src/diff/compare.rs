@@ -1,8 +1,8 @@
 //! Changes by comparing two trees.
 
-use super::facts::{At, is_directory, linked, may_be_whiteout};
 use super::{ChangeKind, Found};
 use crate::dir::entries;
+use crate::facts::{At, is_directory, linked, may_be_whiteout};
 use crate::walk::{Cursor, Visitor, walk};
 use crate::{Error, Form, Operation, is_whiteout};
 use rustix::fs::{FileType, Stat};

@@ -1,8 +1,8 @@
 //! Changes by looking at what an upper directory holds.
 
 use super::compare::{Below, root};
-use super::facts::{At, is_directory, linked, may_be_whiteout};
 use super::{ChangeKind, Found};
+use crate::facts::{At, is_directory, linked, may_be_whiteout};
 use crate::walk::{Visitor, walk};
 use crate::{Error, Form, Operation, is_opaque, is_whiteout};
 use rustix::fs::{FileType, Stat};

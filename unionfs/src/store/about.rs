@@ -3,10 +3,11 @@
 //! The first line has the version; then a line for each fact, `KEY VALUE`. A key that is not known is what a later version has added.
 
 use super::LayerId;
-use crate::Form;
+use crate::{Backend, Form};
 
 const STORE: &str = "cofferdam store 1";
 const LAYER: &str = "cofferdam layer 1";
+const CONTAINER: &str = "cofferdam container 1";
 
 /// What is known of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +21,13 @@ pub(super) struct AboutLayer {
     pub(super) parent: Option<LayerId>,
     /// Its root hides all that is below: the kernel ignores it there, a mount need not ask the disk.
     pub(super) opaque_root: bool,
+}
+
+/// What is known of a container since it was prepared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct AboutContainer {
+    pub(super) parent: Option<LayerId>,
+    pub(super) backend: Backend,
 }
 
 /// Why a file cannot be understood.
@@ -45,6 +53,22 @@ impl AboutStore {
             Form::User => "user",
         };
         format!("{STORE}\nform {form}\n")
+    }
+}
+
+impl AboutContainer {
+    pub(super) fn parse(text: &[u8]) -> Result<Self, Unreadable> {
+        let facts = facts(text, CONTAINER)?;
+        let backend = value(facts, "backend").ok_or(Unreadable::Damaged)?;
+        let backend = backend.parse().map_err(|_| Unreadable::Damaged)?;
+        let parent = value(facts, "parent").map(LayerId::new).transpose().map_err(|_| Unreadable::Damaged)?;
+        Ok(AboutContainer { parent, backend })
+    }
+
+    /// The back-end comes last: a file that ends before is damaged, and cannot pass for one without a parent.
+    pub(super) fn to_text(&self) -> String {
+        let parent = self.parent.as_ref().map(|id| format!("parent {id}\n")).unwrap_or_default();
+        format!("{CONTAINER}\n{parent}backend {}\n", self.backend)
     }
 }
 
@@ -100,6 +124,19 @@ mod tests {
             assert_eq!(AboutLayer::parse(text.as_bytes()), Ok(about));
             for end in 0..text.len() {
                 assert!(AboutLayer::parse(text.get(..end).unwrap().as_bytes()).is_err(), "{end} bytes of {text:?}");
+            }
+        }
+        for (about, text) in [
+            (AboutContainer { parent: None, backend: Backend::Copy }, "cofferdam container 1\nbackend copy\n"),
+            (
+                AboutContainer { parent: id("a:b"), backend: Backend::Overlay },
+                "cofferdam container 1\nparent a:b\nbackend overlay\n",
+            ),
+        ] {
+            assert_eq!(about.to_text(), text);
+            assert_eq!(AboutContainer::parse(text.as_bytes()), Ok(about));
+            for end in 0..text.len() {
+                assert!(AboutContainer::parse(text.get(..end).unwrap().as_bytes()).is_err(), "{end} bytes of {text:?}");
             }
         }
         for form in [Form::Trusted, Form::User] {

@@ -1,11 +1,11 @@
 //! Looking whether a store is as this crate leaves it, and making it so.
 
-use super::about::Unreadable;
+use super::about::{AboutContainer, Unreadable};
 use super::entry::EntryName;
 use super::lineage::{Parents, ancestry, descendants};
 use super::lock::Lock;
-use super::{CONTENT, LayerId, LayerStore, OWNERS, Shared, about};
-use crate::{Error, Operation, is_opaque};
+use super::{ABOUT, CONTENT, LayerId, LayerStore, OWNERS, Shared, about};
+use crate::{Error, ErrorKind, Operation, is_opaque};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 
@@ -13,8 +13,10 @@ use std::ffi::OsString;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Problem {
-    /// The name in the folder `layers`.
+    /// The name in the folder `layers`, or in `containers`.
     pub name: OsString,
+    /// It is a container, not a layer.
+    pub container: bool,
     /// What is wrong with it.
     pub fault: Fault,
 }
@@ -35,12 +37,14 @@ pub enum Fault {
     Orphan,
     /// It stands on itself, by others.
     Loop,
+    /// Whoever looks may not open its root: the mode has been changed.
+    Closed,
     /// Its root is opaque and was not when it was published, or the other way round.
     RootChanged,
 }
 
 impl LayerStore {
-    /// Looks at every layer, not at what is inside. An empty list: all is well.
+    /// Looks at every layer and every container, not at what is inside. An empty list: all is well.
     ///
     /// Crashes and losses of power leave nothing that is found here; a file system that lost data, or somebody who changed the folder, may.
     ///
@@ -49,11 +53,14 @@ impl LayerStore {
     #[doc(alias = "fsck")]
     pub fn check(&self) -> Result<Vec<Problem>, Error> {
         let lock = Lock::shared(&self.shared.root, Operation::CheckStore)?;
-        self.shared.problems(&lock)
+        let mut problems = self.shared.problems(&lock)?;
+        problems.extend(self.shared.container_problems(&lock)?);
+        Ok(problems)
     }
 
     /// Removes every layer that [`check`](Self::check) finds fault with, and all layers that stand on such, whoever needs them; what is
-    /// [`Foreign`](Fault::Foreign) or of a [`LaterVersion`](Fault::LaterVersion) stays. The answer is what was found.
+    /// [`Foreign`](Fault::Foreign) or of a [`LaterVersion`](Fault::LaterVersion) stays, and so do containers, which have what is nowhere else. The answer is what was found. What cannot be deleted stays in the
+    /// trash: see [`empty_trash`](Self::empty_trash).
     ///
     /// # Errors
     /// What the system calls say; it can be repeated.
@@ -74,6 +81,8 @@ impl LayerStore {
                 }
             }
         }
+        let mut problems = problems;
+        problems.extend(store.container_problems(&lock)?);
         drop(lock);
         store.empty_trash(operation)?;
         Ok(problems)
@@ -89,18 +98,46 @@ impl Shared {
         all.sort_unstable();
         for name in all {
             match EntryName::parse(&name) {
-                Some(entry) if names.contains_key(&entry.id) => problems.push(Problem { name, fault: Fault::Foreign }),
-                Some(entry) => _ = names.insert(entry.id, name),
-                None => problems.push(Problem { name, fault: Fault::Foreign }),
+                Some(entry) if !names.contains_key(&entry.id) => _ = names.insert(entry.id, name),
+                _ => problems.push(Problem { name, container: false, fault: Fault::Foreign }),
             }
         }
         let parents = self.readable_parents(lock, &names)?;
         for (id, name) in &names {
             if let Some(fault) = self.fault_of(id, name, &parents)? {
-                problems.push(Problem { name: name.clone(), fault });
+                problems.push(Problem { name: name.clone(), container: false, fault });
             }
         }
         Ok(problems)
+    }
+
+    fn container_problems(&self, lock: &Lock) -> Result<Vec<Problem>, Error> {
+        let operation = Operation::CheckStore;
+        let mut names = self.containers.names(operation)?;
+        names.sort_unstable();
+        let mut problems = Vec::new();
+        for name in names {
+            if let Some(fault) = self.container_fault(lock, &name)? {
+                problems.push(Problem { name, container: true, fault });
+            }
+        }
+        Ok(problems)
+    }
+
+    fn container_fault(&self, lock: &Lock, name: &OsString) -> Result<Option<Fault>, Error> {
+        let operation = Operation::CheckStore;
+        if EntryName::parse(name).is_none() {
+            return Ok(Some(Fault::Foreign));
+        }
+        let Some(dir) = self.containers.find(operation, name)? else { return Ok(Some(Fault::Incomplete)) };
+        Ok(match AboutContainer::parse(&dir.read(operation, ABOUT)?.unwrap_or_default()) {
+            Err(Unreadable::Version) => Some(Fault::LaterVersion),
+            Err(Unreadable::Damaged) => Some(Fault::Unreadable),
+            Ok(AboutContainer { parent: Some(parent), .. }) if self.find(lock, operation, &parent)?.is_none() => {
+                Some(Fault::Orphan)
+            }
+            Ok(_) => None,
+        })
     }
 
     fn fault_of(&self, id: &LayerId, name: &OsString, parents: &Parents) -> Result<Option<Fault>, Error> {
@@ -111,7 +148,11 @@ impl Shared {
             Err(Unreadable::Version) => return Ok(Some(Fault::LaterVersion)),
             Err(Unreadable::Damaged) => return Ok(Some(Fault::Unreadable)),
         };
-        let (content, owners) = (dir.find(operation, CONTENT)?, dir.find(operation, OWNERS)?);
+        let content = match dir.find(operation, CONTENT) {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(Some(Fault::Closed)),
+            result => result?,
+        };
+        let owners = dir.find(operation, OWNERS)?;
         let (Some(content), Some(_)) = (content, owners) else { return Ok(Some(Fault::Incomplete)) };
         let lowest = ancestry(id, parents).last().and_then(|lowest| parents.get(*lowest)?.as_ref());
         Ok(match lowest {

@@ -13,6 +13,11 @@ macro_rules! tag {
     ($(#[$doc:meta])* $name:ident, $what:literal) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[cfg_attr(
+            feature = "serde",
+            derive(serde::Serialize, serde::Deserialize),
+            serde(try_from = "String", into = "String")
+        )]
         pub struct $name(String);
 
         impl $name {
@@ -51,6 +56,20 @@ macro_rules! tag {
 
             fn try_from(name: &str) -> Result<Self, Error> {
                 Self::new(name)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = Error;
+
+            fn try_from(name: String) -> Result<Self, Error> {
+                Self::new(name)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> String {
+                name.0
             }
         }
 
@@ -99,6 +118,18 @@ tag! {
     /// Spelled as a [`LayerId`].
     #[doc(alias("lease", "reference"))]
     Owner, "an owner"
+}
+
+impl From<&Owner> for LayerId {
+    fn from(owner: &Owner) -> Self {
+        LayerId(owner.0.clone())
+    }
+}
+
+impl From<&LayerId> for Owner {
+    fn from(id: &LayerId) -> Self {
+        Owner(id.0.clone())
+    }
 }
 
 fn check(name: &str) -> Result<(), &'static str> {

@@ -3,7 +3,7 @@
 use super::about::AboutStore;
 use super::entry::EntryName;
 use super::lock::{Lock, try_use};
-use super::{ABOUT, LAYERS, STAGING, Shared, TRASH, unreadable};
+use super::{ABOUT, CONTAINERS, LAYERS, STAGING, Shared, TRASH, unreadable};
 use crate::dir::Dir;
 use crate::remove::remove_tree;
 use crate::{Error, ErrorKind, Form, Operation};
@@ -14,7 +14,7 @@ use std::path::Path;
 /// The file `about` before it has its name: a store is one when that is there.
 const NEW_ABOUT: &str = "about.new";
 /// All that the making of a store can have left behind.
-const OURS: [&str; 5] = ["lock", NEW_ABOUT, LAYERS, STAGING, TRASH];
+const OURS: [&str; 6] = ["lock", NEW_ABOUT, LAYERS, CONTAINERS, STAGING, TRASH];
 
 /// Makes sure that a folder is a store of this form. The store's lock is held alone.
 pub(super) fn prepare(root: &Dir, form: Form) -> Result<(), Error> {
@@ -22,7 +22,8 @@ pub(super) fn prepare(root: &Dir, form: Form) -> Result<(), Error> {
     if let Some(text) = root.read(operation, ABOUT)? {
         let about = AboutStore::parse(&text).map_err(|why| unreadable(operation, Path::new(""), why))?;
         if about.form == form {
-            return Ok(());
+            // Stores of the first days have none.
+            return root.make(operation, CONTAINERS).map(drop);
         }
         let words = "has layers in the other form of attributes";
         return Err(Error::invalid(operation, "the store", words));
@@ -30,7 +31,7 @@ pub(super) fn prepare(root: &Dir, form: Form) -> Result<(), Error> {
     if let Some(foreign) = root.names(operation)?.iter().find(|name| !OURS.iter().any(|ours| name == ours)) {
         return Err(Error::invalid(operation, foreign, "is in a folder that is neither a layer store nor empty"));
     }
-    for name in [LAYERS, STAGING, TRASH] {
+    for name in [LAYERS, CONTAINERS, STAGING, TRASH] {
         root.make(operation, name)?;
     }
     root.unlink(operation, NEW_ABOUT)?;
@@ -40,7 +41,7 @@ pub(super) fn prepare(root: &Dir, form: Form) -> Result<(), Error> {
 }
 
 impl Shared {
-    /// Puts into the trash what nobody will ever use: stages whose process is gone, layers that had not reached the disk when the
+    /// Puts into the trash what nobody will ever use: stages whose process is gone, layers and containers that had not reached the disk when the
     /// machine went down. The answer is how many.
     pub(super) fn set_aside_what_is_dead(&self, lock: &Lock, operation: Operation) -> Result<usize, Error> {
         let mut count = 0;
@@ -51,10 +52,12 @@ impl Shared {
                 count += 1;
             }
         }
-        for name in self.layers.names(operation)? {
-            if EntryName::parse(&name).is_some_and(|entry| entry.is_doubtful(&self.boot)) {
-                self.discard(lock, operation, &self.layers, &name)?;
-                count += 1;
+        for folder in [&self.layers, &self.containers] {
+            for name in folder.names(operation)? {
+                if EntryName::parse(&name).is_some_and(|entry| entry.is_doubtful(&self.boot)) {
+                    self.discard(lock, operation, folder, &name)?;
+                    count += 1;
+                }
             }
         }
         Ok(count)
@@ -73,15 +76,19 @@ impl Shared {
         }
     }
 
-    /// Deletes what is in the trash. Several may do so at once: each takes what no other has. The lock is not needed.
-    pub(super) fn empty_trash(&self, operation: Operation) -> Result<(), Error> {
-        for name in self.trash.names(operation)? {
-            // No directory: a file that was in a layer's place, or gone by now.
-            let dead = self.trash.find(operation, &name)?;
-            let mine = dead.as_ref().is_none_or(|dead| try_use(dead).unwrap_or(false));
-            if mine {
-                remove_tree(self.trash.as_fd(), &name, operation)?;
-            }
+    /// Deletes what is in the trash, whatever of it can be. Several may do so at once: each takes what no other has. The lock is not
+    /// needed. The answer is why things could not be deleted.
+    pub(super) fn empty_trash(&self, operation: Operation) -> Result<Vec<Error>, Error> {
+        let names = self.trash.names(operation)?;
+        Ok(names.iter().filter_map(|name| self.delete(operation, name).err()).collect())
+    }
+
+    /// Deletes something in the trash, unless somebody else is just doing so.
+    fn delete(&self, operation: Operation, name: &OsStr) -> Result<(), Error> {
+        // No directory: a file that was in a layer's place, or gone by now.
+        let dead = self.trash.find(operation, name)?;
+        if dead.as_ref().is_none_or(|dead| try_use(dead).unwrap_or(false)) {
+            remove_tree(self.trash.as_fd(), name, operation)?;
         }
         Ok(())
     }

@@ -3,13 +3,14 @@
 use super::about::AboutLayer;
 use super::entry::EntryName;
 use super::lock::{Lock, try_use};
-use super::{ABOUT, CONTENT, Found, LayerId, LayerStore, OWNERS, Owner, StoredLayer};
+use super::{ABOUT, CONTENT, LayerId, LayerStore, OWNERS, Owner, StoredLayer};
 use crate::dir::Dir;
 use crate::remove::remove_tree;
 use crate::{Error, ErrorKind, Operation, is_opaque};
 use rustix::fs::{Mode, fchmod};
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 /// A directory to be filled and then published as a layer. As a descriptor it is that directory, open for reading.
 ///
@@ -35,6 +36,16 @@ impl LayerStore {
     /// What the system calls say; nothing that matters is left then.
     pub fn stage(&self, owner: &Owner) -> Result<Stage, Error> {
         let operation = Operation::StageLayer;
+        let (name, dir) = self.place(operation)?;
+        let content = new_directory(&dir, operation, CONTENT)?;
+        fchmod(&content, Mode::from_raw_mode(0o755))
+            .map_err(|e| Error::os(operation, "fchmod", e).about(content.path()))?;
+        new_directory(&dir, operation, OWNERS)?.write_new(operation, owner.as_str(), b"", false)?;
+        Ok(Stage { store: self.clone(), owner: owner.clone(), name, dir, content })
+    }
+
+    /// A directory among the stages, in use.
+    pub(super) fn place(&self, operation: Operation) -> Result<(OsString, Dir), Error> {
         // Between its making and its being taken into use nobody may think that it is abandoned.
         let lock = Lock::shared(&self.shared.root, operation)?;
         let name = loop {
@@ -46,11 +57,7 @@ impl LayerStore {
         let dir = self.shared.staging.open(operation, &name)?;
         try_use(&dir).map_err(|e| Error::os(operation, "flock", e).about(dir.path()))?;
         drop(lock);
-        let content = new_directory(&dir, operation, CONTENT)?;
-        fchmod(&content, Mode::from_raw_mode(0o755))
-            .map_err(|e| Error::os(operation, "fchmod", e).about(content.path()))?;
-        new_directory(&dir, operation, OWNERS)?.write_new(operation, owner.as_str(), b"", false)?;
-        Ok(Stage { store: self.clone(), owner: owner.clone(), name, dir, content })
+        Ok((name, dir))
     }
 }
 
@@ -67,8 +74,8 @@ impl Stage {
     /// publish one `id` at once, one succeeds.
     ///
     /// # Errors
-    /// [`AlreadyExists`](ErrorKind::AlreadyExists); [`NotFound`](ErrorKind::NotFound) if there is no such parent; what the
-    /// system calls say. The layer is not in the store then, and what was staged is removed. One exception: if the very last step, waiting for
+    /// [`AlreadyExists`](ErrorKind::AlreadyExists); [`NotFound`](ErrorKind::NotFound) if there is no such parent;
+    /// [`PermissionDenied`](ErrorKind::PermissionDenied) if the mode of the root is such that the caller could not open it again; what the system calls say. The layer is not in the store then, and what was staged is removed. One exception: if the very last step, waiting for
     /// the layer's *name* to be on the disk, fails, it is there.
     pub fn publish(self, id: &LayerId, parent: Option<&LayerId>) -> Result<StoredLayer, Error> {
         let placed = self.place(id, parent);
@@ -76,7 +83,7 @@ impl Stage {
     }
 
     /// As [`publish`](Self::publish), for an `id` that stands for the content, such as a digest: if it has been published meanwhile, that layer
-    /// is taken for the stage's owner, and what was staged is removed.
+    /// is taken for the stage's owner, and what was staged is removed. It is then as safe as if it had been published by this handle.
     ///
     /// # Errors
     /// As `publish`; [`AlreadyExists`](ErrorKind::AlreadyExists) only if that layer stands on another parent.
@@ -87,7 +94,12 @@ impl Stage {
                 return self.settle(id, placed);
             }
             match self.store.acquire(id, &self.owner)? {
-                Some(layer) if layer.parent() == parent => {
+                Some(mut layer) if layer.parent() == parent => {
+                    if self.store.sync.is_durable() {
+                        // Whoever has published it may have waited for nothing, or not have waited yet.
+                        self.store.persist(id)?;
+                        layer.synced = true;
+                    }
                     self.remove()?;
                     return Ok(layer);
                 }
@@ -114,12 +126,14 @@ impl Stage {
     }
 
     /// All up to the rename: if it fails, the stage is still one.
-    fn place(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<Found, Error> {
+    fn place(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<Placed, Error> {
         let operation = Operation::Publish;
         let (store, policy) = (&self.store.shared, self.store.sync);
         let about = AboutLayer { parent: parent.cloned(), opaque_root: is_opaque(&self.content, store.form)? };
         // If it is there, it is from the attempt before, and says the same.
         self.dir.write_new(operation, ABOUT, about.to_text().as_bytes(), false)?;
+        // As whoever looks for the layer will.
+        self.dir.open(operation, CONTENT)?;
         policy.sync(self.dir.as_fd(), operation)?;
 
         let lock = Lock::alone(&store.root, operation)?;
@@ -134,22 +148,28 @@ impl Stage {
         }
         let unsynced = (!policy.is_durable()).then(|| store.boot.clone());
         let name = EntryName { id: id.clone(), unsynced };
-        // What is opened now cannot be missed later: after the rename nothing must be left that can fail.
-        let dir = store.staging.open(operation, &self.name)?;
         if !store.staging.rename(operation, &self.name, &store.layers, &name.to_os_string())? {
             return Err(exists(id));
         }
-        Ok(Found { name, dir })
+        Ok(Placed { about, synced: policy.is_durable() })
     }
 
     /// What comes after the rename; or, if it has not been made, the stage's end.
-    fn settle(self, id: &LayerId, placed: Result<Found, Error>) -> Result<StoredLayer, Error> {
+    fn settle(self, id: &LayerId, placed: Result<Placed, Error>) -> Result<StoredLayer, Error> {
         match placed {
-            Ok(found) => {
-                if self.store.sync.is_durable() {
+            // It is there now: nothing may be left that can fail, but the one call that is said to.
+            Ok(Placed { about, synced }) => {
+                if synced {
                     self.store.shared.layers.sync(Operation::Publish)?;
                 }
-                found.load(Operation::Publish, id)
+                let content = Arc::new(self.content.into_fd());
+                Ok(StoredLayer {
+                    id: id.clone(),
+                    parent: about.parent,
+                    content,
+                    opaque_root: about.opaque_root,
+                    synced,
+                })
             }
             Err(error) => {
                 // The error that is told is the first one; what is left goes with the next opening.
@@ -158,6 +178,12 @@ impl Stage {
             }
         }
     }
+}
+
+/// What is known of a layer that has just been renamed into its place.
+struct Placed {
+    about: AboutLayer,
+    synced: bool,
 }
 
 fn exists(id: &LayerId) -> Error {

@@ -13,6 +13,7 @@ use std::path::Path;
 /// down. The end of a process, by `SIGKILL` too, loses nothing that was published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[doc(alias("fsync", "syncfs", "durability"))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum SyncPolicy {
     /// Nothing is waited for. A layer that was published so is gone after a restart of the machine, because nobody can know whether it is whole
     /// (unless [`persist`](crate::LayerStore::persist) was called): for caches, and for what can be unpacked again.

@@ -3,7 +3,7 @@
 use crate::store::{id, names, owner, path_of, reopened};
 use crate::support::{Place, Random, list};
 use cofferdam_testkit::fault::{Action, Fault, Watch, Who};
-use cofferdam_unionfs::{Form, LayerStore, Owner, SyncPolicy};
+use cofferdam_unionfs::{AfterVolatile, ContainerSpec, Form, InitLayer, LayerStore, Owner, SyncPolicy};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
@@ -28,6 +28,16 @@ const CHANGES: &[i64] = &[
     libc::SYS_syncfs,
     libc::SYS_flock,
     libc::SYS_close,
+];
+
+/// Those by which what is on the disk becomes another.
+const STATES: &[i64] = &[
+    libc::SYS_mkdirat,
+    libc::SYS_write,
+    libc::SYS_renameat2,
+    libc::SYS_unlinkat,
+    libc::SYS_fsync,
+    libc::SYS_fsetxattr,
 ];
 
 /// So many files, in directories, that a layer of which some are missing is noticed.
@@ -91,6 +101,7 @@ fn opened_again(path: &Path, form: Form) -> LayerStore {
 /// Does something to a copy of a store once for each system call that it makes, and is killed before that one. Gives how many there were.
 fn killed_before_every_call(
     place: &Place,
+    watched: &[i64],
     prepare: impl Fn(&LayerStore),
     work: impl Fn(&Path) + Sync,
     check: impl Fn(&LayerStore, bool),
@@ -99,7 +110,7 @@ fn killed_before_every_call(
         let path = place.layer(&format!("store {nth}"), &[]);
         prepare(&reopened(&path, place.form));
         let fault = Fault { who: Who::Child, nth, action: Action::Kill };
-        let (calls, done) = Watch::only(CHANGES).inject(fault, || ended(start(|| work(&path))));
+        let (calls, done) = Watch::only(watched).inject(fault, || ended(start(|| work(&path))));
         assert_eq!(done, !calls.iter().any(|call| call.fault.is_some()));
         check(&opened_again(&path, place.form), done);
         fs::remove_dir_all(&path).expect("is removed");
@@ -116,6 +127,7 @@ fn publishing(form: Form, policy: SyncPolicy) {
     let work = |path: &Path| publish(&reopened(path, form).sync_policy(policy), &x, "top", Some("base"));
     let calls = killed_before_every_call(
         &place,
+        CHANGES,
         |store| publish(store, &x, "base", None),
         work,
         |store, done| {
@@ -150,6 +162,7 @@ pub(crate) fn killed_anywhere_in_collecting(form: Form) {
     let (live, dead) = (owner("live"), owner("dead"));
     killed_before_every_call(
         &place,
+        CHANGES,
         |store| {
             publish(store, &live, "base", None);
             publish(store, &dead, "middle", Some("base"));
@@ -181,6 +194,45 @@ pub(crate) fn killed_anywhere_in_the_very_first_opening(form: Form) {
             break;
         }
     }
+}
+
+/// A container is there as a whole or not at all, and so is what is committed of it.
+pub(crate) fn killed_anywhere_in_the_life_of_a_container(form: Form) {
+    let place = Place::new(form);
+    let x = owner("x");
+    let spec = ContainerSpec::new().init(InitLayer::usual());
+    let work = |path: &Path| {
+        let store = reopened(path, form);
+        let container = store.prepare(&x, Some(&id("base")), &spec).unwrap_or_else(|e| panic!("{e}"));
+        let root = crate::support::Merged(container.mount().unwrap_or_else(|e| panic!("{e}")));
+        for i in 0..FILES {
+            fs::write(root.path("dir").join(i.to_string()), "top").expect("is written");
+        }
+        container.commit(&id("top")).unwrap_or_else(|e| panic!("{e}"));
+        drop(root);
+        container.discard().unwrap_or_else(|e| panic!("{e}"));
+    };
+    let calls = killed_before_every_call(
+        &place,
+        STATES,
+        |store| publish(store, &owner("image"), "base", None),
+        work,
+        |store, done| {
+            assert!(!done || (names(store) == ["base", "top"] && store.containers().unwrap().is_empty()));
+            match store.container(&x, AfterVolatile::Refuse).unwrap_or_else(|e| panic!("{e}")) {
+                Some(container) => {
+                    let root = crate::support::Merged(container.mount().unwrap_or_else(|e| panic!("{e}")));
+                    assert_eq!(root.list(""), ["dev", "dir", "etc", "proc", "sys"]);
+                    drop(root);
+                    container.discard().unwrap_or_else(|e| panic!("{e}"));
+                }
+                None => drop(store.prepare(&x, Some(&id("base")), &spec).unwrap_or_else(|e| panic!("{e}"))),
+            }
+            store.gc([]).expect("works");
+            assert!(names(store).is_empty() && store.containers().unwrap().is_empty());
+        },
+    );
+    assert!(calls > 60, "{calls}");
 }
 
 /// What the process to be killed does for ever: it tells each layer that is published, and each owner that is given up *before* that.

@@ -148,7 +148,7 @@ fn apply(diff: &Diff, to: &Path) {
 }
 
 /// Does random things to a merged tree. What is not possible (a directory that would have to be moved across layers) is left out.
-fn change_at_random(random: &mut Random, root: &Path, form: Form) {
+pub(crate) fn change_at_random(random: &mut Random, root: &Path, form: Form) {
     for _ in 0..random.below(8) {
         let paths: Vec<PathBuf> = seen(root, form).into_keys().collect();
         let some =

@@ -2,6 +2,7 @@
 //!
 //! Most run twice: as root with `trusted.*` attributes, and as root of a user namespace with `user.*` attributes.
 
+mod containers;
 mod crash;
 mod diff;
 mod errors;
@@ -10,7 +11,10 @@ mod many;
 mod merged;
 mod model;
 mod mounts;
+mod older;
+mod power;
 mod root;
+mod settled;
 mod store;
 mod support;
 mod tree;
@@ -73,6 +77,7 @@ in_both_forms! {
     faults::layers_as_links,
     faults::every_call_of_a_store,
     faults::a_full_disk_at_every_step,
+    faults::a_full_disk_at_every_step_of_a_container,
     store::a_stack_is_published_and_mounted,
     store::nothing_is_seen_before_it_is_published,
     store::one_name_is_published_once,
@@ -81,13 +86,27 @@ in_both_forms! {
     store::a_folder_that_is_no_store_of_ours,
     store::a_damaged_store_is_found_out_and_repaired,
     store::usage_is_what_du_says,
+    settled::what_was_not_published_is_not_there,
+    settled::a_closed_root_is_no_wedge,
+    settled::trash_that_cannot_be_deleted_is_told,
+    settled::what_is_taken_over_lasts_as_well,
     crash::killed_anywhere_in_publishing_without_a_sync,
     crash::killed_anywhere_in_publishing_with_syncfs,
     crash::killed_anywhere_in_publishing_with_fsync,
     crash::killed_anywhere_in_collecting,
+    crash::killed_anywhere_in_the_life_of_a_container,
     crash::killed_anywhere_in_the_very_first_opening,
     crash::killed_at_random_moments,
     crash::two_processes_and_eight_threads,
+    containers::a_container_lives,
+    containers::a_container_on_nothing,
+    containers::an_init_layer_is_never_committed,
+    containers::a_container_is_found_again,
+    containers::containers_keep_what_they_stand_on,
+    containers::a_commit_is_what_was_there,
+    containers::a_commit_loses_nothing,
+    older::what_is_known_of_this_kernel,
+    older::an_older_kernel_mounts_all_the_same,
     root::links_lead_back_inside,
     root::links_of_proc_are_refused,
     root::only_files_are_opened,
@@ -113,12 +132,17 @@ const ON_ANY_KERNEL: &[&str] = &[
     "a_folder_that_is_no_store_of_ours",
     "a_damaged_store_is_found_out_and_repaired",
     "usage_is_what_du_says",
+    "what_was_not_published_is_not_there",
+    "a_closed_root_is_no_wedge",
+    "trash_that_cannot_be_deleted_is_told",
+    "what_is_taken_over_lasts_as_well",
     "two_processes_and_eight_threads",
     "links_lead_back_inside",
     "links_of_proc_are_refused",
     "only_files_are_opened",
     "what_is_made_is_made_inside",
     "a_race_is_not_lost",
+    "what_is_known_of_this_kernel",
     "every_call_of_a_bind",
     "every_call_of_a_writable_layer",
     "every_call_of_a_store",
@@ -132,11 +156,15 @@ const ON_THE_HOST: &[&str] = &[
     "killed_anywhere_in_publishing_with_syncfs",
     "killed_anywhere_in_publishing_with_fsync",
     "killed_anywhere_in_collecting",
+    "killed_anywhere_in_the_life_of_a_container",
     "killed_at_random_moments",
 ];
 
 /// What else a test needs. The test kit has no need of a kernel version; a program that is not there comes close, and says it.
 fn more_needs(test: &str) -> &'static [Need] {
+    if test == "an_older_kernel_mounts_all_the_same" {
+        return an_older_kernel();
+    }
     if ON_ANY_KERNEL.contains(&test) || support::takes_lowers_one_by_one() {
         return &[];
     }
@@ -148,6 +176,9 @@ fn an_older_kernel() -> &'static [Need] {
 }
 
 fn main() -> ExitCode {
+    if let Some(power) = power::asked_for() {
+        return power::run(&power);
+    }
     if let Some(name) = support::asked_for_userns() {
         return support::run_in_userns(&name, BODIES);
     }
@@ -157,6 +188,12 @@ fn main() -> ExitCode {
         Test::new("an_old_kernel_is_told_as_such", errors::an_old_kernel_is_told_as_such)
             .needs(&[Need::Root, Need::Overlay])
             .needs(an_older_kernel()),
+    );
+    let idmapped = "one_layer_for_many_user_namespaces";
+    tests.push(
+        Test::new(idmapped, older::one_layer_for_many_user_namespaces)
+            .needs(&[Need::Root, Need::Overlay, Need::Userns])
+            .needs(if support::is_linux(6, 15) { &[] } else { &[Need::Program("idmapped layers of Linux 6.15")] }),
     );
     let redirects = "random_changes_with_redirects_can_be_applied";
     tests.push(

@@ -9,13 +9,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 /// As many layers as asked for, with paths of 300 bytes and more. Each has a file of its own and one that all have.
-fn layers(place: &Place, count: usize) -> Vec<PathBuf> {
+pub(crate) fn layers(place: &Place, count: usize) -> Vec<PathBuf> {
     let deep = format!("{}/{}", "long".repeat(40), "path".repeat(40));
     let layer = |i: usize| place.layer(&format!("{deep}/{i}"), &[(&format!("of {i}"), ""), ("all", &i.to_string())]);
     (0..count).map(layer).collect()
 }
 
-fn shows_all(merged: &Merged, count: usize) {
+pub(crate) fn shows_all(merged: &Merged, count: usize) {
     assert_eq!(merged.read("all"), "0");
     let mut expected: Vec<String> = (0..count).map(|i| format!("of {i}")).chain(["all".into()]).collect();
     expected.sort();

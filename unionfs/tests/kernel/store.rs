@@ -2,8 +2,8 @@
 
 use crate::support::{Place, list, mounted, open};
 use cofferdam_unionfs::{
-    ErrorKind, Fault, Form, LayerId, LayerStore, Operation, Overlay, Owner, Stage, SyncPolicy, make_opaque,
-    make_whiteout,
+    ContainerSpec, ErrorKind, Fault, Form, LayerId, LayerStore, Operation, Overlay, Owner, Stage, SyncPolicy,
+    make_opaque, make_whiteout,
 };
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
@@ -227,6 +227,8 @@ pub(crate) fn a_damaged_store_is_found_out_and_repaired(form: Form) {
     publish(&store, &x, "orphan", Some("missing"));
     publish(&store, &x, "one", None);
     publish(&store, &x, "two", Some("one"));
+    let spec = ContainerSpec::new();
+    drop(store.prepare(&owner("c"), Some(&id("missing")), &spec).unwrap_or_else(|e| panic!("{e}")));
     assert!(store.check().unwrap().is_empty());
 
     let layers = place.path().join("store/layers");
@@ -249,6 +251,7 @@ pub(crate) fn a_damaged_store_is_found_out_and_repaired(form: Form) {
         ("owners", Fault::Incomplete),
         ("root", Fault::RootChanged),
         ("two", Fault::Loop),
+        ("c", Fault::Orphan),
     ];
     let found = store.check().unwrap_or_else(|e| panic!("{e}"));
     let found: Vec<(&str, Fault)> = found.iter().map(|p| (p.name.to_str().expect("UTF-8"), p.fault)).collect();
@@ -257,12 +260,12 @@ pub(crate) fn a_damaged_store_is_found_out_and_repaired(form: Form) {
     {
         assert_eq!(store.chain(&id(name)).expect_err("is damaged").kind(), kind);
     }
-    assert_eq!(store.gc([&x]).expect_err("does not guess").kind(), ErrorKind::Corrupt);
+    assert_eq!(store.gc([&x, &owner("c")]).expect_err("does not guess").kind(), ErrorKind::Corrupt);
 
     assert_eq!(store.repair().unwrap_or_else(|e| panic!("{e}")).len(), expected.len());
     assert_eq!(names(&store), ["base", "later", "on-later"]);
     let left: Vec<Fault> = store.check().unwrap().iter().map(|p| p.fault).collect();
-    assert_eq!(left, [Fault::Foreign, Fault::LaterVersion]);
+    assert_eq!(left, [Fault::Foreign, Fault::LaterVersion, Fault::Orphan]);
 }
 
 pub(crate) fn usage_is_what_du_says(form: Form) {

@@ -5,6 +5,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
 use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -49,9 +50,41 @@ pub(crate) fn open_fds() -> usize {
 
 /// Whether this kernel is Linux 6.8 or newer.
 pub(crate) fn takes_lowers_one_by_one() -> bool {
+    is_linux(6, 8)
+}
+
+/// Whether this kernel is that version or a newer one.
+pub(crate) fn is_linux(major: u32, minor: u32) -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("is read");
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap_or(0));
-    (numbers.next(), numbers.next()) >= (Some(6), Some(8))
+    (numbers.next(), numbers.next()) >= (Some(major), Some(minor))
+}
+
+/// A user namespace in which 0 and what follows is `first` and what follows outside.
+pub(crate) fn user_namespace(first: u32) -> File {
+    let (mut told, tell) = std::io::pipe().expect("a pipe");
+    let (wait, go) = std::io::pipe().expect("a pipe");
+    #[expect(unsafe_code, reason = "a process with a user namespace")]
+    // SAFETY: the child only makes system calls and ends.
+    let child = match unsafe { nix::unistd::fork() }.expect("a process") {
+        nix::unistd::ForkResult::Parent { child } => child,
+        nix::unistd::ForkResult::Child => {
+            drop(go);
+            unshare(CloneFlags::CLONE_NEWUSER).expect("a namespace");
+            (&tell).write_all(b"x").expect("is told");
+            let _ = (&wait).read(&mut [0]);
+            std::process::exit(0);
+        }
+    };
+    drop(tell);
+    told.read_exact(&mut [0]).expect("is told");
+    for map in ["uid_map", "gid_map"] {
+        fs::write(format!("/proc/{child}/{map}"), format!("0 {first} 65536")).expect("is mapped");
+    }
+    let namespace = open(format!("/proc/{child}/ns/user"));
+    drop(go);
+    nix::sys::wait::waitpid(child, None).expect("has ended");
+    namespace
 }
 
 pub(crate) fn mount_table() -> String {
@@ -139,6 +172,33 @@ pub(crate) fn list(dir: impl AsRef<Path>) -> Vec<String> {
     let mut names: Vec<String> = entries.map(|n| n.to_string_lossy().into_owned()).collect();
     names.sort();
     names
+}
+
+/// Runs something on a thread that may not do more with files than their owner may, as an ordinary user.
+pub(crate) fn without_file_rights<T: Send>(f: impl FnOnce() -> T + Send) -> T {
+    // CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH.
+    const FILE_RIGHTS: u32 = 1 << 1 | 1 << 2;
+    #[repr(C)]
+    struct Header(u32, i32);
+    let drop_them = || {
+        let header = Header(0x2008_0522, 0);
+        let mut sets = [0_u32; 6];
+        #[expect(unsafe_code, reason = "no safe wrapper")]
+        // SAFETY: a header of version 3 and its two structs of three words each.
+        let got = unsafe { libc::syscall(libc::SYS_capget, &raw const header, sets.as_mut_ptr()) };
+        sets[0] &= !FILE_RIGHTS;
+        #[expect(unsafe_code, reason = "no safe wrapper")]
+        // SAFETY: as above; the calling thread alone loses rights.
+        let set = unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) };
+        assert_eq!((got, set), (0, 0));
+    };
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            drop_them();
+            f()
+        });
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// An overlay by hand, without any care: a lower for each path, nothing else.

@@ -10,14 +10,14 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 /// A name in a directory. An empty name: the directory itself.
 #[derive(Clone, Copy)]
-pub(super) struct At<'a> {
-    pub(super) dir: BorrowedFd<'a>,
-    pub(super) name: &'a OsStr,
+pub(crate) struct At<'a> {
+    pub(crate) dir: BorrowedFd<'a>,
+    pub(crate) name: &'a OsStr,
 }
 
 impl At<'_> {
     /// `None`: there is nothing of that name.
-    pub(super) fn stat(self) -> Result<Option<Stat>, Error> {
+    pub(crate) fn stat(self) -> Result<Option<Stat>, Error> {
         let flags = if self.name.is_empty() { AtFlags::EMPTY_PATH } else { AtFlags::SYMLINK_NOFOLLOW };
         match statat(self.dir, self.name, flags) {
             Ok(stat) => Ok(Some(stat)),
@@ -27,7 +27,7 @@ impl At<'_> {
     }
 
     /// The value of an extended attribute of a file of any type, if it has it.
-    pub(super) fn xattr(self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+    pub(crate) fn xattr(self, name: &str) -> Result<Option<Vec<u8>>, Error> {
         let path = self.path();
         let mut value = vec![0; 256];
         loop {
@@ -44,7 +44,7 @@ impl At<'_> {
     }
 
     /// All extended attributes but those of overlayfs.
-    fn xattrs(self) -> Result<BTreeMap<OsString, Vec<u8>>, Error> {
+    pub(crate) fn xattrs(self) -> Result<BTreeMap<OsString, Vec<u8>>, Error> {
         let path = self.path();
         let mut list = vec![0; 1024];
         let length = loop {
@@ -68,7 +68,7 @@ impl At<'_> {
     }
 
     /// Whether two entries are the same in all that an archive can say, the data too.
-    pub(super) fn equals(self, stat: &Stat, other: At<'_>, others: &Stat) -> Result<bool, Error> {
+    pub(crate) fn equals(self, stat: &Stat, other: At<'_>, others: &Stat) -> Result<bool, Error> {
         let attributes = |s: &Stat| (s.st_mode, s.st_uid, s.st_gid, s.st_mtime, s.st_mtime_nsec);
         if attributes(stat) != attributes(others) {
             return Ok(false);
@@ -82,7 +82,7 @@ impl At<'_> {
         Ok(same && self.xattrs()? == other.xattrs()?)
     }
 
-    fn target(self) -> Result<OsString, Error> {
+    pub(crate) fn target(self) -> Result<OsString, Error> {
         let target = readlinkat(self.dir, self.name, Vec::new()).map_err(|e| self.failed("readlinkat", e))?;
         Ok(OsString::from_vec(target.into_bytes()))
     }
@@ -119,7 +119,7 @@ impl At<'_> {
     }
 
     /// No descriptor would do: a link or a device has extended attributes, and is not to be opened.
-    fn path(self) -> OsString {
+    pub(crate) fn path(self) -> OsString {
         let mut path = OsString::from(format!("/proc/thread-self/fd/{}/", self.dir.as_raw_fd()));
         path.push(if self.name.is_empty() { OsStr::new(".") } else { self.name });
         path
@@ -131,18 +131,18 @@ impl At<'_> {
 }
 
 /// Which file it is, if it may have other names.
-pub(super) fn linked(stat: &Stat) -> Option<(u64, u64)> {
+pub(crate) fn linked(stat: &Stat) -> Option<(u64, u64)> {
     let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
     (!is_directory && stat.st_nlink > 1).then_some((stat.st_dev, stat.st_ino))
 }
 
 /// Whether an entry is a directory.
-pub(super) fn is_directory(stat: &Stat) -> bool {
+pub(crate) fn is_directory(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::Directory
 }
 
 /// Whether it is worth a closer look.
-pub(super) fn may_be_whiteout(stat: &Stat) -> bool {
+pub(crate) fn may_be_whiteout(stat: &Stat) -> bool {
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::CharacterDevice => stat.st_rdev == 0,
         FileType::RegularFile => stat.st_size == 0,

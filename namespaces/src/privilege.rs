@@ -1,0 +1,359 @@
+//! What the program may do: capabilities, securebits, new privileges, keys, labels, filters.
+//!
+//! All of it belongs to a process's credentials or to its task, none of it to its memory: the host program, whose memory the child may have, stays as
+//! it is. The dumpable flag, which is the memory's, changes only when a process gains permitted capabilities, and this one only loses some.
+
+use crate::bind::Names;
+use crate::idmap::write_file;
+use crate::program::{Arg, Program, Sys, Then};
+use crate::{Capabilities, Capability, CapabilitySet, Error, ErrorKind, Fallbacks, Sandbox, SecureBits, Step, sys};
+use std::path::Path;
+
+/// What is wanted of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields, default))]
+pub(crate) struct Privilege {
+    pub(crate) capabilities: Option<Capabilities>,
+    pub(crate) securebits: Option<SecureBits>,
+    pub(crate) no_new_privs: bool,
+    pub(crate) new_session_keyring: bool,
+    pub(crate) apparmor_profile: Option<String>,
+    pub(crate) selinux_label: Option<String>,
+    #[cfg(feature = "landlock")]
+    pub(crate) landlock: Vec<String>,
+    #[cfg(feature = "seccomp")]
+    pub(crate) seccomp: Vec<crate::Seccomp>,
+}
+
+impl Sandbox {
+    /// The capabilities that it has. By default the caller's, or in a new user namespace all, until the program starts.
+    ///
+    /// To drop from the bounding set takes `CAP_SETPCAP`, which an ordinary user has in a user namespace.
+    #[must_use]
+    #[doc(alias("capset", "cap-add", "cap-drop", "setpriv"))]
+    pub fn capabilities(mut self, capabilities: Capabilities) -> Self {
+        self.privilege.capabilities = Some(capabilities);
+        self
+    }
+
+    /// What being user 0 means for capabilities. By default as for the caller; in a new user namespace nothing is set. Takes `CAP_SETPCAP`.
+    #[must_use]
+    pub fn securebits(mut self, bits: SecureBits) -> Self {
+        self.privilege.securebits = Some(bits);
+        self
+    }
+
+    /// Neither it nor anything that it starts gets privileges from a file: set-user-id bits and capabilities of files have no effect,
+    /// `PR_SET_NO_NEW_PRIVS(2const)`. Cannot be undone.
+    ///
+    /// With it, filters and rulesets need no privileges.
+    #[must_use]
+    #[doc(alias("PR_SET_NO_NEW_PRIVS", "NoNewPrivileges"))]
+    pub fn no_new_privs(mut self) -> Self {
+        self.privilege.no_new_privs = true;
+        self
+    }
+
+    /// An empty session keyring of its own, `KEYCTL_JOIN_SESSION_KEYRING(2const)`: by default it is the caller's, with all keys that are in it.
+    ///
+    /// The keyring counts among its user's keys, of which an ordinary user may have 200 (`kernel.keys.maxkeys`). Where the kernel lacks keys, this is an error of
+    /// kind [`Unsupported`](crate::ErrorKind::Unsupported), unless [`Fallbacks::SESSION_KEYRING`](crate::Fallbacks::SESSION_KEYRING) is allowed.
+    #[must_use]
+    #[doc(alias("keyctl", "keyrings"))]
+    pub fn new_session_keyring(mut self) -> Self {
+        self.privilege.new_session_keyring = true;
+        self
+    }
+
+    /// The `AppArmor` profile that the program starts in, which must have been loaded. On a machine without `AppArmor` an error of kind
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) of the plan.
+    #[must_use]
+    #[doc(alias("aa-exec", "aa_change_onexec"))]
+    pub fn apparmor_profile(mut self, profile: impl Into<String>) -> Self {
+        self.privilege.apparmor_profile = Some(profile.into());
+        self
+    }
+
+    /// The `SELinux` context that the program starts in. On a machine without `SELinux` an error of kind [`Unsupported`](crate::ErrorKind::Unsupported) of the plan.
+    #[must_use]
+    #[doc(alias("runcon", "setexeccon"))]
+    pub fn selinux_label(mut self, label: impl Into<String>) -> Self {
+        self.privilege.selinux_label = Some(label.into());
+        self
+    }
+}
+
+/// What it comes to on this machine.
+#[derive(Debug, Default)]
+pub(crate) struct Bound {
+    capabilities: Option<Sets>,
+    /// Asked for, but not known to the kernel.
+    pub(crate) left_out: CapabilitySet,
+    /// Best effort: what is not there.
+    pub(crate) skipped: Fallbacks,
+    #[cfg(feature = "landlock")]
+    rulesets: Vec<(String, i32)>,
+    #[cfg(feature = "seccomp")]
+    filters: Vec<crate::seccomp::Bound>,
+}
+
+/// The sets on the way: what setting up still takes is kept that long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Sets {
+    first: Capabilities,
+    last: Capabilities,
+    /// How many the kernel knows.
+    known: u8,
+    /// Until after the filters, or only until the securebits are set.
+    late: bool,
+}
+
+impl Sets {
+    fn new(wanted: Capabilities, securebits: bool, filters_by_right: bool, known: u8) -> Self {
+        let mut needed = CapabilitySet::EMPTY;
+        if securebits {
+            needed = needed | Capability::Setpcap.into();
+        }
+        if filters_by_right {
+            needed = needed | Capability::SysAdmin.into();
+        }
+        let first =
+            Capabilities { permitted: wanted.permitted | needed, effective: wanted.effective | needed, ..wanted };
+        Sets { first, last: wanted, known, late: filters_by_right }
+    }
+}
+
+#[cfg_attr(not(all(feature = "landlock", feature = "seccomp")), allow(clippy::unused_self, reason = "for features"))]
+impl Privilege {
+    pub(crate) fn bind(&self, names: &mut Names, allowed: Fallbacks) -> Result<Bound, Error> {
+        self.check()?;
+        let mut bound = Bound::default();
+        if let Some(wanted) = self.capabilities {
+            let (known, bits) = sys::known_capabilities()
+                .map_err(|errno| Error::os(Step::Prepare, "prctl", errno).about("PR_CAPBSET_READ"))?;
+            bound.left_out = wanted.asked() - bits;
+            let by_right = !self.no_new_privs && self.filters();
+            bound.capabilities = Some(Sets::new(wanted.masked(bits), self.securebits.is_some(), by_right, known));
+        }
+        #[cfg(feature = "landlock")]
+        for name in &self.landlock {
+            match names.number(name) {
+                Ok(number) => bound.rulesets.push((name.clone(), number)),
+                Err(_) if allowed.contains(Fallbacks::LANDLOCK) => bound.skipped |= Fallbacks::LANDLOCK,
+                Err(error) => return Err(error),
+            }
+        }
+        #[cfg(feature = "seccomp")]
+        for filter in &self.seccomp {
+            bound.filters.push(filter.bind()?);
+        }
+        let _ = (names, allowed);
+        Ok(bound)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        if let Some(capabilities) = &self.capabilities {
+            capabilities.check()?;
+        }
+        if self.securebits.is_some_and(|bits| !SecureBits::all().contains(bits)) {
+            return Err(Error::config("securebits", "have a flag that is none"));
+        }
+        for (module, label) in [(&APPARMOR, &self.apparmor_profile), (&SELINUX, &self.selinux_label)] {
+            let Some(label) = label else { continue };
+            if label.is_empty() || label.contains('\0') {
+                return Err(Error::config(module.name, "has a label that is empty, or has a zero byte in it"));
+            }
+            if !(module.is_active)() {
+                let words = "is not active on this machine";
+                return Err(Error::words(ErrorKind::Unsupported, Step::Prepare, module.name, words));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether something is installed that takes `CAP_SYS_ADMIN` or no new privileges.
+    fn filters(&self) -> bool {
+        #[cfg(feature = "landlock")]
+        if !self.landlock.is_empty() {
+            return true;
+        }
+        #[cfg(feature = "seccomp")]
+        if !self.seccomp.is_empty() {
+            return true;
+        }
+        false
+    }
+
+    /// While the host's `/proc` is in sight: what the kernel is to do when the program starts.
+    pub(crate) fn labels(&self, program: &mut Program) {
+        if let Some(profile) = &self.apparmor_profile {
+            let own = Path::new("/proc/self/attr/apparmor/exec").exists();
+            let path = if own { c"/proc/self/attr/apparmor/exec" } else { c"/proc/self/attr/exec" };
+            write_file(program, Step::Label, path.to_owned(), format!("exec {profile}"));
+        }
+        if let Some(label) = &self.selinux_label {
+            write_file(program, Step::Label, c"/proc/self/attr/exec".to_owned(), label.clone());
+        }
+    }
+
+    /// After the last change of ids.
+    pub(crate) fn keyring(&self, program: &mut Program, allowed: Fallbacks) {
+        if self.new_session_keyring {
+            let then = if allowed.contains(Fallbacks::SESSION_KEYRING) {
+                Then::Or(Fallbacks::SESSION_KEYRING, [libc::ENOSYS; 2])
+            } else {
+                Then::Go
+            };
+            let join = [libc::KEYCTL_JOIN_SESSION_KEYRING.into(), 0_u64.into()];
+            program.call_then(Step::Keyring, "", Sys::keyctl, join, then);
+        }
+    }
+}
+
+impl Capabilities {
+    fn masked(self, known: CapabilitySet) -> Self {
+        Capabilities {
+            effective: self.effective & known,
+            permitted: self.permitted & known,
+            inheritable: self.inheritable & known,
+            bounding: self.bounding & known,
+            ambient: self.ambient & known,
+        }
+    }
+}
+
+#[cfg_attr(not(all(feature = "landlock", feature = "seccomp")), allow(clippy::unused_self, reason = "for features"))]
+impl Bound {
+    /// Before the last change of ids, which takes the right to do it away.
+    pub(crate) fn before_ids(&self, program: &mut Program, user_changes: bool) {
+        let Some(sets) = &self.capabilities else { return };
+        if user_changes {
+            program.call(Step::BoundingSet, "", Sys::prctl, [libc::PR_SET_KEEPCAPS.into(), 1_u64.into()]);
+        }
+        for number in (0..sets.known).filter(|number| sets.last.bounding.bits() >> number & 1 == 0) {
+            let name = Capability::ALL.get(usize::from(number)).map_or("", |one| one.name());
+            program.call(Step::BoundingSet, name, Sys::prctl, [libc::PR_CAPBSET_DROP.into(), u64::from(number).into()]);
+        }
+    }
+
+    /// After the last change of ids.
+    pub(crate) fn after_ids(&self, program: &mut Program, privilege: &Privilege, user_changes: bool) {
+        if let Some(sets) = &self.capabilities {
+            set(program, &sets.first);
+            let zero = Arg::Value(0);
+            if user_changes {
+                program.call(Step::Capabilities, "", Sys::prctl, [libc::PR_SET_KEEPCAPS.into(), zero]);
+            }
+            // Not only added to: what is not asked for is not there.
+            let clear = [libc::PR_CAP_AMBIENT.into(), libc::PR_CAP_AMBIENT_CLEAR_ALL.into(), zero, zero, zero];
+            program.call(Step::Capabilities, "ambient", Sys::prctl, clear);
+            for one in sets.last.ambient.iter() {
+                let number = u64::from(one.number()).into();
+                let raise = [libc::PR_CAP_AMBIENT.into(), libc::PR_CAP_AMBIENT_RAISE.into(), number, zero, zero];
+                program.call(Step::Capabilities, one.name(), Sys::prctl, raise);
+            }
+        }
+        if let Some(bits) = privilege.securebits {
+            program.call(Step::SecureBits, "", Sys::prctl, [libc::PR_SET_SECUREBITS.into(), bits.bits().into()]);
+        }
+        match &self.capabilities {
+            Some(sets) if !sets.late && sets.first != sets.last => set(program, &sets.last),
+            _ => {}
+        }
+    }
+
+    /// When nothing is left to be opened but the program.
+    pub(crate) fn restrict(&self, program: &mut Program, privilege: &Privilege, allowed: Fallbacks) {
+        if privilege.no_new_privs {
+            let (one, zero) = (Arg::Value(1), Arg::Value(0));
+            program.call(Step::NoNewPrivs, "", Sys::prctl, [libc::PR_SET_NO_NEW_PRIVS.into(), one, zero, zero, zero]);
+        }
+        #[cfg(feature = "landlock")]
+        crate::landlock::compile(program, &self.rulesets, allowed);
+        let _ = allowed;
+    }
+
+    /// The very last: what follows is seen by the filters.
+    pub(crate) fn seal(&self, program: &mut Program) {
+        #[cfg(feature = "seccomp")]
+        for filter in &self.filters {
+            filter.compile(program);
+        }
+        match &self.capabilities {
+            Some(sets) if sets.late && sets.first != sets.last => set(program, &sets.last),
+            _ => {}
+        }
+    }
+}
+
+/// `capset(2)` of this process. Gains nothing, so that the dumpable flag of its memory stays.
+fn set(program: &mut Program, sets: &Capabilities) {
+    const VERSION_3: u64 = 0x2008_0522;
+    let [effective, permitted, inheritable] =
+        [sets.effective, sets.permitted, sets.inheritable].map(CapabilitySet::bits);
+    let low = |bits: u64| bits & 0xffff_ffff;
+    // A version and process 0, which is this one; then three 32-bit numbers of low bits, and three of high ones.
+    let header = program.words([VERSION_3]);
+    let data = program.words([
+        low(effective) | low(permitted) << 32,
+        low(inheritable) | effective >> 32 << 32,
+        permitted >> 32 | inheritable >> 32 << 32,
+    ]);
+    program.call(Step::Capabilities, sets.permitted.to_string(), Sys::capset, [header.into(), data.into()]);
+}
+
+/// A security module that labels programs.
+struct Module {
+    name: &'static str,
+    is_active: fn() -> bool,
+}
+
+const APPARMOR: Module = Module {
+    name: "AppArmor",
+    is_active: || std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y")),
+};
+
+const SELINUX: Module = Module { name: "SELinux", is_active: || Path::new("/sys/fs/selinux").exists() };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rights_are_kept_as_long_as_they_are_needed() {
+        let wanted = Capabilities::only([Capability::Kill]);
+        let (setpcap, admin) = (Capability::Setpcap.into(), CapabilitySet::from(Capability::SysAdmin));
+        for (securebits, by_right, more) in [
+            (false, false, CapabilitySet::EMPTY),
+            (true, false, setpcap),
+            (false, true, admin),
+            (true, true, setpcap | admin),
+        ] {
+            let Sets { first, last, late, .. } = Sets::new(wanted, securebits, by_right, 41);
+            assert_eq!((last, late), (wanted, by_right));
+            assert_eq!(first.permitted - wanted.permitted, more);
+            assert_eq!(first.effective - wanted.effective, more);
+            assert_eq!((first.bounding, first.inheritable), (wanted.bounding, wanted.inheritable));
+        }
+    }
+
+    #[test]
+    fn a_label_is_written_when_the_program_starts() {
+        let mut program = Program::default();
+        let privilege = Privilege {
+            apparmor_profile: Some("tight".into()),
+            selinux_label: Some("system_u:object_r:tight_t:s0".into()),
+            ..Privilege::default()
+        };
+        privilege.labels(&mut program);
+        let calls: Vec<String> = program.calls().map(|call| call.to_string()).collect();
+        let files = ["/proc/self/attr/exec"; 4].map(str::to_owned);
+        let names = ["openat", "write", "openat", "write"];
+        // Where the one has a folder of its own, this machine has it.
+        for ((call, file), name) in calls.iter().zip(files).zip(names) {
+            let found = call.replace("attr/apparmor/", "attr/");
+            assert_eq!(found, format!("set the label: {name}({file})"));
+        }
+        assert_eq!(calls.len(), 4);
+    }
+}

@@ -1,0 +1,200 @@
+//! The back-ends behind one interface.
+
+use super::{InitEntry, InitLayer};
+use crate::copy::{Copier, beneath, flatten};
+use crate::dir::Dir;
+use crate::facts::At;
+use crate::{
+    AfterVolatile, Diff, Error, Form, Layer, LayerStore, Operation, Overlay, Owner, StoredLayer, WritableLayer, mount,
+};
+use rustix::fs::{Mode, fchmod};
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fmt::Debug;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+const INIT: &str = "init";
+const TREE: &str = "tree";
+
+/// A container's files, however they are kept.
+pub(crate) trait Files: Debug + Send + Sync {
+    /// Mounts them to be written to.
+    fn mount(&self) -> Result<OwnedFd, Error>;
+    /// Mounts them read-only.
+    fn view(&self) -> Result<OwnedFd, Error>;
+    /// What they change about the layers below, those of the init layer among it.
+    fn changes(&self, store: &LayerStore, owner: &Owner) -> Result<Diff, Error>;
+    /// What takes up space for this container alone.
+    fn own(&self) -> BorrowedFd<'_>;
+    fn overlay(&self) -> Option<Overlay> {
+        None
+    }
+    fn directory(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+/// By overlayfs: `init` as a lower, `upper` and `work`.
+#[derive(Debug)]
+pub(crate) struct Overlaid {
+    /// Topmost first.
+    chain: Vec<StoredLayer>,
+    init: Arc<OwnedFd>,
+    writable: WritableLayer,
+    form: Form,
+}
+
+impl Overlaid {
+    pub(crate) fn prepare(place: &Dir, chain: Vec<StoredLayer>, init: &InitLayer, form: Form) -> Result<Self, Error> {
+        let operation = Operation::PrepareContainer;
+        place.make(operation, INIT)?;
+        let layer = place.open(operation, INIT)?;
+        fchmod(&layer, Mode::from_raw_mode(0o755))
+            .map_err(|e| Error::os(operation, "fchmod", e).about(layer.path()))?;
+        let entries = init.checked()?;
+        let below = if entries.is_empty() || chain.is_empty() { None } else { Some(stack(&chain, form).mount()?) };
+        furnish(layer.as_fd(), init, below.as_ref().map(AsFd::as_fd))?;
+        let writable = WritableLayer::create(place)?;
+        if let Some(top) = chain.first() {
+            // What is seen of a merged root is the topmost.
+            let mut root = Copier::new(writable.upper().as_fd(), operation);
+            lead_through(&mut root, Path::new(""), Some(top.as_fd()))?;
+            root.finish()?;
+        }
+        Ok(Overlaid { chain, init: Arc::new(layer.into_fd()), writable, form })
+    }
+
+    pub(crate) fn find(place: &Dir, chain: Vec<StoredLayer>, form: Form, after: AfterVolatile) -> Result<Self, Error> {
+        let init = place.open(Operation::PrepareContainer, INIT)?.into_fd();
+        Ok(Overlaid { chain, init: Arc::new(init), writable: WritableLayer::open(place, after)?, form })
+    }
+
+    fn lowers(&self) -> Overlay {
+        let init = Layer::ready(&self.init).root_is_opaque(false);
+        Overlay::new().form(self.form).lower(init).lowers(&self.chain)
+    }
+}
+
+fn stack(chain: &[StoredLayer], form: Form) -> Overlay {
+    Overlay::new().form(form).lowers(chain)
+}
+
+impl Files for Overlaid {
+    fn mount(&self) -> Result<OwnedFd, Error> {
+        self.lowers().writable(&self.writable).mount()
+    }
+
+    fn view(&self) -> Result<OwnedFd, Error> {
+        let upper = Layer::ready(self.writable.upper()).root_is_opaque(false);
+        let init = Layer::ready(&self.init).root_is_opaque(false);
+        Overlay::new().form(self.form).lower(upper).lower(init).lowers(&self.chain).mount()
+    }
+
+    fn changes(&self, _: &LayerStore, _: &Owner) -> Result<Diff, Error> {
+        let below = if self.chain.is_empty() { self.lowers() } else { stack(&self.chain, self.form) };
+        below.writable(&self.writable).diff()
+    }
+
+    fn own(&self) -> BorrowedFd<'_> {
+        self.writable.upper().as_fd()
+    }
+
+    fn overlay(&self) -> Option<Overlay> {
+        Some(self.lowers().writable(&self.writable))
+    }
+}
+
+/// As a copy of all that is shown.
+#[derive(Debug)]
+pub(crate) struct Copied {
+    /// Topmost first.
+    chain: Vec<StoredLayer>,
+    tree: Arc<OwnedFd>,
+    form: Form,
+}
+
+impl Copied {
+    pub(crate) fn prepare(place: &Dir, chain: Vec<StoredLayer>, init: &InitLayer, form: Form) -> Result<Self, Error> {
+        let operation = Operation::PrepareContainer;
+        place.make(operation, TREE)?;
+        let tree = place.open(operation, TREE)?;
+        fchmod(&tree, Mode::from_raw_mode(0o755)).map_err(|e| Error::os(operation, "fchmod", e).about(tree.path()))?;
+        flatten(chain.iter().map(AsFd::as_fd), form, tree.as_fd(), operation)?;
+        furnish(tree.as_fd(), init, Some(tree.as_fd()))?;
+        Ok(Copied { chain, tree: Arc::new(tree.into_fd()), form })
+    }
+
+    pub(crate) fn find(place: &Dir, chain: Vec<StoredLayer>, form: Form) -> Result<Self, Error> {
+        let tree = place.open(Operation::PrepareContainer, TREE)?.into_fd();
+        Ok(Copied { chain, tree: Arc::new(tree), form })
+    }
+}
+
+impl Files for Copied {
+    fn mount(&self) -> Result<OwnedFd, Error> {
+        mount::bind_writable(&Layer::ready(&self.tree))
+    }
+
+    fn view(&self) -> Result<OwnedFd, Error> {
+        Overlay::new().form(self.form).lower(Layer::ready(&self.tree)).mount()
+    }
+
+    fn changes(&self, store: &LayerStore, owner: &Owner) -> Result<Diff, Error> {
+        let operation = Operation::Diff;
+        // Nobody has kept what it was before.
+        let before = store.stage(owner)?;
+        let result = flatten(self.chain.iter().map(AsFd::as_fd), self.form, before.as_fd(), operation)
+            .and_then(|()| Diff::between(&self.tree, &before));
+        before.discard()?;
+        result
+    }
+
+    fn own(&self) -> BorrowedFd<'_> {
+        self.tree.as_fd()
+    }
+
+    fn directory(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.tree.as_fd())
+    }
+}
+
+/// Makes the entries of an init layer in a directory. Directories that lead to them look like those `below`, if they are there.
+fn furnish(to: BorrowedFd<'_>, init: &InitLayer, below: Option<BorrowedFd<'_>>) -> Result<(), Error> {
+    let operation = Operation::PrepareContainer;
+    let entries = init.checked()?;
+    let mut copier = Copier::new(to, operation);
+    let all: BTreeSet<&Path> = entries.keys().flat_map(|path| path.ancestors()).collect();
+    for path in all {
+        match entries.get(path) {
+            Some(InitEntry::Directory) => copier.new_directory(path, 0o755)?,
+            Some(InitEntry::File(content)) => copier.new_file(path, content, 0o644)?,
+            Some(InitEntry::Link(target)) => copier.new_link(path, target)?,
+            None => lead_through(&mut copier, path, below)?,
+        }
+    }
+    copier.finish()
+}
+
+/// Makes a directory that leads to an entry.
+fn lead_through(copier: &mut Copier<'_>, path: &Path, below: Option<BorrowedFd<'_>>) -> Result<(), Error> {
+    let source = below.map(|below| directory(below, path)).transpose()?.flatten();
+    let Some(source) = &source else { return copier.new_directory(path, 0o755) };
+    let here = At { dir: source.as_fd(), name: OsStr::new("") };
+    match here.stat()? {
+        Some(stat) => copier.put(here, &stat, path),
+        None => copier.new_directory(path, 0o755),
+    }
+}
+
+/// A directory, reached through directories only.
+fn directory(root: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>, Error> {
+    use rustix::io::Errno;
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    match beneath(root, path) {
+        Ok(found) => Ok(Some(found)),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+        Err(e) => Err(Error::os(Operation::PrepareContainer, "openat2", e).about(path)),
+    }
+}

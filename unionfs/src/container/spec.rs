@@ -1,0 +1,52 @@
+//! What is wanted of a container's files.
+
+use super::{Backend, InitLayer};
+
+/// What is wanted of a container's files: plain data. By default an overlay, without an init layer.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default, deny_unknown_fields))]
+#[non_exhaustive]
+#[must_use]
+pub struct ContainerSpec {
+    /// What is between the layers and what the container writes.
+    pub init: InitLayer,
+    /// How its files are kept.
+    pub backend: Backend,
+}
+
+impl ContainerSpec {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the init layer.
+    pub fn init(mut self, init: InitLayer) -> Self {
+        self.init = init;
+        self
+    }
+
+    /// Sets how the files are kept.
+    pub fn backend(mut self, backend: Backend) -> Self {
+        self.backend = backend;
+        self
+    }
+}
+
+#[cfg(all(test, feature = "serde"))]
+mod tests {
+    use super::*;
+    use crate::LayerId;
+
+    #[test]
+    fn a_spec_is_plain_data() {
+        let spec = ContainerSpec::new().init(InitLayer::usual().file("/etc/hosts", "x")).backend(Backend::Copy);
+        let text = serde_json::to_string(&spec).unwrap();
+        assert_eq!(serde_json::from_str::<ContainerSpec>(&text).unwrap(), spec);
+        assert_eq!(serde_json::from_str::<ContainerSpec>("{}").unwrap(), ContainerSpec::new());
+        assert!(serde_json::from_str::<ContainerSpec>(r#"{"backends":"copy"}"#).is_err());
+        assert_eq!(serde_json::from_str::<Backend>("\"copy\"").unwrap(), Backend::Copy);
+        // What is read is checked as what is made.
+        assert!(serde_json::from_str::<LayerId>("\"../x\"").is_err());
+    }
+}

@@ -1,0 +1,210 @@
+//! Where the files of containers are in a store.
+
+use super::about::AboutContainer;
+use super::entry::EntryName;
+use super::lock::{Lock, try_use};
+use super::{ABOUT, LayerId, LayerStore, Owner, Shared, SyncPolicy, unreadable};
+use crate::container::{Copied, Files, InitPlaces, Overlaid};
+use crate::dir::Dir;
+use crate::remove::remove_tree;
+use crate::{AfterVolatile, Backend, Container, ContainerSpec, Error, ErrorKind, Operation, StoredLayer};
+use std::os::fd::AsFd;
+
+/// Where the entries of the init layer are.
+const PLACES: &str = "init-places";
+
+impl LayerStore {
+    /// Makes the files of a container that stands on a layer, or on nothing, and notes that `owner` needs that layer. It is in use at once.
+    ///
+    /// With the policy [`SyncPolicy::None`] a container, as a layer, is gone after a restart of the machine. With the others it is found again, on layers that
+    /// are whole; of what the container itself has written, what the file system has.
+    ///
+    /// # Errors
+    /// [`AlreadyExists`](ErrorKind::AlreadyExists) if the owner has one; [`NotFound`](ErrorKind::NotFound) without the layer;
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for an init layer that makes no sense; what the system calls say. Nothing is left then but the note.
+    pub fn prepare(&self, owner: &Owner, parent: Option<&LayerId>, spec: &ContainerSpec) -> Result<Container, Error> {
+        let operation = Operation::PrepareContainer;
+        spec.init.checked()?;
+        let chain = match parent {
+            Some(parent) => self.hold(parent, owner)?,
+            None => Vec::new(),
+        };
+        let (name, dir) = self.place(operation)?;
+        let result = self.fill(&dir, parent, chain, spec).and_then(|files| {
+            self.settle_container(owner, &name)?;
+            Ok(files)
+        });
+        match result {
+            Ok(files) => Ok(Container {
+                store: self.clone(),
+                owner: owner.clone(),
+                parent: parent.cloned(),
+                backend: spec.backend,
+                places: spec.init.places(),
+                files,
+                dir,
+            }),
+            Err(error) => {
+                // The error that is told is the first one; what is left goes with the next opening.
+                let _ = remove_tree(self.shared.staging.as_fd(), &name, operation);
+                Err(error)
+            }
+        }
+    }
+
+    /// Finds the files of a container that was [prepared](Self::prepare), and takes it into use. What to do about one that has been mounted with
+    /// [`volatile`](crate::Overlay::volatile) is said by `after`.
+    ///
+    /// # Errors
+    /// [`Busy`](ErrorKind::Busy) if it is in use; [`Volatile`](ErrorKind::Volatile); [`Corrupt`](ErrorKind::Corrupt); what the system calls say. That there
+    /// is none is no error.
+    pub fn container(&self, owner: &Owner, after: AfterVolatile) -> Result<Option<Container>, Error> {
+        let operation = Operation::PrepareContainer;
+        let lock = Lock::shared(&self.shared.root, operation)?;
+        let Some((_, dir)) = self.shared.find_container(&lock, operation, owner)? else { return Ok(None) };
+        if !try_use(&dir).map_err(|e| Error::os(operation, "flock", e).about(dir.path()))? {
+            return Err(Error::explained(ErrorKind::Busy, operation, "is in use").about(owner.as_str()));
+        }
+        let about = Shared::about_container(&dir, operation)?;
+        drop(lock);
+        let places = dir.read(operation, PLACES)?.and_then(|text| InitPlaces::parse(&text));
+        let places =
+            places.ok_or_else(|| Error::corrupt(operation, dir.path().join(PLACES), "is missing or damaged"))?;
+        let chain = match &about.parent {
+            Some(parent) => self.chain(parent).map_err(|e| orphan(e, operation, owner))?,
+            None => Vec::new(),
+        };
+        let form = self.form();
+        let files: Box<dyn Files> = match about.backend {
+            Backend::Overlay => Box::new(Overlaid::find(&dir, chain, form, after)?),
+            Backend::Copy => Box::new(Copied::find(&dir, chain, form)?),
+        };
+        let (store, owner) = (self.clone(), owner.clone());
+        Ok(Some(Container { store, owner, parent: about.parent, backend: about.backend, places, files, dir }))
+    }
+
+    /// The owners that have a container, in the order of their names.
+    ///
+    /// # Errors
+    /// What the system calls say.
+    pub fn containers(&self) -> Result<Vec<Owner>, Error> {
+        let operation = Operation::PrepareContainer;
+        let lock = Lock::shared(&self.shared.root, operation)?;
+        let mut owners: Vec<Owner> =
+            self.shared.container_entries(&lock, operation)?.into_iter().map(|(owner, _)| owner).collect();
+        owners.sort_unstable();
+        Ok(owners)
+    }
+
+    pub(crate) fn discard_container(&self, owner: &Owner, parent: Option<&LayerId>, dir: Dir) -> Result<(), Error> {
+        let operation = Operation::Discard;
+        let store = &self.shared;
+        let lock = Lock::alone(&store.root, operation)?;
+        if let Some((name, _)) = store.find_container(&lock, operation, owner)? {
+            store.discard(&lock, operation, &store.containers, &name.to_os_string())?;
+            if self.sync.is_durable() {
+                store.containers.sync(operation)?;
+            }
+        }
+        // Whoever deletes it has to see that it is not in use any more.
+        drop((lock, dir));
+        if let Some(parent) = parent {
+            self.release(parent, owner)?;
+        }
+        store.empty_trash(operation)?.into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Takes a layer, as safe as this handle's policy promises, and all below it.
+    fn hold(&self, parent: &LayerId, owner: &Owner) -> Result<Vec<StoredLayer>, Error> {
+        let operation = Operation::PrepareContainer;
+        let layer = self.acquire(parent, owner)?.ok_or_else(|| super::no_such_layer(operation, parent))?;
+        if self.sync.is_durable() && !layer.is_synced() {
+            self.persist(parent)?;
+        }
+        self.chain(parent)
+    }
+
+    fn fill(
+        &self,
+        dir: &Dir,
+        parent: Option<&LayerId>,
+        chain: Vec<StoredLayer>,
+        spec: &ContainerSpec,
+    ) -> Result<Box<dyn Files>, Error> {
+        let (operation, form) = (Operation::PrepareContainer, self.form());
+        let about = AboutContainer { parent: parent.cloned(), backend: spec.backend };
+        dir.write_new(operation, ABOUT, about.to_text().as_bytes(), false)?;
+        dir.write_new(operation, PLACES, spec.init.places().to_text().as_bytes(), false)?;
+        let files: Box<dyn Files> = match spec.backend {
+            Backend::Overlay => Box::new(Overlaid::prepare(dir, chain, &spec.init, form)?),
+            Backend::Copy => Box::new(Copied::prepare(dir, chain, &spec.init, form)?),
+        };
+        match (self.sync, spec.backend) {
+            (SyncPolicy::None, _) => {}
+            // A few files: others' writes need not be waited for.
+            (_, Backend::Overlay) => SyncPolicy::PerFile.sync(dir.as_fd(), operation)?,
+            (policy, Backend::Copy) => policy.sync(dir.as_fd(), operation)?,
+        }
+        Ok(files)
+    }
+
+    /// Renames a container into its place.
+    fn settle_container(&self, owner: &Owner, name: &std::ffi::OsStr) -> Result<(), Error> {
+        let (operation, store) = (Operation::PrepareContainer, &self.shared);
+        let exists = || {
+            let words = "has a container already";
+            Error::explained(ErrorKind::AlreadyExists, operation, words).about(owner.as_str())
+        };
+        let lock = Lock::alone(&store.root, operation)?;
+        if store.find_container(&lock, operation, owner)?.is_some() {
+            return Err(exists());
+        }
+        let unsynced = (!self.sync.is_durable()).then(|| store.boot.clone());
+        let new = EntryName { id: LayerId::from(owner), unsynced };
+        if !store.staging.rename(operation, name, &store.containers, &new.to_os_string())? {
+            return Err(exists());
+        }
+        drop(lock);
+        if self.sync.is_durable() { store.containers.sync(operation) } else { Ok(()) }
+    }
+}
+
+impl Shared {
+    /// The lock is a witness: nobody renames a container meanwhile.
+    pub(super) fn find_container(
+        &self,
+        _: &Lock,
+        operation: Operation,
+        owner: &Owner,
+    ) -> Result<Option<(EntryName, Dir)>, Error> {
+        for unsynced in [None, Some(self.boot.clone())] {
+            let name = EntryName { id: LayerId::from(owner), unsynced };
+            if let Some(dir) = self.containers.find(operation, name.to_os_string())? {
+                return Ok(Some((name, dir)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// All containers, with their folders' names.
+    pub(super) fn container_entries(&self, _: &Lock, operation: Operation) -> Result<Vec<(Owner, EntryName)>, Error> {
+        let names = self.containers.names(operation)?;
+        let entries = names.iter().filter_map(|name| EntryName::parse(name));
+        Ok(entries
+            .filter(|entry| !entry.is_doubtful(&self.boot))
+            .map(|entry| (Owner::from(&entry.id), entry))
+            .collect())
+    }
+
+    pub(super) fn about_container(dir: &Dir, operation: Operation) -> Result<AboutContainer, Error> {
+        let text = dir.read(operation, ABOUT)?.unwrap_or_default();
+        AboutContainer::parse(&text).map_err(|why| unreadable(operation, dir.path(), why))
+    }
+}
+
+fn orphan(error: Error, operation: Operation, owner: &Owner) -> Error {
+    if error.kind() == ErrorKind::NotFound {
+        return Error::corrupt(operation, owner.as_str(), "stands on a layer that is not there");
+    }
+    error
+}

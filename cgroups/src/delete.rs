@@ -47,7 +47,7 @@ fn delete(member: &Member, deadline: Deadline) -> Result<()> {
         // Only one's own cgroup can be a root, and it was refused.
         return Err(Error::new(ErrorKind::InvalidInput, Op::Remove, member.dir.path()));
     };
-    let parent = match member.tree.root.dir(parent) {
+    let parent = match member.tree.parent(parent) {
         Err(error) if error.is_gone() => return Ok(()),
         parent => parent?,
     };

@@ -93,6 +93,8 @@ impl fmt::Display for ErrorKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Op {
     Attach,
+    #[cfg(feature = "systemd")]
+    Connect,
     Open,
     Read,
     Write,
@@ -107,6 +109,10 @@ pub(crate) enum Op {
     Kill,
     Reclaim,
     Schedule,
+    #[cfg(feature = "systemd")]
+    Start,
+    #[cfg(feature = "systemd")]
+    Stop,
     Wait,
     Watch,
     Duplicate,
@@ -129,6 +135,12 @@ impl Op {
             Op::Give => "give to a user",
             Op::Kill => "kill",
             Op::Reclaim => "reclaim memory",
+            #[cfg(feature = "systemd")]
+            Op::Connect => "connect to",
+            #[cfg(feature = "systemd")]
+            Op::Start => "start unit",
+            #[cfg(feature = "systemd")]
+            Op::Stop => "stop unit",
             Op::Schedule => "set affinity of a process",
             Op::Wait => "wait for event",
             Op::Watch => "watch",

@@ -10,7 +10,7 @@ use crate::controllers::{Controllers, Subsystems};
 use crate::dir::{self, Dir, buffer};
 use crate::error::{Error, ErrorKind, Op, Result};
 use crate::layout::{self, Layout, Mounted, Version};
-use crate::member::{Member, Place, Tree};
+use crate::member::{Member, Place, Places, Tree};
 use crate::text;
 
 const MOUNTINFO: &str = "/proc/thread-self/mountinfo";
@@ -78,7 +78,15 @@ impl Hierarchy {
             if version == Version::V2 && trees.iter().any(|tree: &Arc<Tree>| tree.version == Version::V2) {
                 return Err(refused("there is one unified tree"));
             }
-            trees.push(Arc::new(Tree { version, subsystems, root, page, own: PathBuf::new(), favordynmods: false }));
+            trees.push(Arc::new(Tree {
+                version,
+                subsystems,
+                root,
+                page,
+                own: PathBuf::new(),
+                favordynmods: false,
+                places: Places::default(),
+            }));
         }
         let has = |version| trees.iter().any(|tree| tree.version == version);
         let layout = match (has(Version::V1), has(Version::V2)) {
@@ -269,8 +277,15 @@ fn open_tree(found: &Mounted) -> Result<Tree> {
     for view in &found.views {
         let opened = Dir::mount(&view.point, found.version, found.device).and_then(|(root, page)| {
             let (version, subsystems) = (found.version, found.subsystems);
-            let mut tree =
-                Tree { version, subsystems, root, page, own: view.own.clone(), favordynmods: found.favordynmods };
+            let mut tree = Tree {
+                version,
+                subsystems,
+                root,
+                page,
+                own: view.own.clone(),
+                favordynmods: found.favordynmods,
+                places: Places::default(),
+            };
             if found.version == Version::V2 {
                 tree.subsystems = on_v2(&tree.root)?;
             }

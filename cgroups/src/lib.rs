@@ -37,8 +37,8 @@
 //! - It does not start processes; `cofferdam-namespaces` does, or `std::process::Command` with [`Cgroup::attach`].
 //! - It does not mount or unmount anything, and never moves a process that the caller did not name: least of all
 //!   to the root, where it would escape its limits.
-//! - It does not talk to systemd. Below a unit that is not delegated (`Delegate=yes`), systemd is the only
-//!   writer; make cgroups elsewhere.
+//! - It does not talk to systemd unless asked to (feature `systemd`). Below a unit that is not delegated (`Delegate=yes`),
+//!   systemd is the only writer; make cgroups elsewhere, or have it make a scope.
 //! - It writes no log, reads no environment variable, and has no global state.
 //!
 //! # Terms
@@ -98,6 +98,12 @@
 //!
 //! [`Hierarchy::from_roots`] works from directories that are open already, for a program that was handed its part of the trees
 //! and may see neither `/proc` nor `/sys/fs/cgroup`.
+//!
+//! # Features
+//!
+//! None is on unless asked for. `serde`: the types that are plain data can be written down and read. `oci`: `linux.resources` of
+//! the OCI runtime specification from and to [`Limits`] (serde and `serde_json`). `systemd`: scopes and services made by systemd
+//! over D-Bus (zbus, which brings some 60 crates and two threads).
 //!
 //! # Kernels
 //!
@@ -183,6 +189,8 @@ mod reclaim;
 mod sampler;
 mod stats;
 mod sys;
+#[cfg(feature = "systemd")]
+pub mod systemd;
 mod text;
 pub mod view;
 mod wait;

@@ -1,8 +1,9 @@
 //! A cgroup in one tree: making it, opening it, and enabling controllers above it.
 
 use std::ffi::OsStr;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -30,6 +31,49 @@ pub(crate) struct Tree {
     pub(crate) own: PathBuf,
     /// Mounted so that processes can be moved fast.
     pub(crate) favordynmods: bool,
+    /// Directories in which new cgroups go, once they were opened: one's own and the one above it.
+    pub(crate) places: Places,
+}
+
+/// See [`Tree::parent`].
+#[derive(Debug, Default)]
+pub(crate) struct Places([OnceLock<Dir>; 2]);
+
+/// A directory that is kept open, or one that was opened just now.
+#[derive(Debug)]
+pub(crate) enum Parent<'a> {
+    Kept(&'a Dir),
+    Opened(Dir),
+}
+
+impl Deref for Parent<'_> {
+    type Target = Dir;
+
+    fn deref(&self) -> &Dir {
+        match self {
+            Parent::Kept(dir) => dir,
+            Parent::Opened(dir) => dir,
+        }
+    }
+}
+
+impl Tree {
+    /// The directory in which a cgroup is made or deleted. The places where most of them go are opened once.
+    pub(crate) fn parent(&self, path: &Path) -> Result<Parent<'_>> {
+        let Places([own, above]) = &self.places;
+        let place = if path == self.own {
+            own
+        } else if Some(path) == self.own.parent() {
+            above
+        } else {
+            return self.root.dir(path).map(Parent::Opened);
+        };
+        if let Some(dir) = place.get() {
+            return Ok(Parent::Kept(dir));
+        }
+        let dir = self.root.dir(path)?;
+        Ok(Parent::Kept(place.get_or_init(|| dir)))
+    }
 }
 
 /// A cgroup's directory in one tree.
@@ -64,14 +108,12 @@ impl<'a> Place<'a> {
 impl Member {
     /// Makes a new cgroup. Fails if there is one of that name.
     pub(crate) fn make(place: Place<'_>, name: &OsStr) -> Result<Self> {
-        let opened;
-        let parent_dir = if let Some(dir) = place.dir {
-            dir
-        } else {
-            opened = place.tree.root.dir(&place.parent)?;
-            &opened
+        let Place { tree, parent, dir, subsystems } = place;
+        let above = match dir {
+            Some(dir) => Parent::Kept(dir),
+            None => tree.parent(&parent)?,
         };
-        let Place { tree, parent, subsystems, .. } = place;
+        let parent_dir: &Dir = &above;
         let to_enable = subsystems - Subsystems::IMPLICIT;
         if tree.version == Version::V2 && !to_enable.is_empty() {
             enable_below(&tree.root, &parent, parent_dir, to_enable)?;
@@ -88,7 +130,10 @@ impl Member {
             Ok(dir)
         });
         match ready {
-            Ok(dir) => Ok(Member { relative: parent.join(name), tree, dir, subsystems }),
+            Ok(dir) => {
+                drop(above);
+                Ok(Member { relative: parent.join(name), tree, dir, subsystems })
+            }
             Err(error) => {
                 // Made just now and empty. If it cannot be removed, the first error is the one that tells more.
                 let _ = parent_dir.remove(name);

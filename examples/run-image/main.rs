@@ -3,6 +3,7 @@
 //! Read [`run`] first: it is the way of one container, from the image to the exit code. What is beside that way has a file of its own.
 
 mod files;
+mod neighbours;
 mod network;
 mod options;
 mod signals;
@@ -56,7 +57,7 @@ fn start(options: &Options) -> Result<u8> {
     if geteuid().is_root() {
         return run(options, &signals, false);
     }
-    if options.network == Network::Bridge {
+    if !matches!(options.network, Network::None | Network::Host) {
         return Err("only root can connect a container to the host by a bridge; there is --network none or host".into());
     }
     let scope = Scope::new(IdMap::root(), Namespaces::empty())?;
@@ -80,6 +81,7 @@ fn run(options: &Options, signals: &Signals, rootless: bool) -> Result<u8> {
     let fds = Fds::new().cgroup(entry).bind("root", files.mount()?);
 
     // The process, up to the point where its program starts. It waits there until it is connected.
+    network::enter(options)?;
     let held = sandbox.prepare(fds)?.hold()?;
     let network = Connection::make(options, &held)?;
     signals.check()?;
@@ -108,7 +110,7 @@ fn sandbox(options: &Options, config: &Config, rootless: bool) -> Result<Sandbox
         ));
     }
     let mut namespaces = Namespaces::PID | Namespaces::MOUNT | Namespaces::UTS | Namespaces::IPC | Namespaces::CGROUP;
-    namespaces.set(Namespaces::NET, options.network != Network::Host);
+    namespaces.set(Namespaces::NET, matches!(options.network, Network::None | Network::Bridge));
     let sandbox = Sandbox::new(program)
         .args(args)
         .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")

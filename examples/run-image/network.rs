@@ -1,19 +1,19 @@
-//! The container's network: an address on a bridge that all containers of this program share, loopback alone, or the host's own.
+//! The container's network: an address on a bridge that all containers of this program share, loopback alone, the host's own, or another container's.
 
 use crate::Result;
+use crate::neighbours::{self, Lease, address};
 use crate::options::{self, Options};
 use cofferdam_namespaces::{Held, Namespaces};
 use cofferdam_netlink_bridge::{Endpoint, EndpointSpec, ErrorKind, Host, NetNs, Network, NetworkSpec, Subnet};
 use nix::fcntl::{Flock, FlockArg};
-use std::fs::{DirBuilder, File, remove_file};
-use std::net::Ipv4Addr;
+use nix::sched::{CloneFlags, setns};
+use nix::sys::stat::fstat;
+use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
 
 const BRIDGE: &str = "cofferdam0";
-const SUBNET: [u8; 3] = [10, 107, 77];
 /// Here is a file for each address in use. It is locked by those who change the bridge.
-const FOLDER: &str = "/run/run-image";
+pub(crate) const FOLDER: &str = "/run/run-image";
 
 /// An interface of the container on the bridge. It is removed when this is dropped, and the bridge with the last of them.
 pub(crate) struct Connection {
@@ -27,7 +27,7 @@ pub(crate) struct Connection {
 impl Connection {
     /// Gives a container that waits for it the network that was asked for.
     pub(crate) fn make(options: &Options, held: &Held) -> Result<Option<Self>> {
-        if options.network == options::Network::Host {
+        if matches!(options.network, options::Network::Host | options::Network::Container(_)) {
             return Ok(None);
         }
         let netns = NetNs::from_fd(held.namespace(Namespaces::NET)?)?;
@@ -56,18 +56,27 @@ impl Connection {
             let _ = delete_unless_used(&network);
             lease.give_back();
         });
-        Ok(Some(Connection { endpoint: attached?, host, network, lease, closed: false }))
+        let mut connection = Connection { endpoint: attached?, host, network, lease, closed: false };
+        let told = connection.lease.sign(held.id(), &options.name).and_then(|()| neighbours::tell(Some(held.id())));
+        if told.is_err() {
+            // Here, because it is our turn.
+            connection.closed = true;
+            let _ = connection.disconnect();
+        }
+        told.map(|()| Some(connection))
     }
 
     pub(crate) fn close(mut self) -> Result<()> {
         self.closed = true;
+        let _turn = turn()?;
         self.disconnect()
     }
 
+    /// The caller has the turn.
     fn disconnect(&self) -> Result<()> {
-        let _turn = turn()?;
         self.endpoint.detach(&self.host)?;
         self.lease.give_back();
+        neighbours::tell(None)?;
         delete_unless_used(&self.network)
     }
 }
@@ -76,9 +85,25 @@ impl Drop for Connection {
     fn drop(&mut self) {
         if !self.closed {
             // On the way out of an error, which is told instead.
-            let _ = self.disconnect();
+            let _ = turn().and_then(|_turn| self.disconnect());
         }
     }
+}
+
+/// Goes into another container's network namespace, if that was asked for: what is started from here on is in it too.
+pub(crate) fn enter(options: &Options) -> Result<()> {
+    if let options::Network::Container(name) = &options.network {
+        // While it is our turn, no container on the bridge is put away.
+        let _turn = turn()?;
+        let found = neighbours::all()?.into_iter().find(|neighbour| neighbour.name == *name);
+        let found = found.ok_or_else(|| format!("there is no container {name:?} on the bridge"))?;
+        let netns = NetNs::from_pid(found.process)?;
+        if !found.is(fstat(&netns)?.st_ino) {
+            return Err(format!("the container {name:?} has just ended").into());
+        }
+        setns(netns, CloneFlags::CLONE_NEWNET).map_err(|e| format!("enter its network: {e}"))?;
+    }
+    Ok(())
 }
 
 fn delete_unless_used(network: &Network) -> Result<()> {
@@ -96,36 +121,4 @@ fn turn() -> Result<Flock<File>> {
         Flock::lock(File::open(FOLDER)?, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
     };
     folder().map_err(|e: std::io::Error| format!("lock {FOLDER}: {e}").into())
-}
-
-/// An address that nobody else has: who has the lock on its file has it, for as long as they live. For one's [`turn`].
-struct Lease {
-    address: Ipv4Addr,
-    path: PathBuf,
-    _lock: Flock<File>,
-}
-
-impl Lease {
-    fn take() -> Result<Self> {
-        for last in 2..=254 {
-            let address = address(last);
-            let path = Path::new(FOLDER).join(address.to_string());
-            let file = File::options().create(true).truncate(false).write(true).open(&path);
-            let file = file.map_err(|e| format!("open {path:?}: {e}"))?;
-            if let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                return Ok(Lease { address, path, _lock: lock });
-            }
-        }
-        Err("all addresses of the bridge are in use".into())
-    }
-
-    fn give_back(&self) {
-        // If the file stays, nobody has it locked.
-        let _ = remove_file(&self.path);
-    }
-}
-
-fn address(last: u8) -> Ipv4Addr {
-    let [a, b, c] = SUBNET;
-    Ipv4Addr::new(a, b, c, last)
 }

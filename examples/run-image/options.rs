@@ -13,7 +13,9 @@ Runs a program in a container made from an image.
 usage: run-image oci:DIR[:TAG] [options] [-- CMD [ARG...]]
   --cpus N                    at most that much CPU time: 0.5 is half of one core
   --memory SIZE               at most that much memory, and no swap: 64M, 1G, or bytes
-  --network none|bridge|host  loopback alone (default); an address on a bridge that containers share; the host's own
+  --network none|bridge|host|container:NAME
+                              loopback alone (default); an address on a bridge that containers share, who know each other's
+                              names; the host's own; that of a container on the bridge
   --publish [ADDR:]8080:80[/tcp|udp|sctp]
                               a port of the host, or a range 8000-8010:80-90, that leads to the container; with --network bridge
   --name NAME                 its host name, and the name of its cgroup
@@ -45,11 +47,12 @@ pub(crate) struct Options {
     pub(crate) name: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Network {
     Bridge,
     None,
     Host,
+    Container(String),
 }
 
 impl Options {
@@ -118,7 +121,10 @@ fn mode(text: &str) -> Result<Network, String> {
         "bridge" => Ok(Network::Bridge),
         "none" => Ok(Network::None),
         "host" => Ok(Network::Host),
-        _ => Err(format!("--network {text:?} is not bridge, none or host")),
+        _ => match text.strip_prefix("container:") {
+            Some(name) if !name.is_empty() => Ok(Network::Container(name.to_owned())),
+            _ => Err(format!("--network {text:?} is not bridge, none, host or container:NAME")),
+        },
     }
 }
 
@@ -166,6 +172,8 @@ mod tests {
         assert_eq!(options.controllers, Controllers::CPU | Controllers::MEMORY);
         let options = parse(&["oci:x", "--network", "bridge", "--publish", "80:80", "--publish", "53:53/udp"]).unwrap();
         assert_eq!(options.ports.len(), 2);
+        let options = parse(&["oci:x", "--network", "container:web"]).unwrap();
+        assert_eq!(options.network, Network::Container("web".into()));
     }
 
     #[test]
@@ -178,6 +186,8 @@ mod tests {
             "oci:x --cpus 0",
             "oci:x --memory lots",
             "oci:x --network up",
+            "oci:x --network container:",
+            "oci:x --network container:web --publish 80:80",
             "oci:x --no",
             "oci:x --publish 80:80",
             "oci:x --network bridge --publish 80",

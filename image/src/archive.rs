@@ -294,6 +294,23 @@ impl Entry {
     }
 }
 
+/// For a fuzzer: what holds of every entry with so much data.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_header_rules(entry: &Entry, stored: u64) {
+    match (&entry.sparse, entry.kind) {
+        (Some(sparse), _) => {
+            let mut end = 0;
+            for (offset, count) in &sparse.segments {
+                assert!(*offset >= end && offset + count <= sparse.length, "{sparse:?}");
+                end = offset + count;
+            }
+            assert_eq!(sparse.segments.iter().map(|(_, count)| count).sum::<u64>(), stored);
+        }
+        (None, Kind::File { .. } | Kind::Other(_)) => assert_eq!(entry.size, stored),
+        (None, _) => assert_eq!((entry.size, stored), (0, 0)),
+    }
+}
+
 fn malformed(words: &'static str) -> Error {
     Error::new(ErrorKind::Malformed, Operation::Unpack, words).about("archive")
 }

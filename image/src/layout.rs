@@ -107,6 +107,10 @@ impl Layout {
 
 /// Opens what is beneath a directory, without any symlink or mount on the way.
 pub(crate) fn open_beneath(dir: impl AsFd, path: impl rustix::path::Arg, flags: OFlags) -> Result<OwnedFd, Errno> {
+    #[cfg(feature = "test-hooks")]
+    if crate::test_hooks::is_off(crate::test_hooks::Defence::Beneath) {
+        return rustix::fs::openat(dir.as_fd(), path, flags | OFlags::CLOEXEC, Mode::empty());
+    }
     let resolve =
         ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
     path.into_with_c_str(|path| {

@@ -128,6 +128,8 @@ mod docker;
 mod document;
 mod draft;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod image;
 mod layers;
 mod layout;
@@ -141,6 +143,9 @@ mod save;
 mod section;
 mod select;
 mod store;
+#[cfg(feature = "test-hooks")]
+#[doc(hidden)]
+pub mod test_hooks;
 mod unpack;
 mod user;
 mod writer;

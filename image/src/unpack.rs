@@ -90,6 +90,15 @@ impl fmt::Debug for Watcher {
     }
 }
 
+/// For a fuzzer: the path that a name means, whatever of it.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_name(name: &[u8], limits: &crate::Limits) -> Option<TreePath> {
+    match meaning(name, limits).ok()? {
+        Meaning::Entry(path) | Meaning::Whiteout(path) | Meaning::Opaque(path) => Some(path),
+        Meaning::Reserved => None,
+    }
+}
+
 impl Unpacker {
     /// Unpacks into `stage`, an empty directory. Only the caller should be able to enter the directory that it is in: a layer
     /// may have set-user-id programs and devices.

@@ -69,7 +69,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
         terminal,
         highest,
         die_with_parent: sandbox.die_with_parent,
-        changes_ids: identity.changes.of_ids(),
+        changes_ids: identity.moves,
         maps: identity.maps.filter(|maps| !maps.by_child),
         held: held
             .into_iter()

@@ -273,6 +273,8 @@ pub(crate) struct Identity {
     pub(crate) join: Option<i32>,
     pub(crate) maps: Option<Maps>,
     pub(crate) changes: Changes,
+    /// Whether the program is another user or group than the caller is by its effective ids.
+    pub(crate) moves: bool,
 }
 
 impl Identity {
@@ -300,12 +302,14 @@ impl Identity {
                     "cannot be made in a user namespace that is joined",
                 ));
             }
-            return Ok(Identity { join: Some(names.number(name)?), maps: None, changes: Changes::joining(wanted)? });
+            let (join, changes) = (Some(names.number(name)?), Changes::joining(wanted)?);
+            return Ok(Identity { join, maps: None, changes, moves: true });
         }
         let maps = map.map(|map| Maps::new(map, caller)).transpose()?;
         let changes = Changes::new(caller, maps.as_ref(), wanted)?;
+        let moves = changes.of_ids();
         let changes = if alike { changes } else { changes.of_all(caller, maps.as_ref()) };
-        Ok(Identity { join: None, maps, changes })
+        Ok(Identity { join: None, maps, changes, moves })
     }
 
     /// Whether the caller writes the maps, while the child waits.

@@ -62,7 +62,7 @@ pub(crate) struct Parts {
     pub(crate) die_with_parent: bool,
     /// The maps that the caller writes while the child waits.
     pub(crate) maps: Option<Maps>,
-    /// Whether the child changes its user or group, with which the kernel resets the dumpable flag of its memory.
+    /// Whether the child is another user or group than the caller.
     pub(crate) changes_ids: bool,
     #[expect(dead_code, reason = "kept open because the program uses their numbers")]
     pub(crate) held: Vec<OwnedFd>,

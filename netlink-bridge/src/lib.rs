@@ -27,7 +27,7 @@
 //! |---|---|
 //! | [`Host`] | a network namespace that plays the host: the current one, or any other by descriptor |
 //! | [`NetworkSpec`], [`Network`] | a network as wanted: name, subnets, who may reach whom; and as made: a bridge in a host, with rules |
-//! | [`NetNs`] | a container's network namespace |
+//! | [`NetNs`] | a container's network namespace: new, of a process, by a path, kept by a file |
 //! | [`EndpointSpec`], [`Endpoint`] | an interface of a container in a network, as wanted; and the record of what was made |
 //! | [`PublishedPort`] | a port of the host that leads to one of a container |
 //! | [`AddressPool`], [`FilePool`] | who has which address |
@@ -108,6 +108,7 @@
 //! |---|---|---|
 //! | everything | strict checks of netlink requests | 4.20 |
 //! | [`NetNs::new`] | `SIOCGSKNS` | 4.9 |
+//! | [`NetNs::pin`] | `open_tree(2)`, `move_mount(2)` | 5.2 |
 //! | [`NetNs::from_pid`], [`NetNs::from_pidfd`] | `pidfd_open(2)`; `setns(2)` with a pidfd | 5.3; 5.8 |
 //! | a network with rules | `nf_tables` with NAT in the family `inet`; the incoming interface known at the end; comments of tables | 5.2; 5.7; 5.10 |
 //! | published UDP ports | `nf_conntrack_netlink`, which filters by itself since | 5.8 |
@@ -174,6 +175,7 @@ mod netns;
 mod network;
 mod network_spec;
 mod operation;
+mod pinned;
 mod pool;
 mod port;
 mod rules;

@@ -3,6 +3,8 @@
 mod conntrack;
 mod decode;
 mod encode;
+#[cfg(any(test, feature = "test-hooks"))]
+pub(crate) mod fuzz;
 mod nft;
 mod route;
 mod socket;

@@ -28,6 +28,8 @@ operations! {
     NewNamespace "make a network namespace",
     /// Finding and entering a network namespace.
     OpenNamespace "open the network namespace",
+    /// Keeping a network namespace by a file, or no longer.
+    PinNamespace "pin the network namespace",
     /// Opening and setting up a netlink socket.
     OpenSocket "open a netlink socket",
     /// Getting random bytes for an id and a MAC address.

@@ -4,12 +4,15 @@
 use rustix::process::{Signal, getpid, kill_process};
 use std::cell::Cell;
 
+pub use crate::netlink::fuzz::replies;
+
 /// Instead of an errno: the process is killed.
 pub const DEATH: i32 = i32::MIN;
 
 thread_local! {
     static SEEN: Cell<usize> = const { Cell::new(0) };
     static FAULT: Cell<Option<(usize, i32)>> = const { Cell::new(None) };
+    static AND_ON: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Runs `f` with the `nth` answer (from 0) to this thread replaced by this errno; with how many answers there were.
@@ -21,10 +24,18 @@ pub fn with_answer<T>(fault: Option<(usize, i32)>, f: impl FnOnce() -> T) -> (us
     (SEEN.get(), result)
 }
 
+/// Runs `f` with all answers to this thread from the `nth` on replaced by this errno.
+pub fn with_answers_from<T>(nth: usize, errno: i32, f: impl FnOnce() -> T) -> T {
+    AND_ON.set(true);
+    let (_, result) = with_answer(Some((nth, errno)), f);
+    AND_ON.set(false);
+    result
+}
+
 pub(crate) fn next_answer() -> Option<i32> {
     let nth = SEEN.get();
     SEEN.set(nth + 1);
-    let errno = FAULT.get().filter(|(at, _)| *at == nth).map(|(_, errno)| errno);
+    let errno = FAULT.get().filter(|(at, _)| *at == nth || AND_ON.get() && *at < nth).map(|(_, errno)| errno);
     if errno == Some(DEATH) {
         // It cannot fail, and nothing comes after it.
         let _ = kill_process(getpid(), Signal::KILL);

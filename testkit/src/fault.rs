@@ -184,6 +184,15 @@ impl Watch {
         self.run(Some(fault), None, f)
     }
 
+    /// As [`record`](Self::record), but before the `nth` call of the parent (from 0) this whole program is killed: for a program
+    /// that a test has started to die.
+    ///
+    /// # Panics
+    /// As [`record`].
+    pub fn die_at<T: Send>(&self, nth: usize, f: impl FnOnce() -> T + Send) -> (Vec<Call>, T) {
+        self.run(Some(Fault { who: Who::Parent, nth, action: Action::Kill }), None, f)
+    }
+
     fn run<T: Send>(&self, fault: Option<Fault>, poke: Option<Poke>, f: impl FnOnce() -> T + Send) -> (Vec<Call>, T) {
         let shared = supervisor::start(fault, poke);
         let result = thread::scope(|scope| {

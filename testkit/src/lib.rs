@@ -1,5 +1,5 @@
 //! What the tests of the cofferdam crates need, and no program does: a harness in which each test
-//! declares what it needs and has a process of its own, a leak check, fault injection.
+//! declares what it needs and has a process of its own, a leak check, fault injection, [changed inputs](Fuzz) for parsers.
 //!
 //! ```no_run
 //! use cofferdam_testkit::{Need, Test};
@@ -35,6 +35,7 @@
 
 mod cgroup;
 pub mod fault;
+mod fuzz;
 mod guard;
 mod harness;
 mod inside;
@@ -48,6 +49,7 @@ mod sys;
 mod test;
 
 pub use cgroup::Layout;
+pub use fuzz::Fuzz;
 pub use harness::{run, run_listed};
 pub use log::Ran;
 pub use need::Need;

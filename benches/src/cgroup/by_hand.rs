@@ -23,7 +23,7 @@ const LIMITS: [(&str, &str); 7] = [
 ];
 
 /// The same files, where they are: all that tell of CPU time, processes and memory.
-const FILES: [&str; 20] = [
+const FILES: [&str; 21] = [
     "cpu.stat",
     "cpuacct.usage",
     "cpuacct.usage_user",
@@ -44,6 +44,7 @@ const FILES: [&str; 20] = [
     "memory.memsw.usage_in_bytes",
     "memory.oom_control",
     "memory.failcnt",
+    "memory.memsw.failcnt",
 ];
 
 fn write(path: &Path, text: &str) -> Result<()> {

@@ -3,6 +3,7 @@
 //! The image is a layout that `COFFERDAM_BENCH_LAYOUT` names, made by `examples/debian-image` (and `examples/debian-layers`): image `debian` of one
 //! layer, `debian-layers` of several. Files go below `COFFERDAM_BENCH_DIR`, or `/dev/shm`: what they are on decides much.
 
+mod by_hand;
 mod floors;
 mod ours;
 #[cfg(feature = "peers")]
@@ -40,6 +41,14 @@ impl Place {
 
     fn image(&self) -> Result<Image> {
         Ok(Image::open(&self.layout, &Selection::new().reference(self.tag))?)
+    }
+
+    /// The blob of an image of one layer.
+    fn only_layer(&self) -> Option<PathBuf> {
+        let image = self.image().ok()?;
+        let [layer] = image.layers() else { return None };
+        let digest = layer.digest.as_ref()?;
+        Some(self.layout.join("blobs").join(digest.algorithm().name()).join(digest.hex()))
     }
 
     /// Checks what a contender has made, and removes it.

@@ -20,7 +20,7 @@ pub(super) fn of(place: &Arc<Place>) -> Vec<Contender> {
         run(&mut command)?;
         Ok(std::fs::remove_dir_all(storage)?)
     }));
-    if place.image().is_ok_and(|image| image.layers().len() == 1) {
+    if place.only_layer().is_some() {
         for (name, program) in [("gzip | tar", "gzip"), ("pigz | tar", "pigz")] {
             contenders.push(contender(name, Role::Peer, place, move |place, made| {
                 let script =
@@ -41,9 +41,7 @@ fn source(place: &Place, prefix: &str) -> String {
 
 fn extract(place: &Place, made: &Path, script: &str) -> Result<()> {
     std::fs::create_dir(made)?;
-    let image = place.image()?;
-    let digest = image.layers()[0].digest.as_ref().ok_or("a layout has digests")?;
-    let blob = place.layout.join("blobs").join(digest.algorithm().name()).join(digest.hex());
+    let blob = place.only_layer().ok_or("not of one layer")?;
     run(Command::new("sh").args(["-c", script, "sh"]).arg(blob).arg(made))
 }
 

@@ -31,7 +31,7 @@ pub struct IoLimits {
 #[non_exhaustive]
 pub struct IoDeviceLimits {
     /// Bytes read in a second: `io.max` (v2), `blkio.throttle.read_bps_device` (v1). 0 is not a limit that the kernel
-    /// takes.
+    /// takes, nor is 1 on v2.
     pub read_bytes: Option<Max<u64>>,
     /// Bytes written in a second.
     pub write_bytes: Option<Max<u64>>,

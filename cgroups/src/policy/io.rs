@@ -78,8 +78,12 @@ fn rate_limits(device: Device, limits: &IoDeviceLimits, version: Version, plan: 
     let set = RATES.iter().zip(rates(limits)).filter_map(|(names, limit)| Some((names, limit?)));
     let mut line = device.to_string();
     for ((key, file), limit) in set {
-        if limit == Max::Limit(0) {
-            return Err(Error::invalid(format!("{device} {key}=0"), V2_MAX, "the kernel takes 1 or more, or no limit"));
+        let least = if version == Version::V2 { 2 } else { 1 };
+        if let Max::Limit(rate) = limit
+            && rate < least
+        {
+            let note = "v1 takes 1 or more, v2 takes 2 or more, or no limit";
+            return Err(Error::invalid(format!("{device} {key}={rate}"), V2_MAX, note));
         }
         match version {
             // v1 says 0 for no limit.
@@ -181,8 +185,11 @@ mod tests {
         let v1 =
             [(RATES[0].1, "8:16 1048576"), (RATES[3].1, "8:16 0"), (RATES[0].1, "9:0 1048576"), (RATES[3].1, "9:0 0")];
         assert_eq!(texts(|into| plan(&limits, Version::V1, into)), (owned(&v1), 1));
-        limits.devices.insert(device(), IoDeviceLimits::new().read_bytes(0));
-        assert!(plan(&limits, Version::V2, &mut Plan::default()).is_err());
+        for (rate, v1, v2) in [(0, false, false), (1, true, false), (2, true, true)] {
+            limits.devices.insert(device(), IoDeviceLimits::new().read_operations(rate));
+            let is_taken = |version| plan(&limits, version, &mut Plan::default()).is_ok();
+            assert_eq!((is_taken(Version::V1), is_taken(Version::V2)), (v1, v2), "{rate}");
+        }
     }
 
     #[test]
@@ -242,7 +249,7 @@ mod tests {
         }
 
         #[test]
-        fn rates_come_back(rates in prop::array::uniform4(prop::option::of(1u64..))) {
+        fn rates_come_back(rates in prop::array::uniform4(prop::option::of(2u64..))) {
             let mut wanted = IoDeviceLimits::new();
             for (rate, value) in rates_mut(&mut wanted).into_iter().zip(rates) {
                 *rate = value.map(Max::Limit);

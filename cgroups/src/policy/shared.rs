@@ -201,6 +201,16 @@ mod tests {
         assert!(plan("memory.max", "").is_err());
     }
 
+    /// `io.max` has a line for each device, and takes one at a time.
+    #[test]
+    fn lines_are_written_one_by_one() {
+        let limits = BTreeMap::from([("io.max".to_owned(), "259:0 rbps=1\n253:0 rbps=2\n".to_owned())]);
+        let found = texts(|into| files(&limits, into));
+        assert_eq!(found, (owned(&[("io.max", "259:0 rbps=1"), ("io.max", "253:0 rbps=2")]), 0));
+        let nothing = BTreeMap::from([("io.max".to_owned(), "\n \n".to_owned())]);
+        assert!(files(&nothing, &mut Plan::default()).is_err());
+    }
+
     proptest! {
         #[test]
         fn never_panics(a: Vec<u8>, name: String) {

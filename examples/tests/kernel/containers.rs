@@ -7,7 +7,7 @@ use cofferdam_testkit::patience;
 use nix::fcntl::{Flock, FlockArg};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -114,12 +114,7 @@ pub(crate) fn exit_codes() {
         let output = images.output("", &["sh", "-c", &format!("exit {code}")]);
         assert_eq!(outcome(&output), (Some(code), "", ""));
     }
-    assert_refused(
-        &images,
-        &images.output("", &["/bin/nope"]),
-        127,
-        "execve(\"/bin/nope\"): No such file or directory",
-    );
+    assert_refused(&images, &images.output("", &["/bin/nope"]), 127, "(\"/bin/nope\"): No such file or directory");
     assert_refused(&images, &images.output("", &["nope"]), 127, "nope");
     assert_refused(&images, &images.output("", &["/etc/kept"]), 126, "execve(\"/etc/kept\"): Permission denied");
 }
@@ -160,6 +155,7 @@ pub(crate) fn not_for_an_ordinary_user() {
     let images = Images::new();
     let output = |args| images.command_of_nobody(args, &["true"]).output().unwrap();
     assert_refused(&images, &output("--network bridge"), 125, "only root");
+    assert_refused(&images, &output("--network container:web"), 125, "only root");
     assert_refused(&images, &output("--memory 64M"), 125, "systemd-run --user --scope -p Delegate=yes");
 }
 
@@ -219,7 +215,7 @@ pub(crate) fn a_signal_at_any_moment_with_cgroup_and_bridge() {
 pub(crate) fn failures_with_cgroup_and_bridge() {
     let images = Images::new();
     let all = "--network bridge --memory 64M --cpus 1";
-    assert_refused(&images, &images.output(all, &["/bin/nope"]), 127, "execve");
+    assert_refused(&images, &images.output(all, &["/bin/nope"]), 127, "/bin/nope");
     let long = format!("{all} --name {}", "x".repeat(65));
     assert_refused(&images, &images.output(&long, &["true"]), 125, "longer than 64 bytes");
     assert_eq!(left_of(&"x".repeat(65)), [""; 0]);
@@ -249,6 +245,48 @@ pub(crate) fn two_containers_reach_each_other() {
     let output = server.wait_with_output().unwrap();
     assert_eq!(outcome(&output), (Some(0), "", ""));
     one.assert_nothing_left();
+}
+
+/// Who comes is known by name to those who are there, and no longer when it has gone; one has another's network, with its loopback.
+pub(crate) fn names_and_a_shared_network() {
+    let (one, two, three) = (Images::new(), Images::new(), Images::new());
+    let serve = "cd /etc && httpd -p 80 && ip -4 -o addr show dev eth0 | awk '{print $4}'; read x; cat hosts; read x; cat hosts";
+    let (mut server, address) = start(one.command("--network bridge", &["sh", "-c", serve]));
+    let (client, line) =
+        start(two.command("--network bridge", &["sh", "-c", "cat /etc/hosts | grep -v localhost; cat"]));
+    let address = address.strip_suffix("/24").unwrap();
+    assert_eq!(line, format!("{address}\t{}", one.name()));
+    // By its name, in the image's own program.
+    let page = |host: &str| ["wget".into(), "-q".into(), "-O".into(), "-".into(), format!("http://{host}/kept")];
+    let get = |images: &Images, args: &str, host: &str| {
+        let page = page(host);
+        let output = images.output(args, &page.each_ref().map(String::as_str));
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let kept = (Some(0), "kept".to_owned(), String::new());
+    assert_eq!(get(&three, "--network bridge", &one.name()), kept);
+    let shared = format!("--network container:{}", one.name());
+    assert_eq!(get(&three, &shared, "127.0.0.1"), kept);
+    assert_eq!(get(&three, "--network none", "127.0.0.1").0, Some(1));
+    let mut told = |images: &[&Images]| {
+        server.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        let mut lines = BufReader::new(server.stdout.as_mut().unwrap()).lines().map(Result::unwrap).skip(2);
+        let names: Vec<_> =
+            lines.by_ref().take(images.len()).map(|l| l.split('\t').nth(1).unwrap().to_owned()).collect();
+        let mut wanted: Vec<_> = images.iter().map(|images| images.name()).collect();
+        wanted.sort();
+        let mut found = names;
+        found.sort();
+        assert_eq!(found, wanted);
+    };
+    told(&[&one, &two]);
+    let output = client.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    told(&[&one]);
+    assert_eq!(server.wait().unwrap().code(), Some(0));
+    one.assert_nothing_left();
+    let output = three.output(&shared, &["true"]);
+    assert_refused(&three, &output, 125, "there is no container");
 }
 
 /// They come and go as they like: each has an address of its own, and a bridge as long as it is there.

@@ -2,6 +2,7 @@
 
 mod bridge_net;
 mod cgroups;
+mod commit;
 mod containers;
 mod endings;
 mod figures;
@@ -127,6 +128,7 @@ fn run_image() -> Vec<Test> {
         all("failures_with_cgroup_and_bridge", containers::failures_with_cgroup_and_bridge),
         image("two_containers_reach_each_other", containers::two_containers_reach_each_other)
             .needs(&[Need::Root, Need::Veth]),
+        image("names_and_a_shared_network", containers::names_and_a_shared_network).needs(&[Need::Root, Need::Veth]),
         image("a_crowd_on_the_bridge", containers::a_crowd_on_the_bridge).needs(&[Need::Root, Need::Veth]),
         image("one_at_a_time_at_the_bridge", containers::one_at_a_time_at_the_bridge).needs(&[Need::Root, Need::Veth]),
         limits("the_memory_limit_kills", containers::the_memory_limit_kills),
@@ -140,5 +142,9 @@ fn unpack_image() -> Vec<Test> {
         Test::new("refused_images_leave_nothing", unpack::refused_images_leave_nothing),
         Test::new("an_image_of_a_layout", unpack::an_image_of_a_layout).needs(&[Need::Program("/bin/busybox")]),
         Test::new("killed_in_the_middle", unpack::killed_in_the_middle),
+        Test::new("bars_on_a_terminal", unpack::bars_on_a_terminal).needs(&[Need::Program(unpack::SCRIPT)]),
+        Test::new("the_same_changes_give_the_same_image", commit::the_same_changes_give_the_same_image)
+            .needs(&[Need::Root]),
+        Test::new("what_cannot_be_committed", commit::what_cannot_be_committed).needs(&[Need::Root]),
     ]
 }

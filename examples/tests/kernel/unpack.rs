@@ -11,6 +11,8 @@ use tempfile::TempDir;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_unpack-image");
 
+pub(crate) const SCRIPT: &str = "/usr/bin/script";
+
 /// For a user who cannot reach the folder that it was built in, testkit/tier has put it beside this program.
 fn program() -> PathBuf {
     let beside = current_exe().unwrap().with_file_name("unpack-image");
@@ -178,4 +180,23 @@ pub(crate) fn killed_in_the_middle() {
         assert_eq!(fs::metadata(place.path("out").join(&name)).unwrap().permissions().mode() & 0o777, 0o700);
         fs::set_permissions(place.path("out").join(&name), Permissions::from_mode(0o700)).unwrap();
     }
+}
+
+/// On a terminal there is a bar for each layer, which is full in the end; elsewhere nothing. (`script` is a terminal.)
+pub(crate) fn bars_on_a_terminal() {
+    let place = Place::new();
+    let large = format!("a={}", "x".repeat(3 << 20));
+    let (lower, upper) = (place.layer("lower.tar", &[&large]), place.layer("upper.tar", &["b=1"]));
+    let command = format!("{} layers:{lower},{upper} {}", program().display(), place.path("out/dest").display());
+    let output = Command::new(SCRIPT).args(["-qec", &command, "/dev/null"]).stdin(Stdio::null()).output().unwrap();
+    let (code, out, _) = outcome(&output);
+    assert_eq!(code, Some(0), "{out}");
+    let full = "#".repeat(40);
+    let last = &out[out.rfind("layer   0").unwrap()..];
+    assert!(last.contains(&format!("layer   0 [{full}]      3 of 3 MiB")), "{out:?}");
+    assert!(last.contains(&format!("layer   1 [{full}]")), "{out:?}");
+    assert!(out.contains("\x1b[2A"), "drawn again in place: {out:?}");
+    assert_eq!(names(&place.path("out/dest")), ["a", "b"]);
+    fs::remove_dir_all(place.path("out/dest")).unwrap();
+    assert_eq!(outcome(&place.run(&format!("layers:{lower},{upper}"), &[])), (Some(0), String::new(), String::new()));
 }

@@ -15,8 +15,8 @@ pub(crate) struct Output<W: Write> {
 }
 
 enum Encoder<W: Write> {
-    Plain(Counted<W>),
-    Gzip(GzEncoder<Counted<W>>),
+    Plain(Box<Counted<W>>),
+    Gzip(Box<GzEncoder<Counted<W>>>),
     #[cfg(feature = "zstd")]
     Zstd(zstd::stream::write::Encoder<'static, Counted<W>>),
 }
@@ -32,9 +32,9 @@ impl<W: Write> Output<W> {
     pub(crate) fn new(to: W, compression: Compression) -> Result<Self, Error> {
         let to = Counted { to, hasher: Hasher::new(Algorithm::Sha256), size: 0 };
         let encoder = match compression {
-            Compression::None => Encoder::Plain(to),
+            Compression::None => Encoder::Plain(Box::new(to)),
             // No name, no time.
-            Compression::Gzip => Encoder::Gzip(GzBuilder::new().write(to, flate2::Compression::default())),
+            Compression::Gzip => Encoder::Gzip(Box::new(GzBuilder::new().write(to, flate2::Compression::default()))),
             Compression::Zstd => Self::zstd(to)?,
         };
         Ok(Output { encoder, compression, diff_id: Hasher::new(Algorithm::Sha256), size: 0 })
@@ -54,7 +54,7 @@ impl<W: Write> Output<W> {
 
     pub(crate) fn finish(self) -> Result<LayerSummary, Error> {
         let counted = match self.encoder {
-            Encoder::Plain(counted) => Ok(counted),
+            Encoder::Plain(counted) => Ok(*counted),
             Encoder::Gzip(encoder) => encoder.finish(),
             #[cfg(feature = "zstd")]
             Encoder::Zstd(encoder) => encoder.finish(),

@@ -90,6 +90,12 @@ impl Unpacker {
     /// A new file, in place of what was there. Never an old one: that could have other names.
     pub(super) fn create(&mut self, path: &[u8]) -> Result<File, Error> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        #[cfg(feature = "test-hooks")]
+        let flags = if crate::test_hooks::is_off(crate::test_hooks::Defence::Leaves) {
+            OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY
+        } else {
+            flags
+        };
         let fd = self.replacing(path, "openat", |dir, leaf| openat(dir, leaf, flags, Mode::RUSR | Mode::WUSR))?;
         Ok(File::from(fd))
     }

@@ -51,6 +51,8 @@ pub(super) fn tree_path(name: &[u8], limits: &Limits) -> Result<TreePath, Error>
     for component in components(name) {
         match component {
             b"" | b"." => continue,
+            #[cfg(feature = "test-hooks")]
+            b".." if crate::test_hooks::is_off(crate::test_hooks::Defence::Names) => path = join(&path, b".."),
             b".." => return Err(Error::refused("has a name with a component \"..\"")),
             long if long.len() > COMPONENT_BYTES => {
                 return Err(Error::limit(Operation::Unpack, "bytes in a component of a name", COMPONENT_BYTES as u64));
@@ -89,6 +91,10 @@ pub(super) fn ancestors(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
 }
 
 fn parse(component: &[u8]) -> Result<Option<WhiteoutName<'_>>, Error> {
+    #[cfg(feature = "test-hooks")]
+    if crate::test_hooks::is_off(crate::test_hooks::Defence::Names) && component.starts_with(b".wh..") {
+        return Ok(component.strip_prefix(b".wh.").map(|of| WhiteoutName::Whiteout(OsStr::from_bytes(of))));
+    }
     WhiteoutName::parse(OsStr::from_bytes(component))
         .map_err(|_| Error::new(ErrorKind::Refused, Operation::Unpack, "is a whiteout of what is not a name"))
 }

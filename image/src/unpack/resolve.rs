@@ -25,6 +25,10 @@ pub(super) fn resolve(
     path: &[u8],
     mut look: impl FnMut(&[u8]) -> Result<Node, Error>,
 ) -> Result<Option<TreePath>, Error> {
+    #[cfg(feature = "test-hooks")]
+    if crate::test_hooks::is_off(crate::test_hooks::Defence::Resolution) {
+        return Ok(Some(path.to_vec()));
+    }
     let mut found = TreePath::new();
     let mut rest: VecDeque<Vec<u8>> = components(path).map(<[u8]>::to_vec).collect();
     let mut symlinks = 0;

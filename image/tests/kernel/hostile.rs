@@ -9,7 +9,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 /// Unpacks by paths, as too many do.
-fn careless(archive: &[u8], stage: &Path) {
+pub(crate) fn careless(archive: &[u8], stage: &Path) {
     let mut archive = tar::Archive::new(archive);
     for entry in archive.entries().unwrap() {
         let mut entry = entry.unwrap();
@@ -33,23 +33,25 @@ fn careless(archive: &[u8], stage: &Path) {
     }
 }
 
+/// Each writes into, replaces, links to or changes what is outside, if it is let.
+pub(crate) const CASES: &[&[&str]] = &[
+    &["l->../outside", "l/evil=1"],
+    &["l->../outside/file", "l=overwritten"],
+    &["l->../outside", "l/"],
+    &["l->../outside/dir", "l/", "l/evil/"],
+    &["l->..", "l/outside/file=overwritten"],
+    &["a/", "a/l->../../outside", "a/l/dir/evil=1"],
+    &["l->../outside", "m->l", "m/evil=1"],
+    &["h=>../outside/file", "h=overwritten"],
+    &["l->../outside", "h=>l/file", "h=overwritten"],
+    &["../outside/evil=1"],
+    &["a/", "a/../../outside/evil=1"],
+    &["../outside/"],
+    &["l->../outside", "l/evil|", "l/evil->x", "l/evil/"],
+];
+
 pub(crate) fn nothing_outside_changes() {
-    let cases: &[&[&str]] = &[
-        &["l->../outside", "l/evil=1"],
-        &["l->../outside/file", "l=overwritten"],
-        &["l->../outside", "l/"],
-        &["l->../outside/dir", "l/", "l/evil/"],
-        &["l->..", "l/outside/file=overwritten"],
-        &["a/", "a/l->../../outside", "a/l/dir/evil=1"],
-        &["l->../outside", "m->l", "m/evil=1"],
-        &["h=>../outside/file", "h=overwritten"],
-        &["l->../outside", "h=>l/file", "h=overwritten"],
-        &["../outside/evil=1"],
-        &["a/", "a/../../outside/evil=1"],
-        &["../outside/"],
-        &["l->../outside", "l/evil|", "l/evil->x", "l/evil/"],
-    ];
-    for entries in cases {
+    for entries in CASES {
         let tar = Tar::of(entries);
         let scratch = Scratch::new();
         let before = sentinel(&scratch.outside());
@@ -111,9 +113,9 @@ pub(crate) fn symlinks_of_lower_layers_stay_inside() {
 }
 
 /// What is in the archive, the archive, how it is refused.
-type Refused = (&'static str, Tar, ErrorKind);
+pub(crate) type Refused = (&'static str, Tar, ErrorKind);
 
-fn bad_names() -> Vec<Refused> {
+pub(crate) fn bad_names() -> Vec<Refused> {
     let xattr = |key: &str| Tar::default().pax(b'x', &[(key, b"y")]).entry("d/");
     let device = Tar::default().header(b'3', "x", "", b"", |h| {
         h.set_device_major(0).unwrap();
@@ -150,7 +152,7 @@ fn prefixed(magic: [u8; 8], prefix: &[u8]) -> Tar {
     })
 }
 
-fn bad_headers() -> Vec<Refused> {
+pub(crate) fn bad_headers() -> Vec<Refused> {
     let xattr = |key: &str| Tar::default().pax(b'x', &[(key, b"y")]).entry("d/");
     let pax = |records: &[(&str, &[u8])]| Tar::default().pax(b'x', records).entry("f=1");
     vec![

@@ -10,6 +10,7 @@ mod race;
 mod semantics;
 mod store;
 mod support;
+mod traps;
 mod writing;
 
 use cofferdam_testkit::{Need, Test, run};
@@ -69,7 +70,20 @@ fn main() -> ExitCode {
         test("no_bytes_lead_outside", properties::no_bytes_lead_outside).time(Duration::from_secs(180)),
         root("every_failure_is_told", faults::every_failure_is_told).time(Duration::from_secs(180)),
     ];
-    run(&[&entries[..], &images()].concat())
+    run(&[&entries[..], &images(), &traps()].concat())
+}
+
+/// Everything hostile, with the defences on and off.
+fn traps() -> Vec<Test> {
+    let test = Test::new;
+    vec![
+        test("every_trap_while_directories_are_swapped", traps::every_trap_while_directories_are_swapped)
+            .time(Duration::from_secs(180)),
+        test("hostile_archives_without_defences", traps::hostile_archives_without_defences),
+        test("a_whiteout_of_the_directory_above", traps::a_whiteout_of_the_directory_above),
+        test("hard_links_do_not_know_the_working_directory", traps::hard_links_do_not_know_the_working_directory),
+        test("what_other_readers_stumble_over", traps::what_other_readers_stumble_over),
+    ]
 }
 
 /// Stores, and images that are made.
@@ -93,6 +107,7 @@ fn images() -> Vec<Test> {
         test("several_writers_of_one_layout", writing::several_writers_of_one_layout),
         test("a_layer_that_changes_while_it_is_saved", writing::a_layer_that_changes_while_it_is_saved),
         test("an_observer_that_panics", store::an_observer_that_panics),
+        test("killed_at_any_moment", store::killed_at_any_moment),
         test("users_are_the_images_own", store::users_are_the_images_own),
     ]
 }

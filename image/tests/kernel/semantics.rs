@@ -10,9 +10,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Layers, lowest first, and what is to be seen of their union. The entries of the last layer may come in any order.
-type Case = (&'static [&'static [&'static str]], &'static [&'static str]);
+pub(crate) type Case = (&'static [&'static [&'static str]], &'static [&'static str]);
 
-const ANY_ORDER: &[Case] = &[
+pub(crate) const ANY_ORDER: &[Case] = &[
     // The whiteout is about the lower file.
     (&[&["f=old"], &["f=new", ".wh.f"]], &["f=new"]),
     (&[&["f=old", "g=1"], &[".wh.f"]], &["g=1"]),
@@ -54,7 +54,7 @@ const ANY_ORDER: &[Case] = &[
 ];
 
 /// The same, in this order only.
-const ONE_ORDER: &[Case] = &[
+pub(crate) const ONE_ORDER: &[Case] = &[
     (&[&["u/", "u/a=1", "l->u"], &["l/", "l/x=2"]], &["l/", "l/x=2", "u/", "u/a=1"]),
     (&[&["f=1", "f=2"]], &["f=2"]),
     (&[&["d/", "d/x=1", "d/e/", "d/e/y=1", "d=3"]], &["d=3"]),

@@ -3,7 +3,11 @@
 use crate::support::{Scratch, Tar, gzip, is_root, lenient, listing};
 use cofferdam_image::{Draft, ErrorKind, Image, LayoutWriter, Options, Progress, Selection, User};
 use cofferdam_unionfs::{Form, LayerStore, Overlay, Owner};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork};
 use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::symlink;
@@ -148,4 +152,78 @@ pub(crate) fn an_observer_that_panics() {
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| layers.flatten(scratch_dir, target)));
         assert!(result.is_err(), "the panic is the caller's");
     }
+}
+
+/// Runs something in a process of its own, which is to be killed.
+fn start(body: impl FnOnce()) -> Pid {
+    #[expect(unsafe_code, reason = "a process to be killed")]
+    // SAFETY: the thread is the only one of the test; the child takes no lock that another one may hold.
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Parent { child } => child,
+        ForkResult::Child => {
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+            std::process::exit(i32::from(result.is_err()));
+        }
+    }
+}
+
+/// Layers with so much in them that a killed program is in the middle of some.
+fn several() -> Vec<Tar> {
+    let layer = |number: usize| {
+        let begin = Tar::of(&[&format!("d{number}/"), &format!("d{number}/f=1")]);
+        (0..60).fold(begin, |tar, file| tar.entry(&format!("d{number}/{file}={}", "x".repeat(3000 + file))))
+    };
+    (0..6).map(layer).chain([Tar::of(&["h=>d0/f", "d1/.wh.f"])]).collect()
+}
+
+/// A store whose user is killed while an image is unpacked into it: another one finds whole layers only, and unpacks the rest.
+pub(crate) fn killed_at_any_moment() {
+    let scratch = Scratch::new();
+    let image = image(&scratch, &several());
+    let owner = Owner::new("image:killed").unwrap();
+    let whole: Vec<Vec<String>> = {
+        let store = open(&scratch.stage());
+        let unpacked = image.unpack_into(&store, &owner, &lenient(), None).unwrap();
+        unpacked.layers.iter().map(|layer| listing(&content(layer))).collect()
+    };
+    let (mut killed, mut some) = (0, 0);
+    let dir = scratch.stage();
+    // The first one is killed at its first sign of life, each next one a bit later, until one comes to its end.
+    for signs in 0.. {
+        let (mut life, death) = std::io::pipe().unwrap();
+        let child = start(|| {
+            let store = open(&dir);
+            let death = std::sync::Mutex::new(death.try_clone().unwrap());
+            let observer: Arc<dyn cofferdam_image::Observer> = Arc::new(move |_: Progress| {
+                let _ = death.lock().unwrap().write_all(b"x");
+                ControlFlow::Continue(())
+            });
+            image.unpack_into(&store, &owner, &lenient(), Some(observer)).unwrap();
+        });
+        drop(death);
+        let seen = (0..=signs).take_while(|_| life.read(&mut [0]).unwrap() == 1).count();
+        kill(child, Signal::SIGKILL).unwrap();
+        let ended = waitpid(child, None).unwrap();
+        let store = open(&dir);
+        assert_eq!(store.check().unwrap(), []);
+        let there = store.layers().unwrap();
+        for id in &there {
+            let found = listing(&content(&store.layer(id).unwrap().unwrap()));
+            assert!(whole.contains(&found), "{id}: {found:?}");
+        }
+        assert!(fs::read_dir(dir.join("staging")).unwrap().next().is_none(), "nothing is left of the others");
+        some += usize::from((1..whole.len()).contains(&there.len()));
+        killed += usize::from(matches!(ended, WaitStatus::Signaled(..)));
+        if seen <= signs {
+            break;
+        }
+        // From the beginning, every other time: else it would get a bit further each time.
+        if signs % 2 == 1 {
+            store.gc(&[]).unwrap();
+            assert_eq!(store.layers().unwrap(), []);
+        }
+    }
+    assert!(killed > 5 && some > 0, "{killed} were killed, {some} between two layers");
+    let unpacked = image.unpack_into(&open(&dir), &owner, &lenient(), None).unwrap();
+    assert!(unpacked.layers.iter().map(|layer| listing(&content(layer))).eq(whole));
 }

@@ -3,7 +3,7 @@
 use super::source::null_device;
 use super::{Attributes, CLOEXEC, Mounts};
 use crate::mount::MountFlags;
-use crate::program::{Arg, Sys, Then};
+use crate::program::{Arg, Slot, Sys, Then};
 use crate::{Error, Step};
 use std::path::Path;
 
@@ -47,16 +47,20 @@ impl Mounts<'_> {
         Ok(())
     }
 
-    /// What is there, bound upon itself.
-    pub(super) fn freeze(&mut self, target: &Path, flags: MountFlags) -> Result<(), Error> {
-        let (found, mount) = (self.hands.target, self.hands.mount);
+    /// What is there, bound upon itself. If that is a whole mount of the sandbox's, what is in it is looked up from its cover then, which is returned.
+    pub(super) fn freeze(&mut self, target: &Path, flags: MountFlags) -> Result<Option<Slot>, Error> {
+        let whole = self.is_mount(target).then(|| self.program.slot());
+        let (found, mount) = (self.hands.target, whole.unwrap_or(self.hands.mount));
         let open = self.open_to_cover(target)?;
         let there = self.program.fork(Step::Mount, target, (Sys::openat2, open), libc::ENOENT, Some(found));
         self.clone_tree(Step::Mount, target, (Arg::from(found), self.here), true, mount);
         self.set(Step::Mount, target, mount.into(), Attributes { flags, recursive: true, ids: None });
         self.attach(target, mount, found);
-        self.done_with(&[mount, found]);
+        self.done_with(&[found]);
+        if whole.is_none() {
+            self.done_with(&[mount]);
+        }
         self.program.failure_joins(there);
-        Ok(())
+        Ok(whole)
     }
 }

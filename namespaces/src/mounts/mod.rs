@@ -169,14 +169,14 @@ impl<'a> Mounts<'a> {
             (MountKind::Dev, _) => self.dev(target, mount.flags),
             (MountKind::Cgroup, _) => self.cgroup(target, mount.flags)?,
             (MountKind::Mask, _) => self.mask(target)?,
-            (MountKind::Freeze, _) => self.freeze(target, mount.flags)?,
+            (MountKind::Freeze, _) => own = self.freeze(target, mount.flags)?,
         }
         if kept && own.is_none() {
             let copy = [self.hands.mount.into(), libc::F_DUPFD_CLOEXEC.into(), 3_u64.into()];
             let slot = *own.insert(self.program.slot());
             self.program.call_then(Step::Mount, target, Sys::fcntl, copy, Then::Keep(slot));
         }
-        self.covered(target, base, own.filter(|_| kept));
+        self.covered(target, base, own.filter(|_| kept || mount.covers()));
         Ok(())
     }
 

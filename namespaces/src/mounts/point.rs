@@ -103,6 +103,11 @@ impl Mounts<'_> {
         Ok(())
     }
 
+    /// Whether it is a mount of the sandbox's, of which something is to be covered.
+    pub(super) fn is_mount(&self, target: &Path) -> bool {
+        self.bases.iter().any(|base| base.mount.is_some() && base.path == target)
+    }
+
     /// The arguments of an `openat2(2)` of what is to be covered. In a mount of the sandbox's it is looked up from there: on the way from the root somebody
     /// could have put another directory, in which it is missing, and needs no cover then.
     pub(super) fn open_to_cover(&mut self, target: &Path) -> Result<[Arg; 4], Error> {

@@ -109,6 +109,7 @@ pub(crate) fn other_ids_of_the_caller_stay_outside() {
     }
     let single = ids(sh(IDS).user(IdMap::single(5, 6)).credentials(Credentials::new(5, 6)));
     assert!(single.starts_with("Uid: 5 5 5 5 Gid: 6 6 6 6"), "{single}");
+    assert!(Scope::new(IdMap::root(), Namespaces::empty()).is_ok(), "as root inside, which it is");
     setresuid(users.real, users.effective, users.saved).unwrap();
     setresgid(groups.real, groups.effective, groups.saved).unwrap();
 }

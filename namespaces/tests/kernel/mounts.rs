@@ -245,6 +245,16 @@ pub(crate) fn masks_hide() {
         .mount(Mount::read_only_path("/etc"))
         .mount(Mount::read_only_path("/missing"));
     assert_eq!(output(frozen), "/tmp/new\n");
+    // A mount that is covered as a whole, and something in it afterwards.
+    let script = "cat /data/secret; touch /data/x 2>&- || echo refused; cat /dev/full; ls /dev/shm";
+    let whole = inside(&root, script)
+        .mount(Mount::bind(root.path().join("etc"), "/data"))
+        .mount(Mount::read_only_path("/data"))
+        .mount(Mount::mask("/data/secret"))
+        .mount(Mount::dev("/dev"))
+        .mount(Mount::mask("/dev/full"))
+        .mount(Mount::mask("/dev/shm"));
+    assert_eq!(output(whole), "refused\n");
 }
 
 /// With their directories, with the modes that they should have, inside the root and in what is certainly empty; nowhere else.

@@ -170,6 +170,14 @@ impl<'a> Desk<'a> {
     }
 }
 
+/// The answers in a datagram, or nothing if it makes no sense.
+#[cfg(any(test, feature = "test-hooks"))]
+pub(super) fn read(batch: &Batch, datagram: &[u8]) -> Option<Answers> {
+    let mut desk = Desk::new(1, batch.sent());
+    desk.take(datagram).ok()?;
+    Some(Answers(desk.answers))
+}
+
 /// The one place at which tests can replace the kernel's answers.
 mod hook {
     use super::Verdict;

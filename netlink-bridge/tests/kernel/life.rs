@@ -87,3 +87,62 @@ pub(crate) fn every_way_to_a_namespace() {
     sleeper.wait().unwrap();
     assert_eq!(NetNs::from_pid(sleeper.id()).unwrap_err().kind(), ErrorKind::NotFound);
 }
+
+/// Kept by a file: it lives without a process and a descriptor, is found by its path, and ends when nothing keeps it.
+pub(crate) fn pinned() {
+    let (host, network) = network();
+    let folder = std::env::temp_dir().join("netns");
+    std::fs::create_dir(&folder).unwrap();
+    let path = folder.join("web");
+    let (netns, endpoint) = container(&network, 2);
+    netns.pin(&path).unwrap();
+    let error = NetNs::new().unwrap().pin(&path).unwrap_err();
+    assert_eq!((error.kind(), error.object()), (ErrorKind::AlreadyExists, path.to_str()), "{error}");
+    drop(netns);
+    let again = NetNs::from_path(&path).unwrap();
+    let other = container(&network, 3);
+    crate::traffic::reach(&other.0, &again, 2);
+    // Who has it open keeps it; when nobody does, its links go.
+    NetNs::unpin(&path).unwrap();
+    NetNs::unpin(&path).unwrap();
+    NetNs::unpin(folder.join("no/such/folder")).unwrap();
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+    crate::traffic::reach(&other.0, &again, 2);
+    drop(again);
+    let until = std::time::Instant::now() + crate::support::PATIENCE;
+    while links().contains(&endpoint.port().to_owned()) {
+        assert!(std::time::Instant::now() < until, "nothing keeps it any more");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    // What is none is left alone; what is left of one who died on the way is not.
+    for (what, kind) in [(&b"text"[..], Some(ErrorKind::Foreign)), (b"", None)] {
+        std::fs::write(&path, what).unwrap();
+        assert_eq!(NetNs::unpin(&path).err().map(|error| error.kind()), kind);
+        assert_eq!(path.exists(), kind.is_some());
+    }
+    assert_eq!(NetNs::unpin(&folder).unwrap_err().kind(), ErrorKind::Foreign);
+    std::fs::remove_dir(folder).unwrap();
+    clean_up(&host, &network, &[endpoint, other.1]);
+}
+
+/// A container that shares another's namespace: the same interface, the same loopback. One with none reaches neither.
+pub(crate) fn shared_with_another() {
+    let (host, network) = network();
+    let (netns, endpoint) = container(&network, 2);
+    let mut process = within(&netns, || Command::new("sleep").arg("60").spawn().unwrap());
+    let shared = NetNs::from_pid(process.id()).unwrap();
+    let alone = NetNs::new().unwrap();
+    alone.loopback_up().unwrap();
+    assert_eq!(within(&shared, links), ["eth0", "lo"]);
+    let listener = within(&netns, || std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let to = listener.local_addr().unwrap();
+    within(&shared, || crate::traffic::say(|| crate::traffic::connect(to), &listener)).unwrap();
+    within(&alone, || crate::traffic::connect(to)).unwrap_err();
+    // And the host's own mode: what runs there is reached by containers at the bridge's address.
+    let listener = std::net::TcpListener::bind((crate::support::v4(1), 0)).unwrap();
+    let to = listener.local_addr().unwrap();
+    within(&shared, || crate::traffic::say(|| crate::traffic::connect(to), &listener)).unwrap();
+    process.kill().unwrap();
+    process.wait().unwrap();
+    clean_up(&host, &network, &[endpoint]);
+}

@@ -3,6 +3,7 @@
 mod defence;
 mod errors;
 mod fault;
+mod killed;
 mod life;
 mod pool;
 mod ports;
@@ -21,7 +22,7 @@ fn main() -> ExitCode {
     }
     match std::env::args().nth(1).as_deref() {
         Some(pool::CROWD) => return pool::crowd(),
-        Some(fault::KILLED) => return fault::killed(),
+        Some(killed::KILLED) => return killed::killed(),
         _ => {}
     }
     run(&[links(), rules(), rootless()].concat())
@@ -50,6 +51,8 @@ fn links() -> Vec<Test> {
         root("created_twice_deleted_twice", life::created_twice_deleted_twice),
         root("created_by_eight_threads", life::created_by_eight_threads),
         root("every_way_to_a_namespace", life::every_way_to_a_namespace),
+        root("pinned", life::pinned),
+        root("shared_with_another", life::shared_with_another),
         root("a_name_that_is_taken", errors::a_name_that_is_taken),
         root("no_namespace", errors::no_namespace),
         root("an_interface_that_is_there", errors::an_interface_that_is_there),
@@ -91,7 +94,8 @@ fn rules() -> Vec<Test> {
         root("thousands_of_ports", defence::thousands_of_ports),
         root("answers_to_creating", fault::answers_to_creating),
         root("answers_to_attaching", fault::answers_to_attaching),
-        root("killed_while_attaching", fault::killed_while_attaching),
+        root("killed_while_attaching", killed::killed_while_attaching),
+        root("killed_between_system_calls", killed::killed_between_system_calls),
         root("golden_rulesets", upkeep::golden_rulesets),
         root("mended", upkeep::mended),
         root("others_in_the_way", upkeep::others_in_the_way),
@@ -100,6 +104,9 @@ fn rules() -> Vec<Test> {
         root("a_subnet_that_is_taken", upkeep::a_subnet_that_is_taken),
         root("routes_and_mtu", upkeep::routes_and_mtu),
         root("a_crowd_with_addresses", pool::a_crowd_with_addresses),
+        root("whose_addresses", pool::whose_addresses),
+        root("looked_for_while_attaching", upkeep::looked_for_while_attaching),
+        root("undone_as_far_as_possible", fault::undone_as_far_as_possible),
         root("a_pool_that_is_full", pool::a_pool_that_is_full),
     ]
 }

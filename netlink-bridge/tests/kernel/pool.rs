@@ -102,3 +102,27 @@ pub(crate) fn a_pool_that_is_full() {
     clean_up(&host, &network, &[]);
     std::fs::remove_dir_all(folder).unwrap();
 }
+
+/// An attach that fails because its id is taken frees nothing of who has the id; nor does an old record of an earlier one with the same id.
+pub(crate) fn whose_addresses() {
+    let (folder, pool) = folder();
+    let (host, network) = network();
+    let (netns, other) = (NetNs::new().unwrap(), NetNs::new().unwrap());
+    let web = || EndpointSpec::new().id("web");
+    let held = || pool.held().unwrap().into_iter().map(|(address, _)| address.to_string()).collect::<Vec<_>>();
+    let first = network.attach_from(&pool, &netns, &web()).unwrap();
+    for spec in [web(), web().address(crate::support::v4(9))] {
+        let error = network.attach_from(&pool, &other, &spec).unwrap_err();
+        assert_eq!((error.kind(), error.object()), (ErrorKind::AlreadyExists, Some("cd-web")), "{error}");
+        assert_eq!(held(), ["10.88.0.2", "fd00:88::2"]);
+    }
+    // Whoever had the record of the first one does not come to give back its addresses before there is a second.
+    first.detach(&host).unwrap();
+    let second = network.attach_from(&pool, &other, &web()).unwrap();
+    first.detach_to(&pool, &host).unwrap();
+    assert_eq!((held().len(), crate::support::within(&other, links)), (2, vec!["eth0".to_owned(), "lo".into()]));
+    second.detach_to(&pool, &host).unwrap();
+    assert_eq!(held(), [] as [&str; 0]);
+    std::fs::remove_dir_all(folder).unwrap();
+    clean_up(&host, &network, &[]);
+}

@@ -5,6 +5,7 @@ use cofferdam_netlink_bridge::{Change, Endpoint, EndpointSpec, ErrorKind, Findin
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 fn ruleset() -> Value {
     let text = nft("-j list table inet cofferdam");
@@ -237,6 +238,33 @@ pub(crate) fn left_by_the_dead() {
     run_ip("link del theirs");
     clean_up(&host, &network, &all.clone_endpoints());
     assert_eq!(nft("list tables"), "");
+}
+
+/// Somebody attaches while the dead are looked for: nothing of the living is taken.
+pub(crate) fn looked_for_while_attaching() {
+    let (host, network) = network();
+    let (netns, done) = (NetNs::new().unwrap(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let collect = || {
+            let network = Network::open(&Host::current().unwrap(), network.spec()).unwrap();
+            let mut removed = Vec::new();
+            while !done.load(Ordering::Relaxed) {
+                removed.extend(network.gc(|_| true).unwrap());
+            }
+            removed
+        };
+        let collector = scope.spawn(collect);
+        for _ in 0..60 {
+            let wanted = addresses(2).id("web").publish("8000-8009:80-89".parse().unwrap());
+            let endpoint = network.attach(&netns, &wanted).unwrap();
+            let wrong = network.check(std::slice::from_ref(&endpoint)).unwrap();
+            assert!(wrong.iter().all(|finding| matches!(finding, Finding::Setting(_))), "{wrong:?}");
+            endpoint.detach(&host).unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+        assert_eq!(collector.join().unwrap(), []);
+    });
+    clean_up(&host, &network, &[]);
 }
 
 /// All at once, and nothing but this network's.

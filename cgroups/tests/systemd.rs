@@ -1,0 +1,387 @@
+//! The feature `systemd` against a stand-in that speaks systemd's part of D-Bus, on a bus of its own: `dbus-daemon` is
+//! needed. What a real systemd makes of the properties is not shown here.
+
+#![cfg(feature = "systemd")]
+#![allow(
+    clippy::case_sensitive_file_extension_comparisons,
+    clippy::unused_async,
+    clippy::used_underscore_binding,
+    reason = "names of units are no files; the interface's macro wants methods to be async, and uses all parameters"
+)]
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use cofferdam_cgroups::systemd::{Systemd, Unit};
+use cofferdam_cgroups::{CpuQuota, DeviceRule, Devices, ErrorKind, Limits, PageSize};
+use zbus::zvariant::{OwnedObjectPath, OwnedValue};
+use zbus::{Connection, ObjectServer};
+
+const PATH: &str = "/org/freedesktop/systemd1";
+const LONG: Duration = Duration::from_secs(20);
+
+/// What the stand-in was asked, and what it has.
+#[derive(Debug, Default)]
+struct State {
+    calls: Vec<String>,
+    /// By unit: names and types of its properties, in their order.
+    units: BTreeMap<String, Vec<(String, String)>>,
+    forgotten: Vec<String>,
+    /// Connections that want to be told.
+    subscribed: Vec<String>,
+    jobs: u32,
+}
+
+type Shared = Arc<Mutex<State>>;
+
+#[derive(Debug, zbus::DBusError)]
+#[zbus(prefix = "org.freedesktop.systemd1")]
+enum Refusal {
+    #[zbus(error)]
+    ZBus(zbus::Error),
+    AlreadySubscribed(String),
+    UnitExists(String),
+    NoSuchUnit(String),
+    BadUnitSetting(String),
+    NoSuchProcess(String),
+}
+
+struct Manager(Shared);
+
+/// The types that systemd takes; any other is an error there too.
+fn expected_type(property: &str) -> &'static str {
+    match property {
+        "Description" | "Slice" | "DevicePolicy" => "s",
+        "Delegate" => "b",
+        "PIDs" => "au",
+        "ExecStart" => "a(sasb)",
+        "AllowedCPUs" | "AllowedMemoryNodes" => "ay",
+        "DeviceAllow" => "a(ss)",
+        property if property.starts_with("IORead") || property.starts_with("IOWrite") => "a(st)",
+        _ => "t",
+    }
+}
+
+fn check(unit: &str, properties: &[(String, OwnedValue)]) -> Result<Vec<(String, String)>, Refusal> {
+    let mut seen: Vec<(String, String)> = Vec::new();
+    for (name, value) in properties {
+        let found = value.value_signature().to_string();
+        if found != expected_type(name) {
+            return Err(Refusal::BadUnitSetting(format!("{name} is {found}")));
+        }
+        if name == "Delegate" && unit.ends_with(".slice") {
+            return Err(Refusal::BadUnitSetting("a slice cannot be delegated".to_owned()));
+        }
+        if name == "DeviceAllow" && seen.iter().any(|(name, _)| name == "DevicePolicy") {
+            return Err(Refusal::BadUnitSetting("the policy came before the list".to_owned()));
+        }
+        seen.push((name.clone(), found));
+    }
+    Ok(seen)
+}
+
+/// A unit's own interface, which has the same property whatever its type.
+macro_rules! unit_interface {
+    ($type:ident, $name:literal) => {
+        struct $type(String);
+
+        #[zbus::interface(name = $name)]
+        impl $type {
+            #[zbus(property)]
+            async fn control_group(&self) -> String {
+                self.0.clone()
+            }
+        }
+    };
+}
+
+unit_interface!(Scope, "org.freedesktop.systemd1.Scope");
+unit_interface!(Service, "org.freedesktop.systemd1.Service");
+unit_interface!(Slice, "org.freedesktop.systemd1.Slice");
+
+fn unit_path(unit: &str) -> OwnedObjectPath {
+    let plain: String = unit.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '_' }).collect();
+    OwnedObjectPath::try_from(format!("{PATH}/unit/{plain}")).unwrap()
+}
+
+impl Manager {
+    /// A job, whose end is told at once, later, or never.
+    async fn job(&self, connection: &Connection, unit: &str) -> OwnedObjectPath {
+        let number = {
+            let mut state = self.0.lock().unwrap();
+            state.jobs += 1;
+            state.jobs
+        };
+        let job = |number| OwnedObjectPath::try_from(format!("{PATH}/job/{number}")).unwrap();
+        let result = if unit.starts_with("broken") { "failed" } else { "done" };
+        let tell = |path: OwnedObjectPath, unit: String, result: &'static str| {
+            let connection = connection.clone();
+            async move {
+                let body = (number, path, unit, result);
+                let interface = "org.freedesktop.systemd1.Manager";
+                connection.emit_signal(None::<&str>, PATH, interface, "JobRemoved", &body).await.unwrap();
+            }
+        };
+        // Somebody else's job ends too, and badly.
+        tell(job(9000 + number), unit.to_owned(), "failed").await;
+        let told = tell(job(number), unit.to_owned(), result);
+        match unit.split(['-', '.']).next() {
+            Some("never") => {}
+            Some("late") => {
+                std::thread::spawn(|| {
+                    std::thread::sleep(Duration::from_millis(200));
+                    async_io::block_on(told);
+                });
+            }
+            // Before the answer.
+            _ => told.await,
+        }
+        job(number)
+    }
+
+    fn note(&self, call: &str) {
+        self.0.lock().unwrap().calls.push(call.to_owned());
+    }
+}
+
+#[zbus::interface(name = "org.freedesktop.systemd1.Manager")]
+impl Manager {
+    async fn subscribe(&self, #[zbus(header)] header: zbus::message::Header<'_>) -> Result<(), Refusal> {
+        self.note("Subscribe");
+        let sender = header.sender().unwrap().to_string();
+        let subscribed = &mut self.0.lock().unwrap().subscribed;
+        if subscribed.contains(&sender) {
+            return Err(Refusal::AlreadySubscribed("Client is already subscribed.".to_owned()));
+        }
+        subscribed.push(sender);
+        Ok(())
+    }
+
+    async fn start_transient_unit(
+        &self,
+        name: String,
+        mode: String,
+        properties: Vec<(String, OwnedValue)>,
+        _others: Vec<(String, Vec<(String, OwnedValue)>)>,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(object_server)] server: &ObjectServer,
+    ) -> Result<OwnedObjectPath, Refusal> {
+        self.note(&format!("StartTransientUnit {name} {mode}"));
+        let seen = check(&name, &properties)?;
+        {
+            let mut state = self.0.lock().unwrap();
+            let remembered = name.starts_with("remembered") && !state.forgotten.contains(&name);
+            if remembered || state.units.contains_key(&name) {
+                return Err(Refusal::UnitExists(format!("Unit {name} was already loaded")));
+            }
+            if name.starts_with("ended") {
+                return Err(Refusal::NoSuchProcess("Process does not exist".to_owned()));
+            }
+            state.units.insert(name.clone(), seen);
+        }
+        let (path, cgroup) = (unit_path(&name), format!("/system.slice/{name}"));
+        match name.rsplit('.').next() {
+            Some("scope") => server.at(&path, Scope(cgroup)).await?,
+            Some("service") => server.at(&path, Service(cgroup)).await?,
+            _ => server.at(&path, Slice(cgroup)).await?,
+        };
+        Ok(self.job(connection, &name).await)
+    }
+
+    async fn reset_failed_unit(&self, name: String) {
+        self.note(&format!("ResetFailedUnit {name}"));
+        self.0.lock().unwrap().forgotten.push(name);
+    }
+
+    async fn get_unit(&self, name: String) -> Result<OwnedObjectPath, Refusal> {
+        let there = self.0.lock().unwrap().units.contains_key(&name);
+        if there { Ok(unit_path(&name)) } else { Err(Refusal::NoSuchUnit(format!("Unit {name} not loaded."))) }
+    }
+
+    async fn stop_unit(
+        &self,
+        name: String,
+        mode: String,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedObjectPath, Refusal> {
+        self.note(&format!("StopUnit {name} {mode}"));
+        if self.0.lock().unwrap().units.remove(&name).is_none() {
+            return Err(Refusal::NoSuchUnit(format!("Unit {name} not loaded.")));
+        }
+        Ok(self.job(connection, &name).await)
+    }
+
+    async fn set_unit_properties(
+        &self,
+        name: String,
+        runtime: bool,
+        properties: Vec<(String, OwnedValue)>,
+    ) -> Result<(), Refusal> {
+        self.note(&format!("SetUnitProperties {name} {runtime}"));
+        let seen = check(&name, &properties)?;
+        match self.0.lock().unwrap().units.get_mut(&name) {
+            Some(known) => known.extend(seen),
+            None => return Err(Refusal::NoSuchUnit(format!("Unit {name} not loaded."))),
+        }
+        Ok(())
+    }
+}
+
+/// A bus with the stand-in on it.
+struct Machine {
+    daemon: Child,
+    address: String,
+    state: Shared,
+    _folder: tempfile::TempDir,
+    _manager: Connection,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let address = format!("unix:path={}/bus", folder.path().display());
+        let mut command = Command::new("dbus-daemon");
+        command.args(["--session", "--nofork", "--nopidfile", "--print-address=1"]).arg(format!("--address={address}"));
+        let mut daemon = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("dbus-daemon is needed");
+        let mut line = String::new();
+        BufReader::new(daemon.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.starts_with("unix:"), "{line}");
+        let state = Shared::default();
+        let manager = async {
+            let builder = zbus::connection::Builder::address(address.as_str())?;
+            builder.name("org.freedesktop.systemd1")?.serve_at(PATH, Manager(Arc::clone(&state)))?.build().await
+        };
+        let manager = async_io::block_on(manager).unwrap();
+        Machine { daemon, address, state, _folder: folder, _manager: manager }
+    }
+
+    fn systemd(&self) -> Systemd {
+        Systemd::at(&self.address).unwrap()
+    }
+
+    fn calls(&self) -> Vec<String> {
+        std::mem::take(&mut self.state.lock().unwrap().calls)
+    }
+
+    fn properties(&self, unit: &str) -> Vec<String> {
+        self.state.lock().unwrap().units[unit].iter().map(|(name, _)| name.clone()).collect()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.daemon.kill();
+        let _ = self.daemon.wait();
+    }
+}
+
+fn limits() -> Limits {
+    let mut limits = Limits::new().memory(64 << 20).pids(9).cpu_quota(CpuQuota::cores(0.5).unwrap());
+    limits.cpuset.cpus = Some("0-1".parse().unwrap());
+    limits.devices = Some(Devices::none().except([DeviceRule::char(1, 3)]));
+    limits.hugetlb(PageSize::new(2 << 20).unwrap(), 0)
+}
+
+#[test]
+fn a_scope_is_started_limited_and_stopped() {
+    let machine = Machine::new();
+    let systemd = machine.systemd();
+    let unit = Unit::scope("job-1.scope", [std::process::id()]).limits(limits()).in_slice("builds.slice");
+    let started = systemd.start(&unit, LONG).unwrap();
+    assert_eq!(started.cgroup, "/system.slice/job-1.scope");
+    // Nothing is dropped silently.
+    assert_eq!(started.skipped.iter().map(|error| error.path().to_str().unwrap()).collect::<Vec<_>>(), ["hugetlb"]);
+    assert_eq!(machine.calls(), ["Subscribe", "StartTransientUnit job-1.scope fail"]);
+    let expected = [
+        "Slice",
+        "PIDs",
+        "Delegate",
+        "CPUQuotaPerSecUSec",
+        "AllowedCPUs",
+        "MemoryMax",
+        "TasksMax",
+        "DeviceAllow",
+        "DeviceAllow",
+        "DevicePolicy",
+    ];
+    assert_eq!(machine.properties("job-1.scope"), expected);
+
+    assert!(systemd.set_limits("job-1.scope", &Limits::new().pids(5)).unwrap().is_empty());
+    assert_eq!(machine.calls(), ["SetUnitProperties job-1.scope true"]);
+    systemd.stop("job-1.scope", LONG).unwrap();
+    assert_eq!(machine.calls(), ["Subscribe", "StopUnit job-1.scope replace"]);
+    // Again is fine, and there is nothing to limit any more.
+    systemd.stop("job-1.scope", LONG).unwrap();
+    let error = systemd.set_limits("job-1.scope", &Limits::new().pids(5)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Gone);
+    assert!(error.to_string().contains("Unit job-1.scope not loaded."), "{error}");
+}
+
+#[test]
+fn a_service_and_a_slice_are_started() {
+    let machine = Machine::new();
+    let systemd = machine.systemd();
+    let service = systemd.start(&Unit::service("job.service", "/bin/true", [""; 0]), LONG).unwrap();
+    assert_eq!(service.cgroup, "/system.slice/job.service");
+    assert_eq!(machine.properties("job.service"), ["ExecStart", "Delegate"]);
+    systemd.start(&Unit::slice("job.slice").limits(limits()), LONG).unwrap();
+    assert!(!machine.properties("job.slice").contains(&"Delegate".to_owned()));
+}
+
+#[test]
+fn a_job_that_ends_later_is_waited_for() {
+    let machine = Machine::new();
+    let systemd = machine.systemd();
+    let start = Instant::now();
+    systemd.start(&Unit::scope("late.scope", [7]), LONG).unwrap();
+    assert!(start.elapsed() >= Duration::from_millis(200));
+    let error = systemd.start(&Unit::scope("never.scope", [7]), Duration::from_millis(50)).unwrap_err();
+    assert_eq!((error.kind(), error.operation()), (ErrorKind::TimedOut, "start unit"), "{error}");
+    let error = systemd.start(&Unit::service("broken.service", "/bin/false", [""; 0]), LONG).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Os);
+    assert!(error.to_string().contains("job has ended: failed"), "{error}");
+}
+
+#[test]
+fn a_unit_that_failed_before_is_forgotten_and_one_that_runs_is_not() {
+    let machine = Machine::new();
+    let systemd = machine.systemd();
+    systemd.start(&Unit::scope("remembered.scope", [7]), LONG).unwrap();
+    let start = "StartTransientUnit remembered.scope fail";
+    let expected = ["Subscribe", start, "ResetFailedUnit remembered.scope", "Subscribe", start];
+    assert_eq!(machine.calls(), expected);
+    let error = systemd.start(&Unit::scope("remembered.scope", [7]), LONG).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
+    let error = systemd.start(&Unit::scope("ended.scope", [7]), LONG).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoProcess, "{error}");
+}
+
+#[test]
+fn many_threads_share_a_connection() {
+    let machine = Machine::new();
+    let systemd = machine.systemd();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let systemd = &systemd;
+            scope.spawn(move || {
+                for n in 0..10 {
+                    let name = format!("job-{thread}-{n}.scope");
+                    let started = systemd.start(&Unit::scope(&name, [7]), LONG).unwrap();
+                    assert_eq!(started.cgroup, format!("/system.slice/{name}"));
+                    systemd.stop(&name, LONG).unwrap();
+                }
+            });
+        }
+    });
+    assert!(machine.state.lock().unwrap().units.is_empty());
+}
+
+#[test]
+fn without_a_bus_it_says_so() {
+    let error = Systemd::at("unix:path=/nowhere/at/all").unwrap_err();
+    assert_eq!((error.kind(), error.operation()), (ErrorKind::Os, "connect to"), "{error}");
+    assert_eq!(Systemd::at("nonsense").unwrap_err().kind(), ErrorKind::InvalidInput);
+}

@@ -1,0 +1,191 @@
+//! All archives of the other tests once more, in both modes, while somebody exchanges directories for symlinks: nothing outside changes. With the
+//! defences of this crate switched off, it does.
+
+use crate::hostile::{CASES, bad_headers, bad_names, careless};
+use crate::semantics::{ANY_ORDER, ONE_ORDER};
+use crate::support::{Scratch, Tar, lenient, listing, sentinel, unlock, unpack, unpack_onto};
+use cofferdam_image::test_hooks::{Defence, without};
+use cofferdam_image::{ErrorKind, Layers};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Cursor;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+/// So often all of them are unpacked; with the defence off, until it shows, and at most so often.
+const ROUNDS: usize = 3;
+const MOST: usize = 40;
+
+/// Layers, lowest first.
+fn stacks() -> Vec<Vec<Tar>> {
+    let good = ANY_ORDER.iter().chain(ONE_ORDER).map(|(layers, _)| layers.iter().map(|l| Tar::of(l)).collect());
+    let hostile = CASES.iter().map(|entries| vec![Tar::of(entries)]);
+    let bad = bad_names().into_iter().chain(bad_headers()).map(|(_, tar, _)| vec![tar]);
+    good.chain(hostile).chain(bad).collect()
+}
+
+/// Exchanges each directory in these for a symlink to the outside, and back.
+fn swap(scratch: &Scratch, roots: &[&Path], done: &AtomicBool, swaps: &AtomicUsize) {
+    let trap = scratch.path().join("trap");
+    symlink(scratch.outside(), &trap).unwrap();
+    while !done.load(Ordering::SeqCst) {
+        for root in roots {
+            for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+                let path = entry.path();
+                if fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir())
+                    && renameat_with(CWD, &trap, CWD, &path, RenameFlags::EXCHANGE).is_ok()
+                {
+                    swaps.fetch_add(1, Ordering::SeqCst);
+                    // Back, so that there is something to be done; if that is gone, it was removed.
+                    if renameat_with(CWD, &trap, CWD, &path, RenameFlags::EXCHANGE).is_err() {
+                        let _ = fs::remove_dir_all(&trap);
+                        let _ = symlink(scratch.outside(), &trap);
+                    }
+                }
+            }
+        }
+    }
+    let _ = fs::remove_file(&trap).or_else(|_| fs::remove_dir_all(&trap));
+}
+
+/// Unpacks a stack in both modes while directories are swapped. Whatever the result is.
+fn unpack_both(scratch: &Scratch, stack: &[Tar], swaps: &AtomicUsize) {
+    let (stage, target) = (scratch.stage(), scratch.stage());
+    let stages: Vec<_> = stack.iter().map(|_| scratch.stage()).collect();
+    let roots: Vec<&Path> = stages.iter().chain([&stage, &target]).map(std::path::PathBuf::as_path).collect();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| swap(scratch, &roots, &done, swaps));
+        for (number, layer) in stack.iter().enumerate() {
+            let _ = unpack(&layer.clone().end(), &stages[number], Some(&stages[..number]), lenient());
+        }
+        let layers =
+            stack.iter().fold(Layers::new(lenient()), |all, layer| all.layer(Cursor::new(layer.clone().end())));
+        let _ = layers.flatten(File::open(&stage).unwrap(), File::open(&target).unwrap());
+        done.store(true, Ordering::SeqCst);
+    });
+    for path in roots {
+        unlock(path);
+        fs::remove_dir_all(path).unwrap();
+    }
+}
+
+type Seen = BTreeMap<String, String>;
+
+fn outside(scratch: &Scratch) -> Seen {
+    // With a mode that lets an ordinary user look.
+    sentinel(&scratch.outside())
+}
+
+pub(crate) fn every_trap_while_directories_are_swapped() {
+    let (stacks, scratch, swaps) = (stacks(), Scratch::new(), AtomicUsize::new(0));
+    let before = outside(&scratch);
+    for _ in 0..ROUNDS {
+        for (number, stack) in stacks.iter().enumerate() {
+            unpack_both(&scratch, stack, &swaps);
+            assert_eq!(outside(&scratch), before, "stack {number}");
+        }
+    }
+    let swaps = swaps.into_inner();
+    assert!(swaps > 500, "only {swaps} swaps");
+    // The defence.
+    let changed = |scratch: &Scratch| {
+        let swaps = AtomicUsize::new(0);
+        (0..MOST).any(|_| {
+            stacks.iter().for_each(|stack| unpack_both(scratch, stack, &swaps));
+            outside(scratch) != before
+        })
+    };
+    assert!(without(&[Defence::Beneath], || changed(&scratch)), "nobody would notice");
+}
+
+/// Nobody swaps anything: it is the archive alone, and what we make of it.
+pub(crate) fn hostile_archives_without_defences() {
+    let all = [Defence::Beneath, Defence::Names, Defence::Resolution, Defence::Leaves];
+    let harmed = |defences: &[Defence]| {
+        let mut harmed = Vec::new();
+        for entries in CASES {
+            let scratch = Scratch::new();
+            let before = outside(&scratch);
+            let (stage, target) = (scratch.stage(), scratch.stage());
+            without(defences, || {
+                let _ = unpack(&Tar::of(entries).end(), &stage, None, lenient());
+                let _ = unpack_onto(&Tar::of(entries).end(), &scratch.stage(), &target, lenient());
+            });
+            if outside(&scratch) != before {
+                harmed.push(*entries);
+            }
+        }
+        harmed
+    };
+    assert_eq!(harmed(&[]), [&[""; 0]; 0]);
+    let without_all = harmed(&all);
+    // What the others need is not there at all: a call that changes a directory by its name, a link whose name is not new.
+    assert!(without_all.len() >= 8, "{without_all:?}");
+    // It takes more than one hole to get through, but for the last component, on which one call decides.
+    for one in all {
+        assert_eq!(harmed(&[one]).len(), usize::from(one == Defence::Leaves), "{one:?}");
+    }
+}
+
+/// A whiteout of the directory above: flattened, it would remove everything.
+pub(crate) fn a_whiteout_of_the_directory_above() {
+    let run = |defences: &[Defence]| {
+        let scratch = Scratch::new();
+        let before = outside(&scratch);
+        let target = scratch.flat(&[Tar::of(&["a/", "a/f=1"])]);
+        let error = without(defences, || {
+            unpack_onto(&Tar::of(&[".wh...=", "b=1"]).end(), &scratch.stage(), &target, lenient()).map(drop)
+        });
+        (error.map_err(|e| e.kind()), scratch.outside().exists() && outside(&scratch) == before)
+    };
+    assert_eq!(run(&[]), (Err(ErrorKind::Refused), true));
+    assert!(!run(&[Defence::Names, Defence::Beneath]).1, "it does no harm anyway");
+}
+
+/// CVE-2026-50163: a hard link's target is looked for in the layer, not in the working directory.
+pub(crate) fn hard_links_do_not_know_the_working_directory() {
+    let scratch = Scratch::new();
+    let before = outside(&scratch);
+    let here = std::env::current_dir().unwrap();
+    std::env::set_current_dir(scratch.outside()).unwrap();
+    let tar = Tar::of(&["h=>file", "h=overwritten"]);
+    let (stage, target) = (scratch.stage(), scratch.stage());
+    let error = unpack(&Tar::of(&["h=>file"]).end(), &stage, None, lenient()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    unpack(&tar.clone().end(), &scratch.stage(), None, lenient()).unwrap();
+    let error = unpack_onto(&Tar::of(&["h=>file"]).end(), &scratch.stage(), &target, lenient()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    assert_eq!(outside(&scratch), before);
+    // Who joins nothing to it takes the file that is here.
+    let other = scratch.stage();
+    fs::hard_link("file", other.join("h")).unwrap();
+    careless(&Tar::of(&["h=overwritten"]).end(), &other);
+    assert_ne!(outside(&scratch), before);
+    std::env::set_current_dir(here).unwrap();
+}
+
+/// Layers of nothing at all, names that are not text, times that are zero.
+pub(crate) fn what_other_readers_stumble_over() {
+    let scratch = Scratch::new();
+    let empty = scratch.stage();
+    let report = unpack(b"", &empty, None, lenient()).unwrap();
+    assert_eq!((report.entries, report.diff_id), (0, cofferdam_image::Digest::of(b"")));
+    unpack(&crate::support::gzip(b""), &scratch.stage(), None, lenient()).unwrap();
+    unpack(&[0; 1024], &scratch.stage(), None, lenient()).unwrap();
+    assert_eq!(listing(&empty), [""; 0]);
+    let stage = scratch.stage();
+    let name = b"\xff\xfe-\xe4";
+    let tar = Tar::default().header(b'0', "x", "", b"1", |h| {
+        h.as_mut_bytes()[..4].copy_from_slice(name);
+        h.set_mtime(0);
+    });
+    unpack(&tar.entry("././d//").end(), &stage, None, lenient()).unwrap();
+    let path = stage.join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(name));
+    let meta = fs::metadata(path).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::mtime(&meta), 0);
+    assert!(stage.join("d").is_dir());
+}

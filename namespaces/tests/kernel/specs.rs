@@ -150,8 +150,9 @@ fn any_mount() -> impl Strategy<Value = Mount> {
 }
 
 /// Whatever can be said of a sandbox, sensible or not.
-fn joining() -> Join {
-    Join::only(Namespaces::NET).environment()
+fn surrounded(sandbox: Sandbox, (rows, number): (u16, u32)) -> Sandbox {
+    let join = Join::only(Namespaces::NET).environment();
+    sandbox.terminal(TerminalSize::new(rows, 80)).fd(number, "some").join(join)
 }
 
 fn anything() -> impl Strategy<Value = Sandbox> {
@@ -185,10 +186,7 @@ fn anything() -> impl Strategy<Value = Sandbox> {
         change(any_map(), Sandbox::user),
         change(credentials, Sandbox::credentials),
         change(any::<u32>(), Sandbox::umask),
-        change((any::<u16>(), 3..1024_u32), |s, (n, fd)| s
-            .terminal(TerminalSize::new(n, 80))
-            .fd(fd, "some")
-            .join(joining())),
+        change((any::<u16>(), 3..1024_u32), surrounded),
         change(roots, Sandbox::root),
         change(any_mount(), Sandbox::mount),
         change(select(vec![Propagation::Private, Propagation::Slave, Propagation::Shared]), Sandbox::propagation),

@@ -289,7 +289,8 @@ impl Identity {
                 }
                 None => Changes::new(caller, None, wanted)?,
             };
-            return Ok(Identity { join: None, maps: None, changes });
+            let moves = joining.ids.is_some() || changes.of_ids();
+            return Ok(Identity { join: None, maps: None, changes, moves });
         }
         let root = IdMap::root();
         let map = sandbox.namespaces.contains(Namespaces::USER).then(|| sandbox.user.as_ref().unwrap_or(&root));

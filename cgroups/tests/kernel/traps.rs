@@ -139,12 +139,29 @@ fn maps_huge(bytes: u64) -> bool {
     })
 }
 
+/// The machine's huge pages. There are as many as before when this is dropped.
+struct Pool(String);
+
+impl Pool {
+    const FILE: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
+
+    fn of(pages: u32) -> Self {
+        let before = fs::read_to_string(Self::FILE).unwrap();
+        fs::write(Self::FILE, pages.to_string()).unwrap();
+        Pool(before)
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let _ = fs::write(Self::FILE, &self.0);
+    }
+}
+
 /// Without a limit of reservations a mapping beyond the limit is granted, and SIGBUS comes when it is touched.
 pub(crate) fn huge_pages_are_refused_when_they_are_mapped(hierarchy: &Hierarchy) {
     const SIZE: u64 = 2 << 20;
-    const POOL: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
-    let before = fs::read_to_string(POOL).unwrap();
-    fs::write(POOL, "8").unwrap();
+    let _pool = Pool::of(8);
     let own = hierarchy.own(Controllers::HUGETLB).unwrap();
     let job = hierarchy.create("job", Controllers::HUGETLB).unwrap().into_guard();
     let mapped = |limits: &Limits, bytes| {
@@ -165,7 +182,6 @@ pub(crate) fn huge_pages_are_refused_when_they_are_mapped(hierarchy: &Hierarchy)
     let file = if is_v1 { "hugetlb.2MB.limit_in_bytes" } else { "hugetlb.2MB.max" };
     pages.files.insert(file.to_owned(), (2 * SIZE).to_string());
     assert!(mapped(&pages, 4 * SIZE));
-    fs::write(POOL, before).unwrap();
     job.close().unwrap();
 }
 

@@ -19,6 +19,8 @@ impl Plan {
     /// in as a stream. What it returns is the exit code; a panic is code 101, after its message. Code that is run when a program ends, and
     /// what is still in the buffers of its output, is not: flush.
     ///
+    /// A filter of system calls is in place before the closure begins: it must allow `sendto(2)`, `close(2)` and `exit_group(2)` too, by which this crate tells the caller and ends.
+    ///
     /// Its end raises no `SIGCHLD`, and no foreign `waitpid(-1)` meets it: the [`Child`] tells. With [`die_with_parent`](crate::Sandbox::die_with_parent)
     /// it dies with the calling thread.
     ///
@@ -88,7 +90,7 @@ pub(crate) fn clone_task(world: World<'_>, stack: &mut Stack, task: &mut Task<'_
 extern "C" fn run_task(task: *mut libc::c_void) -> ! {
     // SAFETY: `clone_task` passes a task; this process has the only copy that is used.
     let task = unsafe { &mut *task.cast::<Task<'_>>() };
-    if !follow(&task.frame) {
+    if !follow(&task.frame, 0) {
         exit(127);
     }
     task.frame.arrived();

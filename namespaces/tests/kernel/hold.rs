@@ -116,11 +116,10 @@ pub(crate) fn errors_come_when_they_happen() {
 pub(crate) fn every_call_of_a_held_child_can_fail() {
     let sandbox = program("/bin/true").user(IdMap::root()).namespaces(Namespaces::PID).die_with_parent();
     let run = || plan(&sandbox).hold()?.release()?.wait();
-    thread::spawn(|| ()).join().unwrap();
+    let (mut steps, before) = (BTreeSet::new(), Unchanged::now());
     let (calls, result) = record(run);
     assert!(result.unwrap().success());
     let calls: Vec<_> = calls.into_iter().filter(|call| call.who == Who::Child).collect();
-    let (mut steps, before) = (BTreeSet::new(), Unchanged::now());
     for (at, call) in calls.iter().enumerate() {
         let (_, result) = inject_at(&calls, at, Action::Errno(libc::EXFULL), run);
         let error = result.expect_err("fails");

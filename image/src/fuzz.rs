@@ -1,5 +1,6 @@
 //! Targets for fuzzers: whatever parses bytes from outside, as functions that panic if something is wrong. Compiled for tests, which feed them with
 //! changed inputs of `fuzz/`, and under `--cfg fuzzing`, as cargo-fuzz and AFL set it.
+#![allow(clippy::missing_panics_doc, reason = "a fuzzer wants to see a panic")]
 #![cfg_attr(fuzzing, allow(missing_docs, clippy::unwrap_used, reason = "a fuzzer wants to see a panic"))]
 
 use crate::archive::{Archive, Entry, Kind, fuzz_header_rules, pad, write_end, write_entry};
@@ -12,9 +13,7 @@ use std::io::{BufReader, Read};
 const ENTRIES: usize = 2000;
 
 fn limits() -> Limits {
-    let mut limits = Limits::default();
-    limits.bytes = 4 << 20;
-    limits
+    Limits { bytes: 4 << 20, ..Limits::default() }
 }
 
 /// All entries with their data, as far as there is no error.
@@ -79,7 +78,7 @@ fn check(entry: &Entry, data: &[u8]) {
 /// What the writer has a form for, without loss.
 fn is_writable(entry: &Entry) -> bool {
     let kind = !matches!(entry.kind, Kind::Other(_)) && entry.sparse.is_none() && entry.unreadable.is_empty();
-    let numbers = entry.uid <= u64::from(u32::MAX) && entry.gid <= u64::from(u32::MAX);
+    let numbers = [entry.uid, entry.gid].into_iter().all(|id| u32::try_from(id).is_ok());
     let device = entry.device.0 <= 0o777_7777 && entry.device.1 <= 0o777_7777;
     let records = entry.xattrs.iter().all(|(name, _)| !name.is_empty() && !name.contains(&b'='));
     kind && numbers && device && records && !entry.name.is_empty() && entry.atime.is_none()
@@ -184,6 +183,7 @@ mod tests {
     ];
 
     /// Sets the checksums right, of what looks like a header.
+    #[expect(clippy::ptr_arg, reason = "the driver's form, in which a mutation may also change the length")]
     fn checksums(bytes: &mut Vec<u8>) {
         for block in bytes.chunks_exact_mut(512).filter(|block| block[257..262] == *b"ustar") {
             block[148..156].fill(b' ');

@@ -133,7 +133,8 @@ pub(crate) fn oom_score(program: &mut Program, sandbox: &Sandbox) {
 }
 
 pub(crate) fn session(program: &mut Program, sandbox: &Sandbox) {
-    if sandbox.new_session {
+    // A terminal comes with one.
+    if sandbox.new_session && sandbox.terminal.is_none() {
         program.call(Step::Session, "", Sys::setsid, []);
     }
 }

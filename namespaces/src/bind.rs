@@ -1,6 +1,7 @@
 //! The descriptors of a plan: what they are is checked, and where each goes.
 
 use crate::program::{Arg, Slot};
+use crate::terminal::PEER;
 use crate::{Error, Stdio, Step};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
@@ -62,11 +63,12 @@ impl CgroupEntry {
 pub(crate) struct Names(BTreeMap<String, (OwnedFd, bool)>);
 
 impl Names {
-    pub(crate) fn new(bound: Vec<(String, OwnedFd)>) -> Result<Self, Error> {
+    /// Their numbers are above `highest`.
+    pub(crate) fn new(bound: Vec<(String, OwnedFd)>, highest: i32) -> Result<Self, Error> {
         let mut names = Names(BTreeMap::new());
         for (name, fd) in bound {
             let object = format!("descriptor {name:?}");
-            let fd = above_streams(fd).map_err(|e| Error::os(Step::Prepare, "fcntl", e).about(&object))?;
+            let fd = above(fd, highest).map_err(|e| Error::os(Step::Prepare, "fcntl", e).about(&object))?;
             if names.0.insert(name, (fd, false)).is_some() {
                 return Err(Error::config(object, "is bound twice"));
             }
@@ -108,7 +110,7 @@ pub(crate) struct Streams {
 }
 
 impl Streams {
-    pub(crate) fn bind(stdio: &[Stdio; 3], names: &mut Names) -> Result<Self, Error> {
+    pub(crate) fn bind(stdio: &[Stdio; 3], terminal: bool, names: &mut Names) -> Result<Self, Error> {
         let mut streams = Streams { sources: [None; 3], pipes: [false; 3], held: Vec::new() };
         let (input, output, errors) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
         let callers = [input.as_fd(), output.as_fd(), errors.as_fd()];
@@ -116,6 +118,7 @@ impl Streams {
         let targets = targets.zip(callers.into_iter().zip(STREAM_NAMES));
         for ((((stdio, slot), source), pipe), (stream, name)) in targets {
             *source = match stdio {
+                Stdio::Inherit if terminal => Some(PEER.into()),
                 Stdio::Inherit => inherit(stream, name)?.map(|fd| {
                     let number = fd.as_raw_fd();
                     streams.held.push(fd);
@@ -169,11 +172,12 @@ fn open_null() -> Result<OwnedFd, Error> {
 
 /// The same file under a number that no standard stream will take in the child.
 pub(crate) fn above_streams(fd: OwnedFd) -> Result<OwnedFd, i32> {
-    if fd.as_raw_fd() > 2 {
-        return Ok(fd);
-    }
-    // std's try_clone is fcntl(F_DUPFD_CLOEXEC, 3).
-    fd.try_clone().map_err(|e| e.raw_os_error().unwrap_or(0))
+    above(fd, 2)
+}
+
+/// The same file under a number above this one.
+pub(crate) fn above(fd: OwnedFd, highest: i32) -> Result<OwnedFd, i32> {
+    if fd.as_raw_fd() > highest { Ok(fd) } else { crate::sys::copy_above(fd.as_fd(), highest) }
 }
 
 /// A descriptor's path, for errors only.

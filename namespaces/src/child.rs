@@ -1,7 +1,8 @@
 //! A running process.
 
+use crate::plan::{Ours, end};
 use crate::sys::{self, Block, Born};
-use crate::{Error, Namespaces, Report, Step, namespace};
+use crate::{Error, Namespaces, Report, Step, Terminal, namespace, terminal};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::{PipeReader, PipeWriter};
@@ -31,6 +32,8 @@ pub struct Child {
     pub stdout: Option<PipeReader>,
     /// The reading end of the pipe from its standard error, if one was asked for.
     pub stderr: Option<PipeReader>,
+    /// The caller's side of its terminal, if one was asked for.
+    pub terminal: Option<Terminal>,
     pid: u32,
     pidfd: Arc<OwnedFd>,
     report: Report,
@@ -40,18 +43,20 @@ pub struct Child {
 }
 
 impl Child {
-    pub(crate) fn new(born: Born, [stdin, stdout, stderr]: [Option<OwnedFd>; 3], report: Report) -> Self {
-        let Born { pid, pidfd } = born;
-        Child {
+    pub(crate) fn new(born: Born, ours: Ours, report: Report) -> Result<Self, Error> {
+        let terminal = ours.terminal.map(terminal::Ours::finish).transpose().inspect_err(|_| end(&born))?;
+        let (Born { pid, pidfd }, [stdin, stdout, stderr]) = (born, ours.streams);
+        Ok(Child {
             stdin: stdin.map(Into::into),
             stdout: stdout.map(Into::into),
             stderr: stderr.map(Into::into),
+            terminal,
             pid,
             pidfd,
             report,
             status: Mutex::new(None),
             keeper: Mutex::new(None),
-        }
+        })
     }
 
     pub(crate) fn kept_by(mut self, keeper: Option<JoinHandle<()>>) -> Self {

@@ -2,7 +2,7 @@
 
 use crate::gate::Gate;
 use crate::plan::{Pipes, Shared, end};
-use crate::sys::{self, Birth, Born, Frame, SharedTelling, Stack, Task};
+use crate::sys::{self, Birth, Born, Frame, SharedPage, Stack, Task};
 use crate::{Child, Engine, Error, Step, scope};
 use std::os::fd::AsFd;
 
@@ -10,13 +10,16 @@ pub(crate) fn spawn(plan: &Shared, body: &mut dyn FnMut() -> u8) -> Result<Child
     if plan.parts.asked == Some(Engine::Shared) {
         return Err(Error::config("engine", "cannot be Shared, because code of the caller's runs in the sandbox"));
     }
-    scope::check(plan.parts.namespaces)?;
-    let (gate, theirs) = Gate::pair()?;
-    let mut pipes = Pipes::open(plan.parts.pipes)?;
+    if plan.parts.target.is_some() {
+        return Err(Error::config("closure", "cannot run in namespaces that are joined: it has the caller's memory"));
+    }
+    scope::check(plan.parts.apart)?;
+    let (gate, theirs) = Gate::pair(plan.parts.highest)?;
+    let mut pipes = Pipes::open(&plan.parts)?;
     let mut slots = pipes.slots();
-    theirs.fill(&mut slots);
+    theirs.fill(&mut slots, plan.parts.highest);
     let no_memory = |(call, errno)| Error::os(Step::Memory, call, errno);
-    let telling = SharedTelling::map().map_err(no_memory)?;
+    let telling = SharedPage::map().map_err(no_memory)?;
     let mut stack = Stack::map(Stack::LARGE).map_err(no_memory)?;
     let birth = Birth::new();
     let mut task = Task::new(Frame::new(&plan.parts.program, slots, true, &telling).without_program(), &theirs, body);
@@ -35,7 +38,7 @@ pub(crate) fn spawn(plan: &Shared, body: &mut dyn FnMut() -> u8) -> Result<Child
         plan.judge(&born, &outcome)?;
     }
     started?;
-    Ok(Child::new(born, pipes.ours(), plan.report(Engine::Copy, outcome.used)))
+    Child::new(born, pipes.ours(), plan.report(Engine::Copy, outcome.used))
 }
 
 /// Until the closure has begun, or the child has ended. It stops where a held one does, which has no descriptors of ours any more.

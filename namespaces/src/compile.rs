@@ -2,12 +2,15 @@
 
 use crate::bind::{CgroupEntry, Names, STREAM_NAMES, Streams, above_streams};
 use crate::identity::{Change, Identity};
+use crate::join::Joining;
+use crate::passing::{self, Passed};
 use crate::plan::{Parts, Plan};
 use crate::program::{Arg, Finding, Program, SCRATCH, Slot, Sys, Then};
 use crate::sys::SIGNAL_SET_SIZE;
 use crate::{Error, Fallbacks, Fds, Namespaces, Sandbox, Step};
 use crate::{
     attributes, clocks, engine, fallbacks, gate, idmap, limits, mounts, privilege, scheduling, start, sys, sysctl,
+    terminal,
 };
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -20,40 +23,36 @@ pub(crate) const FILE: Slot = Slot(3);
 pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
     check(sandbox)?;
     let cgroup = CgroupEntry::sort(fds.cgroup)?;
-    let mut names = Names::new(fds.named)?;
-    let streams = Streams::bind(&sandbox.stdio, &mut names)?;
-    let sources = mounts::Sources::look_up(sandbox, &mut names)?;
-    let identity = Identity::of(sandbox, &mut names)?;
+    let highest = passing::highest(sandbox);
+    let mut names = Names::new(fds.named, highest)?;
+    let passed = Passed::bind(sandbox, &mut names)?;
+    let streams = Streams::bind(&sandbox.stdio, sandbox.terminal.is_some(), &mut names)?;
+    let terminal = terminal::Wanted::of(sandbox, highest)?;
+    let joining = Joining::of(sandbox, fds.target)?;
+    let joined = joining.as_ref().map_or(Namespaces::empty(), Joining::joins);
+    let apart = sandbox.namespaces | joined;
+    let sources = mounts::Sources::look_up(sandbox, &mut names, apart.contains(Namespaces::USER))?;
+    let identity = Identity::of(sandbox, &mut names, joining.as_ref())?;
     let rights = sandbox.privilege.bind(&mut names, sandbox.fallbacks)?;
     let held = names.finish()?;
-    // A child that waits for the caller must not wait for ever.
-    let parent = if sandbox.die_with_parent || identity.by_caller() {
-        let pidfd = sys::own_pidfd();
-        let pidfd = pidfd.map_err(|e| Error::os(Step::Prepare, "pidfd_open", e.raw_os_error().unwrap_or(0)))?;
-        Some(above_streams(pidfd).map_err(|errno| Error::os(Step::Prepare, "fcntl", errno).about("pidfd"))?)
-    } else {
-        None
-    };
-    let mut namespaces = sandbox.namespaces - Namespaces::TIME;
-    if !cgroup.procs.is_empty() {
-        // Its root is where the process is when it is made: after the version 1 cgroups have been entered.
-        namespaces.remove(Namespaces::CGROUP);
-    }
-    if identity.join.is_some() {
-        // They would be the caller's user namespace's: the child makes them.
-        namespaces = Namespaces::empty();
-    }
+    let parent = parent(sandbox, &identity)?;
+    let namespaces = of_clone(sandbox, &cgroup, &identity);
     let fallback_procs = fallbacks::prepare(sandbox.fallbacks, cgroup.directory.as_ref())?;
     let bound = Bound {
         procs: &cgroup.procs,
         fallback_procs: fallback_procs.as_ref(),
         streams: &streams.sources,
+        passed: &passed,
+        terminal: terminal.as_ref(),
         sources: &sources,
         identity: &identity,
         rights: &rights,
         parent: parent.as_ref().map(AsFd::as_fd),
+        joining: joining.as_ref(),
     };
     let program = bound.program(sandbox)?;
+    let engine = engine::choose(sandbox.engine, identity.changes.of_ids(), joining.is_some())?;
+    let (target, of_target) = joining.map(Joining::keep).unzip();
     Ok(Plan::new(Parts {
         name: sandbox.program.clone(),
         program,
@@ -61,10 +60,14 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
         skipped: rights.skipped,
         left_out: rights.left_out,
         asked: sandbox.engine,
-        engine: engine::choose(sandbox.engine, identity.changes.of_ids())?,
+        engine,
         namespaces,
+        apart,
+        target,
         cgroup: cgroup.directory,
         pipes: streams.pipes,
+        terminal,
+        highest,
         die_with_parent: sandbox.die_with_parent,
         changes_ids: identity.moves,
         maps: identity.maps.filter(|maps| !maps.by_child),
@@ -75,8 +78,30 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
             .chain(parent)
             .chain(fallback_procs)
             .chain(sources.held)
+            .chain(of_target.into_iter().flatten())
             .collect(),
     }))
+}
+
+/// The namespaces that the clone makes.
+fn of_clone(sandbox: &Sandbox, cgroup: &CgroupEntry, identity: &Identity) -> Namespaces {
+    let mut namespaces = sandbox.namespaces - Namespaces::TIME;
+    if !cgroup.procs.is_empty() {
+        // Its root is where the process is when it is made: after the version 1 cgroups have been entered.
+        namespaces.remove(Namespaces::CGROUP);
+    }
+    // In a user namespace that is joined the child makes them: they would be the caller's user namespace's.
+    if identity.join.is_some() { Namespaces::empty() } else { namespaces }
+}
+
+/// The caller's pidfd, where the child has to know of its end: a child that waits for the caller must not wait for ever.
+fn parent(sandbox: &Sandbox, identity: &Identity) -> Result<Option<OwnedFd>, Error> {
+    if !sandbox.die_with_parent && !identity.by_caller() {
+        return Ok(None);
+    }
+    let failed = |e: std::io::Error| Error::os(Step::Prepare, "pidfd_open", e.raw_os_error().unwrap_or(0));
+    let pidfd = sys::own_pidfd().map_err(failed)?;
+    above_streams(pidfd).map(Some).map_err(|errno| Error::os(Step::Prepare, "fcntl", errno).about("pidfd"))
 }
 
 /// What a sandbox's names stand for.
@@ -85,11 +110,14 @@ struct Bound<'a> {
     /// For want of a clone that enters a version 2 cgroup.
     fallback_procs: Option<&'a OwnedFd>,
     streams: &'a [Option<Arg>; 3],
+    passed: &'a Passed,
+    terminal: Option<&'a terminal::Wanted>,
     sources: &'a mounts::Sources,
     identity: &'a Identity,
     rights: &'a privilege::Bound,
     /// The process whose death ends the child.
     parent: Option<BorrowedFd<'a>>,
+    joining: Option<&'a Joining>,
 }
 
 impl Bound<'_> {
@@ -100,19 +128,15 @@ impl Bound<'_> {
         if self.identity.by_caller() {
             program.hold_always();
         }
+        if let Some(joining) = self.joining {
+            program.proc_is(joining.proc.as_raw_fd());
+            joining.compile(program);
+        }
         if let Some(parent) = self.parent {
             die_with_parent(program, parent);
         }
-        close_descriptors(program, sandbox.fallbacks);
-        // In a user namespace that is joined they are made later, with all others.
-        let own_cgroups = self.identity.join.is_none() && sandbox.namespaces.contains(Namespaces::CGROUP);
-        if let Some(procs) = self.fallback_procs {
-            fallbacks::enter_cgroup(program, procs, own_cgroups && self.procs.is_empty());
-        }
-        enter_cgroups(program, self.procs);
-        if own_cgroups && !self.procs.is_empty() {
-            program.call(Step::CgroupNamespace, "", Sys::unshare, [libc::CLONE_NEWCGROUP.into()]);
-        }
+        close_descriptors(program, sandbox.fallbacks, self.passed.highest);
+        self.enter_cgroups(program, sandbox);
         attributes::oom_score(program, sandbox);
         sandbox.privilege.labels(program);
         // As long as the file of its offsets is the child's: with other ids it is root's.
@@ -135,6 +159,9 @@ impl Bound<'_> {
         attributes::names(program, sandbox)?;
         connect(program, self.streams);
         attributes::session(program, sandbox);
+        if let Some(terminal) = self.terminal {
+            terminal.compile(program);
+        }
         limits::compile(program, sandbox)?;
         scheduling::compile(program, sandbox);
         attributes::personality(program, sandbox);
@@ -146,16 +173,38 @@ impl Bound<'_> {
         if let Some(umask) = sandbox.umask {
             program.call(Step::Umask, "", Sys::umask, [umask.into()]);
         }
-        if let Some(path) = &sandbox.working_directory {
-            change_directory(program, path)?;
-        }
+        self.change_directory(program, sandbox)?;
+        self.passed.compile(program);
         limits::compile_descriptors(program, sandbox);
         rights.restrict(program, &sandbox.privilege, sandbox.fallbacks);
-        hold(program, sandbox.die_with_parent, sandbox.fallbacks);
+        hold(program, sandbox, self.passed);
         reset_signals(program, sandbox.fallbacks)?;
-        let_go(program, sandbox.fallbacks);
-        start::compile(program, sandbox, rights)?;
+        let_go(program, sandbox.fallbacks, self.passed);
+        start::compile(program, sandbox, rights, self.joining)?;
         Ok(list)
+    }
+
+    fn enter_cgroups(&self, program: &mut Program, sandbox: &Sandbox) {
+        // In a user namespace that is joined they are made later, with all others.
+        let own = self.identity.join.is_none() && sandbox.namespaces.contains(Namespaces::CGROUP);
+        if let Some(procs) = self.fallback_procs {
+            fallbacks::enter_cgroup(program, procs, own && self.procs.is_empty());
+        }
+        enter_cgroups(program, self.procs);
+        if own && !self.procs.is_empty() {
+            program.call(Step::CgroupNamespace, "", Sys::unshare, [libc::CLONE_NEWCGROUP.into()]);
+        }
+    }
+
+    fn change_directory(&self, program: &mut Program, sandbox: &Sandbox) -> Result<(), Error> {
+        if let Some(path) = &sandbox.working_directory {
+            return change_directory(program, path);
+        }
+        if let Some(directory) = self.joining.and_then(|joining| joining.working_directory.as_ref()) {
+            program.call(Step::WorkingDirectory, "target", Sys::fchdir, [directory.as_raw_fd().into()]);
+            check_directory(program, Path::new("target"));
+        }
+        Ok(())
     }
 
     fn change_ids(&self, program: &mut Program, step: Step, change: &Change) {
@@ -199,23 +248,24 @@ fn die_with_parent(program: &mut Program, parent: BorrowedFd<'_>) {
 }
 
 /// From here on nothing survives the start of the program but what is put in place afterwards.
-fn close_descriptors(program: &mut Program, allowed: Fallbacks) {
+fn close_descriptors(program: &mut Program, allowed: Fallbacks, highest: i32) {
     let args = [3_u64.into(), u32::MAX.into(), libc::CLOSE_RANGE_CLOEXEC.into()];
     let [mark, _] = fallbacks::of_close_range(allowed);
     program.call_then(Step::CloseDescriptors, "", Sys::close_range, args, mark);
     if allowed.contains(Fallbacks::CLOSE_EACH) {
-        fallbacks::mark_each(program);
+        fallbacks::mark_each(program, highest);
     }
 }
 
 /// The kernel closes what is marked only after it has opened the program, and its interpreter: a link to `/proc/self/fd/3/..` in a hostile
 /// root would lead out through a descriptor that is still there.
-fn let_go(program: &mut Program, allowed: Fallbacks) {
-    let args = [3_u64.into(), u32::MAX.into(), 0_u64.into()];
+fn let_go(program: &mut Program, allowed: Fallbacks, passed: &Passed) {
+    let args = [(passed.highest + 1).into(), u32::MAX.into(), 0_u64.into()];
     let [_, close] = fallbacks::of_close_range(allowed);
     program.call_then(Step::LetGo, "", Sys::close_range, args, close);
+    passed.close_between(program, Step::LetGo, close, allowed);
     if allowed.contains(Fallbacks::CLOSE_EACH) {
-        fallbacks::close_all(program);
+        fallbacks::close_all(program, passed.highest);
     }
 }
 
@@ -237,18 +287,19 @@ fn connect(program: &mut Program, sources: &[Option<Arg>; 3]) {
 
 /// Closes what it has of the host, so that no pipe of others stays open because of it, says that it is ready, and waits. The end of the file,
 /// when the caller is gone, is no release; and as long as it waits it dies with its parent, in case that somebody else has that file.
-fn hold(program: &mut Program, die_with_parent: bool, allowed: Fallbacks) {
-    let none: Arg = 0_u64.into();
+fn hold(program: &mut Program, sandbox: &Sandbox, passed: &Passed) {
+    let (none, allowed): (Arg, _) = (0_u64.into(), sandbox.fallbacks);
     let [_, close] = fallbacks::of_close_range(allowed);
     program.call(Step::Hold, "", Sys::prctl, [libc::PR_SET_PDEATHSIG.into(), libc::SIGKILL.into()]);
     for [first, last] in gate::OTHERS {
         program.call_then(Step::Hold, "", Sys::close_range, [first.into(), last.into(), none], close);
     }
+    passed.close_between(program, Step::Hold, close, allowed);
     if allowed.contains(Fallbacks::CLOSE_EACH) {
-        fallbacks::close_each(program);
+        fallbacks::close_each(program, passed.highest);
     }
     gate::compile(program, Step::Hold);
-    if !die_with_parent {
+    if !sandbox.die_with_parent {
         program.call(Step::Hold, "", Sys::prctl, [libc::PR_SET_PDEATHSIG.into(), none]);
     }
 }
@@ -287,17 +338,16 @@ fn change_directory(program: &mut Program, path: &Path) -> Result<(), Error> {
     let open = [libc::AT_FDCWD.into(), text.into(), how.into(), OPEN_HOW_SIZE.into()];
     program.call_then(step, path, Sys::openat2, open, Then::Keep(FILE));
     program.call(step, path, Sys::fchdir, [FILE.into()]);
+    check_directory(program, path);
+    Ok(())
+}
+
+fn check_directory(program: &mut Program, path: &Path) {
     // The kernel says "(unreachable)" of one that is not in the root, however that came about.
     let absolute = Finding { word: 0, mask: 0xff, value: b'/'.into() };
     let (buffer, size) = (Arg::Scratch, SCRATCH * size_of::<u64>());
-    program.call_then(
-        step,
-        path,
-        Sys::getcwd,
-        [buffer, (size as u64).into()],
-        Then::Finds([absolute; 2], libc::ENOENT),
-    );
-    Ok(())
+    let (step, finds) = (Step::WorkingDirectory, Then::Finds([absolute; 2], libc::ENOENT));
+    program.call_then(step, path, Sys::getcwd, [buffer, (size as u64).into()], finds);
 }
 
 /// A `struct open_how` that creates nothing.

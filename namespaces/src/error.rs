@@ -35,7 +35,7 @@ pub enum ErrorKind {
     Killed,
     /// Somebody else has taken the exit status: a foreign `waitpid(2)`, or `SIGCHLD` is ignored.
     StatusLost,
-    /// The process has ended and been waited for (`ESRCH`).
+    /// The process has ended and been waited for, or the one that was to be joined has ended (`ESRCH`).
     NoSuchProcess,
     /// Anything else; [`Error::raw_os_error`] says what.
     Os,
@@ -101,6 +101,11 @@ impl Error {
         let lines = text.lines().map(|line| line.split_once(' ').map_or(line, |(_, words)| words));
         let text = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
         self.0.said = (!text.is_empty()).then(|| text.into());
+        self
+    }
+
+    pub(crate) fn of_kind(mut self, kind: ErrorKind) -> Self {
+        self.0.kind = kind;
         self
     }
 

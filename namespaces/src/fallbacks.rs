@@ -91,33 +91,64 @@ fn check_proc() -> Result<(), Error> {
 }
 
 /// Marks all descriptors above 2 to be closed at the start of a program.
-pub(crate) fn mark_each(program: &mut Program) {
-    let path = program.string(c"/proc/self/fd".to_owned());
+pub(crate) fn mark_each(program: &mut Program, highest: i32) {
+    let (folder, path) = match program.proc() {
+        Some(proc) => (proc, c"self/fd"),
+        None => (libc::AT_FDCWD, c"/proc/self/fd"),
+    };
+    let path = program.string(path.to_owned());
     let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
     let (step, none) = (Step::CloseDescriptors, Arg::Value(0));
-    let open = [libc::AT_FDCWD.into(), path.into(), flags.into(), none];
+    let open = [folder.into(), path.into(), flags.into(), none];
     program.only(Fallbacks::CLOSE_EACH, |program| {
         program.call_then(step, "/proc/self/fd", Sys::openat, open, Then::Keep(FOLDER));
+        if highest > 2 {
+            // Out of the way of those that the program gets.
+            let copy = [FOLDER.into(), libc::F_DUPFD_CLOEXEC.into(), (highest + 1).into()];
+            program.call_then(step, "/proc/self/fd", Sys::fcntl, copy, Then::Keep(FOLDER));
+        }
         program.call_then(step, "/proc/self/fd", Sys::getdents64, list(), Then::MarkEach);
     });
 }
 
 /// Closes all descriptors above 2 but the gate, as a child that is held has to.
-pub(crate) fn close_each(program: &mut Program) {
+pub(crate) fn close_each(program: &mut Program, highest: i32) {
     let (step, none) = (Step::Hold, Arg::Value(0));
     program.only(CLOSE_AT_HOLD, |program| {
         program.call(step, "/proc/self/fd", Sys::lseek, [FOLDER.into(), none, none]);
-        program.call_then(step, "/proc/self/fd", Sys::getdents64, list(), Then::CloseEachBut([GATE, FOLDER]));
+        program.call_then(
+            step,
+            "/proc/self/fd",
+            Sys::getdents64,
+            list(),
+            Then::CloseEachBut(highest.cast_unsigned().into(), [GATE, FOLDER]),
+        );
     });
 }
 
 /// Closes all descriptors above 2, the folder that lists them last.
-pub(crate) fn close_all(program: &mut Program) {
+pub(crate) fn close_all(program: &mut Program, highest: i32) {
     let (step, none) = (Step::LetGo, Arg::Value(0));
     program.only(CLOSE_AT_HOLD, |program| {
         program.call(step, "/proc/self/fd", Sys::lseek, [FOLDER.into(), none, none]);
-        program.call_then(step, "/proc/self/fd", Sys::getdents64, list(), Then::CloseEachBut([FOLDER, FOLDER]));
+        program.call_then(
+            step,
+            "/proc/self/fd",
+            Sys::getdents64,
+            list(),
+            Then::CloseEachBut(highest.cast_unsigned().into(), [FOLDER, FOLDER]),
+        );
         program.call(step, "/proc/self/fd", Sys::close, [FOLDER.into()]);
+    });
+}
+
+/// Closes these numbers, open or not.
+pub(crate) fn close_these(program: &mut Program, step: Step, numbers: std::ops::RangeInclusive<u32>) {
+    program.only(CLOSE_AT_HOLD, |program| {
+        for number in numbers {
+            let then = Then::Unless(libc::EBADF);
+            program.call_then(step, format!("descriptor {number}"), Sys::close, [number.into()], then);
+        }
     });
 }
 

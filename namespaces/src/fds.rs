@@ -1,5 +1,6 @@
 //! The descriptors that a sandbox names.
 
+use crate::Target;
 use std::os::fd::OwnedFd;
 
 /// Descriptors for a [`Sandbox`](crate::Sandbox), bound when its [`Plan`](crate::Plan) is made and owned by it.
@@ -19,6 +20,7 @@ use std::os::fd::OwnedFd;
 pub struct Fds {
     pub(crate) named: Vec<(String, OwnedFd)>,
     pub(crate) cgroup: Vec<OwnedFd>,
+    pub(crate) target: Option<Target>,
 }
 
 impl Fds {
@@ -30,6 +32,12 @@ impl Fds {
     /// Gives a name of the sandbox a descriptor. A name that is bound twice, or that the sandbox does not use, is an error of the plan.
     pub fn bind(mut self, name: impl Into<String>, fd: impl Into<OwnedFd>) -> Self {
         self.named.push((name.into(), fd.into()));
+        self
+    }
+
+    /// Whose namespaces [`Sandbox::join`](crate::Sandbox::join) means.
+    pub fn target(mut self, target: Target) -> Self {
+        self.target = Some(target);
         self
     }
 

@@ -30,11 +30,13 @@ pub(crate) struct Gate(OwnedFd);
 
 impl Gate {
     /// The caller's end and the child's.
-    pub(crate) fn pair() -> Result<(Gate, Gate), Error> {
+    /// The child's number is above `highest`.
+    pub(crate) fn pair(highest: i32) -> Result<(Gate, Gate), Error> {
         let failed = |errno: Errno| Error::os(Step::Pipe, "socketpair", errno as i32).about("gate");
         let pair =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).map_err(failed)?;
-        let theirs = crate::bind::above_streams(pair.1).map_err(|e| Error::os(Step::Pipe, "fcntl", e).about("gate"))?;
+        let theirs =
+            crate::bind::above(pair.1, highest).map_err(|e| Error::os(Step::Pipe, "fcntl", e).about("gate"))?;
         Ok((Gate(pair.0), Gate(theirs)))
     }
 
@@ -73,11 +75,12 @@ impl Gate {
     }
 
     /// Fills in what the child needs to know.
-    pub(crate) fn fill(&self, slots: &mut [i64; SLOTS]) {
+    pub(crate) fn fill(&self, slots: &mut [i64; SLOTS], highest: i32) {
         let gate = i64::from(self.0.as_raw_fd());
         let above = [gate + 1, u32::MAX.into()];
-        // Never below 3; where nothing is between, what is above is closed twice.
-        let below = if gate == 3 { above } else { [3, gate - 1] };
+        // What the program gets stays. Where nothing is between, what is above is closed twice.
+        let first = i64::from(highest) + 1;
+        let below = if gate == first { above } else { [first, gate - 1] };
         let values = [[(GATE, gate), (GATE, gate)], zip(OTHERS[0], below), zip(OTHERS[1], above)];
         for (slot, value) in values.into_iter().flatten() {
             if let Some(place) = slots.get_mut(slot.0) {

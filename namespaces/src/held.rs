@@ -1,8 +1,8 @@
 //! A child that is ready, but for the start of its program.
 
 use crate::gate::Gate;
-use crate::plan::{Pipes, Shared, end};
-use crate::sys::{Birth, Born, Outcome};
+use crate::plan::{BirthPlace, Ours, Pipes, Shared, end};
+use crate::sys::{Born, Outcome};
 use crate::{Child, Error, Fallbacks, Namespaces, Step, namespace};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -33,7 +33,7 @@ pub struct Held {
     gate: Gate,
     thread: Option<JoinHandle<()>>,
     told: Arc<Told>,
-    ours: [Option<OwnedFd>; 3],
+    ours: Ours,
     /// It is the caller's affair now, or gone.
     released: bool,
 }
@@ -41,7 +41,7 @@ pub struct Held {
 /// What the thread and the caller tell each other.
 #[derive(Debug)]
 struct Told {
-    birth: Birth,
+    birth: BirthPlace,
     /// Where the child came to, once it has left the caller's memory.
     outcome: OnceLock<Result<Outcome, Error>>,
     /// The child, if the thread is to stay for as long as it.
@@ -49,10 +49,10 @@ struct Told {
 }
 
 pub(crate) fn hold(plan: &Arc<Shared>) -> Result<Held, Error> {
-    let (gate, theirs) = Gate::pair()?;
-    let mut pipes = Pipes::open(plan.parts.pipes)?;
+    let (gate, theirs) = Gate::pair(plan.parts.highest)?;
+    let mut pipes = Pipes::open(&plan.parts)?;
     let ours = pipes.ours();
-    let told = Told { birth: Birth::new(), outcome: OnceLock::new(), stay: OnceLock::new() };
+    let told = Told { birth: plan.birth()?, outcome: OnceLock::new(), stay: OnceLock::new() };
     let told = Arc::new(told);
     let cloner = Cloner { plan: plan.clone(), pipes, gate: theirs, told: told.clone() };
     let thread = thread::Builder::new().name("cofferdam-hold".into()).stack_size(THREAD_STACK).spawn(|| cloner.run());
@@ -90,11 +90,12 @@ pub(crate) fn hold(plan: &Arc<Shared>) -> Result<Held, Error> {
 impl Told {
     /// Whether the program has started, and by which fallbacks; if not, the child is reaped.
     fn judge(&self, plan: &Shared, born: &Born) -> Result<Fallbacks, Error> {
-        match self.outcome.get() {
-            Some(Ok(outcome)) => plan.judge(born, outcome).map(|()| outcome.used),
-            // A clone that failed has no child; and the thread tells before it opens the gate.
-            _ => Err(Error::status_lost()),
+        if let Some(Ok(outcome)) = self.outcome.get() {
+            return plan.judge(born, outcome).map(|()| outcome.used);
         }
+        // A clone that failed has no child, unless who made it was killed; and the thread tells before it opens the gate.
+        end(born);
+        Err(Error::status_lost())
     }
 
     fn failure(self: Arc<Self>, plan: &Shared, born: Option<&Born>) -> Error {
@@ -118,7 +119,7 @@ impl Cloner {
     fn run(self) {
         let Cloner { plan, pipes, gate, told } = self;
         let mut slots = pipes.slots();
-        gate.fill(&mut slots);
+        gate.fill(&mut slots, plan.parts.highest);
         let _ = told.outcome.set(plan.clone_child(slots, true, &told.birth));
         // What the caller then finds closed is closed.
         drop((plan, pipes));
@@ -164,12 +165,8 @@ impl Held {
         self.released = true;
         let fallbacks = judged?;
         let keeper = if stay { self.thread.take() } else { None };
-        Ok(Child::new(
-            self.born.clone(),
-            std::mem::take(&mut self.ours),
-            self.plan.report(self.plan.parts.engine, fallbacks),
-        )
-        .kept_by(keeper))
+        let report = self.plan.report(self.plan.parts.engine, fallbacks);
+        Ok(Child::new(self.born.clone(), std::mem::take(&mut self.ours), report)?.kept_by(keeper))
     }
 }
 

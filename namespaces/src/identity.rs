@@ -1,6 +1,7 @@
 //! Who is who in a user namespace, and who the program is: plain data, and what can be told to be wrong with it.
 
 use crate::bind::Names;
+use crate::join::Joining;
 use crate::{Error, Namespaces, Sandbox, Step};
 use nix::errno::Errno;
 use nix::unistd::{getresgid, getresuid};
@@ -277,8 +278,20 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    pub(crate) fn of(sandbox: &Sandbox, names: &mut Names) -> Result<Self, Error> {
+    pub(crate) fn of(sandbox: &Sandbox, names: &mut Names, joining: Option<&Joining>) -> Result<Self, Error> {
         let (caller, alike) = caller()?;
+        if let Some(joining) = joining {
+            let wanted = joining.credentials(sandbox);
+            let changes = match &joining.ids {
+                Some(ids) => {
+                    wanted.map_or(Ok(()), |wanted| wanted.check(None))?;
+                    ids.changes(wanted, (!alike).then_some(caller))
+                }
+                None => Changes::new(caller, None, wanted)?,
+            };
+            let moves = joining.ids.is_some() || changes.of_ids();
+            return Ok(Identity { join: None, maps: None, changes, moves });
+        }
         let root = IdMap::root();
         let map = sandbox.namespaces.contains(Namespaces::USER).then(|| sandbox.user.as_ref().unwrap_or(&root));
         let wanted = sandbox.credentials.as_ref();

@@ -80,9 +80,14 @@ fn write_of(pid: u32, file: &str, text: &str) -> Result<(), Error> {
 /// The child writes a text into one of its files below the caller's `/proc`.
 pub(crate) fn write_file(program: &mut Program, step: Step, path: CString, text: String) {
     let object = OsStr::from_bytes(path.to_bytes()).to_owned();
+    // Below the caller's own, also where another one has its place.
+    let (folder, path) = match (program.proc(), path.to_bytes().strip_prefix(b"/proc/")) {
+        (Some(proc), Some(inner)) => (proc, CString::new(inner).unwrap_or_default()),
+        _ => (libc::AT_FDCWD, path),
+    };
     let path = program.string(path);
     let flags = libc::O_WRONLY | libc::O_CLOEXEC;
-    let open = [libc::AT_FDCWD.into(), path.into(), flags.into(), 0_u64.into()];
+    let open = [folder.into(), path.into(), flags.into(), 0_u64.into()];
     let file = program.slot();
     program.leaves_open(file);
     program.call_then(step, &object, Sys::openat, open, Then::Keep(file));

@@ -142,6 +142,43 @@
 //! # Ok::<(), cofferdam_namespaces::Error>(())
 //! ```
 //!
+//! # Joining others
+//!
+//! What `nsenter(1)` and `docker exec` do: a [`Target`] is a process, or namespaces by descriptor, and [`Sandbox::join`] says which of them the program joins
+//! and what else it takes from there. All other attributes work as they do without.
+//!
+//! ```no_run
+//! # use cofferdam_namespaces::{Fds, Join, Sandbox, Stdio, Target};
+//! # fn container() -> u32 { 0 }
+//! let child = Sandbox::new("ps")
+//!     .join(Join::all().environment().working_directory())
+//!     .stdout(Stdio::Pipe)
+//!     .spawn_with(Fds::new().target(Target::process(container())?))?;
+//! # Ok::<(), cofferdam_namespaces::Error>(())
+//! ```
+//!
+//! The child cannot be in a pid namespace that it joins by itself, so that a process between joins and clones it. The [`Child`] is still the
+//! caller's own, to be waited for and signalled by its pidfd.
+//!
+//! # Terminals, and other descriptors
+//!
+//! [`Sandbox::terminal`] gives the program a terminal of its own for those standard streams that are not something else, [`Child::terminal`](Child) is the other side of it:
+//! what is typed, what is shown, and [how large it is](Terminal::resize). [`Sandbox::fd`] gives it a descriptor at a number that it knows.
+//!
+//! ```no_run
+//! # use cofferdam_namespaces::{Fds, IdMap, Mount, Namespaces, Sandbox, TerminalSize};
+//! # fn socket() -> std::os::fd::OwnedFd { unimplemented!() }
+//! let mut child = Sandbox::new("/bin/sh")
+//!     .user(IdMap::root())
+//!     .namespaces(Namespaces::MOUNT)
+//!     .mount(Mount::dev("/dev")) // the terminal is /dev/pts/0 in there
+//!     .terminal(TerminalSize::new(24, 80))
+//!     .fd(3, "socket")
+//!     .spawn_with(Fds::new().bind("socket", socket()))?;
+//! let terminal = child.terminal.take().expect("asked for");
+//! # Ok::<(), cofferdam_namespaces::Error>(())
+//! ```
+//!
 //! # Sandboxes in files
 //!
 //! With the feature `serde` a [`Sandbox`] and its parts can be written and read in any format. Names are in `snake_case`, what is left out is as
@@ -174,7 +211,7 @@
 //!
 //! It does not make cgroups, networks or file systems: its sister crates do, and meet it in descriptors. It does not log, print,
 //! install signal handlers, read configuration or keep state on disk. Dropping a [`Child`] neither kills nor reaps it.
-//! In this version: no joining of existing namespaces, no listener of a seccomp filter.
+//! In this version: no listener of a seccomp filter.
 //!
 //! # Kernel versions
 //!
@@ -183,6 +220,8 @@
 //! | every spawn | `clone3` with `CLONE_PIDFD` and `CLONE_CLEAR_SIGHAND` | 5.5 |
 //! | every spawn | `close_range` with `CLOSE_RANGE_CLOEXEC` | 5.11 |
 //! | [`Fds::cgroup`] with a directory | `CLONE_INTO_CGROUP` | 5.7 |
+//! | [`Sandbox::join`] of a process | `setns` with a pidfd | 5.8 |
+//! | [`Target::exit_status`] | `PIDFD_GET_INFO` with `PIDFD_INFO_EXIT` | 6.15 |
 //! | [`Sandbox::root`], [`Sandbox::mount`] | `fsopen`, `fsmount`, `move_mount`, `open_tree` | 5.2 |
 //! | [`Sandbox::mount`], [`Sandbox::working_directory`] | `openat2` | 5.6 |
 //! | `Sandbox::landlock` | `landlock_restrict_self` | 5.13 |
@@ -201,8 +240,10 @@
 //!
 //! # Threats that are met here
 //!
-//! - The sandboxed program gets exactly the descriptors 0, 1 and 2: all others are closed by the kernel at `execve(2)`,
+//! - The sandboxed program gets exactly the descriptors 0, 1 and 2, and those that are [asked for](Sandbox::fd): all others are closed by the kernel at `execve(2)`,
 //!   also those that another library of the caller opened without `O_CLOEXEC`.
+//! - A terminal is opened in the file system that was just mounted for it, and its other end by `TIOCGPTPEER`: no path inside is asked (CVE-2025-52565). It comes
+//!   with a session of its own, so that nothing can be typed into the caller's (CVE-2017-5226).
 //! - The environment is empty unless the caller fills it: secrets of the host program do not leak by default.
 //! - Capabilities are not inherited unless they are named (CVE-2022-27650), and what setting up takes is given up before the program starts.
 //! - A filter of system calls compares arguments as the kernel reads them: 32 bits of the number of an `ioctl(2)` (CVE-2017-5226, CVE-2019-10063).
@@ -216,6 +257,8 @@
 //! - A [mask](Mount::mask) is the host's null device, seen to be that, and not what the root calls `/dev/null` (CVE-2025-31133).
 //! - Binds have no devices and no set-user-id programs unless that is asked for; the flags that the host has set are kept.
 //! - The working directory is opened without magic links: no descriptor that is still open leads out (CVE-2024-21626).
+//! - What joins the namespaces of others is a copy of the caller that nobody in them may trace or look at (CVE-2016-9962, CVE-2019-5736), and nothing in
+//!   there leads it to another file: the target's root is entered by descriptor, the child's own files are found in the caller's `/proc`.
 //! - The program of a root is looked at before it is started: neither it, nor what runs it if it is a script, may be a magic link, which would be the
 //!   host's own program (CVE-2019-5736). It must be readable for that, and two descriptors free (`RLIMIT_NOFILE`). Who can write to the root at this very moment, another sandbox say, can still
 //!   exchange it after the look; and what `binfmt_misc` of the host names without the flag `F`, the kernel looks up in the root by itself.
@@ -259,6 +302,7 @@ mod held;
 mod hint;
 mod identity;
 mod idmap;
+mod join;
 #[cfg(feature = "landlock")]
 mod landlock;
 mod limits;
@@ -267,6 +311,7 @@ mod mount;
 mod mounts;
 mod namespace;
 mod newidmap;
+mod passing;
 mod plan;
 mod privilege;
 mod program;
@@ -284,6 +329,9 @@ mod step;
 mod subid;
 mod sys;
 mod sysctl;
+mod target;
+mod targets_ids;
+mod terminal;
 
 pub use attributes::{OomScoreAdj, Personality};
 pub use capabilities::{Capabilities, SecureBits};
@@ -296,6 +344,7 @@ pub use fallbacks::Fallbacks;
 pub use fds::Fds;
 pub use held::Held;
 pub use identity::{Credentials, IdMap, IdRange};
+pub use join::Join;
 #[cfg(feature = "landlock")]
 pub use landlock::landlock_abi;
 pub use limits::{Resource, Rlimit};
@@ -311,3 +360,5 @@ pub use scope::Scope;
 #[cfg(feature = "seccomp")]
 pub use seccomp::{BpfInstruction, Seccomp};
 pub use step::Step;
+pub use target::Target;
+pub use terminal::{Terminal, TerminalSize};

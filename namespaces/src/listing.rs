@@ -4,7 +4,7 @@ use crate::namespace::KINDS;
 use crate::{Error, Namespaces, Step, sys};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{Mode, fstat, fstatat};
+use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt;
@@ -27,7 +27,16 @@ impl NamespaceId {
     /// What `fstat(2)` says.
     pub fn of(namespace: impl AsFd) -> Result<Self, Error> {
         let stat = fstat(namespace).map_err(|errno| Error::os(Step::List, "fstat", errno as i32))?;
-        Ok(NamespaceId { device: stat.st_dev, inode: stat.st_ino })
+        Ok(Self::of_stat(&stat))
+    }
+
+    pub(crate) fn of_stat(stat: &FileStat) -> Self {
+        NamespaceId { device: stat.st_dev, inode: stat.st_ino }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of_numbers(device: u64, inode: u64) -> Self {
+        NamespaceId { device, inode }
     }
 
     /// The number by which `/proc/PID/ns` and `lsns(8)` name it.
@@ -137,7 +146,7 @@ impl Listing {
         for (kind, name) in KINDS {
             let path = format!("{pid}/ns/{name}");
             let added = match fstatat(proc, path.as_str(), AtFlags::empty()) {
-                Ok(stat) => self.add(proc, &path, kind, NamespaceId { device: stat.st_dev, inode: stat.st_ino }, pid),
+                Ok(stat) => self.add(proc, &path, kind, NamespaceId::of_stat(&stat), pid),
                 Err(errno) => Err(("newfstatat", errno)),
             };
             match added {

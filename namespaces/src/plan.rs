@@ -3,13 +3,16 @@
 use crate::bind::{STREAM, STREAM_NAMES, above_streams, path_of};
 use crate::identity::Maps;
 use crate::program::{Program, SLOTS};
-use crate::sys::{self, Birth, Block, Born, Frame, Outcome, SharedTelling, SignalMask, Telling, World};
+use crate::sys::{self, Birth, Block, Born, Frame, Outcome, SharedPage, SignalMask, Telling, World};
+use crate::target::Kind;
 use crate::{
-    Call, CapabilitySet, Child, Engine, Error, Fallbacks, Held, Namespaces, Report, Step, fallbacks, hint, scope,
+    Call, CapabilitySet, Child, Engine, Error, Fallbacks, Held, Namespaces, Report, Step, Target, fallbacks, hint,
+    scope, terminal,
 };
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 use std::ffi::OsString;
+use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -27,7 +30,7 @@ pub struct Plan(pub(crate) Arc<Shared>);
 pub(crate) struct Shared {
     pub(crate) parts: Parts,
     /// Where copies tell, which cannot do so in memory that is copied; to be used again.
-    tellings: Mutex<Vec<SharedTelling>>,
+    tellings: Mutex<Vec<SharedPage<Telling>>>,
 }
 
 /// What a plan is made of.
@@ -41,6 +44,10 @@ pub(crate) struct Parts {
     pub(crate) asked: Option<Engine>,
     /// The namespaces that the clone makes.
     pub(crate) namespaces: Namespaces,
+    /// All namespaces that are not the caller's.
+    pub(crate) apart: Namespaces,
+    /// Whose namespaces are joined, by a process that then clones the child.
+    pub(crate) target: Option<Target>,
     pub(crate) fallbacks: Fallbacks,
     /// Those that were needed when the plan was made.
     pub(crate) skipped: Fallbacks,
@@ -49,6 +56,9 @@ pub(crate) struct Parts {
     /// The version 2 cgroup that the clone enters.
     pub(crate) cgroup: Option<OwnedFd>,
     pub(crate) pipes: [bool; 3],
+    pub(crate) terminal: Option<terminal::Wanted>,
+    /// The highest descriptor that the program gets.
+    pub(crate) highest: i32,
     pub(crate) die_with_parent: bool,
     /// The maps that the caller writes while the child waits.
     pub(crate) maps: Option<Maps>,
@@ -90,13 +100,13 @@ impl Plan {
         if plan.parts.maps.is_some() {
             return self.hold()?.release();
         }
-        scope::check(plan.parts.namespaces)?;
-        let mut pipes = Pipes::open(plan.parts.pipes)?;
-        let birth = Birth::new();
+        scope::check(plan.parts.apart)?;
+        let mut pipes = Pipes::open(&plan.parts)?;
+        let birth = plan.birth()?;
         let outcome = plan.clone_child(pipes.slots(), false, &birth)?;
         let born = birth.take().ok_or_else(Error::status_lost)?;
         plan.judge(&born, &outcome)?;
-        Ok(Child::new(born, pipes.ours(), plan.report(plan.parts.engine, outcome.used)))
+        Child::new(born, pipes.ours(), plan.report(plan.parts.engine, outcome.used))
     }
 
     /// Brings a child to the point where only the start of its program is left, and holds it there.
@@ -115,7 +125,7 @@ impl Plan {
     /// As [`spawn`](Plan::spawn), but for the start of the program.
     #[doc(alias("create", "suspend"))]
     pub fn hold(&self) -> Result<Held, Error> {
-        scope::check(self.0.parts.namespaces)?;
+        scope::check(self.0.parts.apart)?;
         crate::held::hold(&self.0)
     }
 }
@@ -127,15 +137,50 @@ impl Shared {
         let shared = if self.parts.engine == Engine::Copy { Some(self.take_telling()?) } else { None };
         let telling = shared.as_deref().unwrap_or(&own);
         let mut frame = Frame::new(&self.parts.program, slots, held, telling);
-        let cloned = self.guarded(birth, |world, used| {
-            frame.falls_back(used);
-            sys::clone_and_run(self.parts.engine, world, &frame, birth)
-        });
+        let first = Birth::new();
+        let cloned = if self.parts.target.is_some() {
+            self.guarded(&first, |world, used| {
+                frame.falls_back(used);
+                sys::clone_relay(world, &mut frame, &first, birth)
+            })
+        } else {
+            self.guarded(birth, |world, used| {
+                frame.falls_back(used);
+                sys::clone_and_run(self.parts.engine, world, &frame, birth)
+            })
+        };
         let outcome = telling.outcome();
         if let Some(telling) = shared {
             self.give_back(telling);
         }
-        cloned.map(|()| outcome)
+        cloned?;
+        if let Some(first) = first.take() {
+            self.see_off(&first, birth, &outcome)?;
+        }
+        Ok(outcome)
+    }
+
+    /// The process between has done its part: it has ended well, and there is a child.
+    fn see_off(&self, first: &Born, birth: &Birth, outcome: &Outcome) -> Result<(), Error> {
+        let status = sys::reap(first.pidfd.as_fd(), Block::Yes);
+        if status == Ok(Some(0)) {
+            return Ok(());
+        }
+        // Killed while the child was on its way: nobody knows how far that has come.
+        if let Some(child) = birth.take() {
+            end(&child);
+        }
+        Err(self.failure(outcome, status))
+    }
+
+    /// Where a birth is noted: where it is another process that clones the child, in memory that it shares.
+    pub(crate) fn birth(&self) -> Result<BirthPlace, Error> {
+        if self.parts.target.is_none() {
+            return Ok(BirthPlace::Here(Birth::new()));
+        }
+        let page = SharedPage::<Birth>::map().map_err(|(call, errno)| Error::os(Step::Memory, call, errno))?;
+        page.clear();
+        Ok(BirthPlace::Shared(page))
     }
 
     /// Clones, by the means that there are, while no signal of the caller's can reach the child.
@@ -207,7 +252,14 @@ impl Shared {
         if outcome.errno.is_none() && call.starts_program() {
             return Ok(());
         }
-        let status = sys::reap(born.pidfd.as_fd(), Block::Yes);
+        Err(self.failure(outcome, sys::reap(born.pidfd.as_fd(), Block::Yes)))
+    }
+
+    /// What has kept a child from starting its program that ended like this.
+    fn failure(&self, outcome: &Outcome, status: Result<Option<i32>, i32>) -> Error {
+        let Some(call) = self.parts.program.get(outcome.at) else {
+            return Error::status_lost();
+        };
         let error = match (outcome.errno, status) {
             (Some(errno), _) => Error::os(call.step(), call.name(), errno).saying(&outcome.said),
             (None, Ok(Some(status))) => Error::killed(call.step(), status & 0x7f),
@@ -215,7 +267,11 @@ impl Shared {
         };
         // Of a program that was looked for in PATH, the name says more than the last place.
         let object = if call.step() == Step::Exec { &self.parts.name } else { call.object() };
-        Err(self.hint(if object.is_empty() { error } else { error.about(object) }))
+        let error = self.hint(if object.is_empty() { error } else { error.about(object) });
+        match self.parts.target.as_ref().map(|target| &*target.0) {
+            Some(Kind::Process(target)) => error.of_target(target),
+            _ => error,
+        }
     }
 
     /// How a child came to be that was made so.
@@ -228,17 +284,35 @@ impl Shared {
         hint::add(error, self.parts.namespaces)
     }
 
-    fn take_telling(&self) -> Result<SharedTelling, Error> {
+    fn take_telling(&self) -> Result<SharedPage<Telling>, Error> {
         let kept = self.tellings.lock().unwrap_or_else(PoisonError::into_inner).pop();
         match kept {
             Some(telling) => Ok(telling),
-            None => SharedTelling::map().map_err(|(call, errno)| Error::os(Step::Memory, call, errno)),
+            None => SharedPage::map().map_err(|(call, errno)| Error::os(Step::Memory, call, errno)),
         }
     }
 
-    fn give_back(&self, telling: SharedTelling) {
+    fn give_back(&self, telling: SharedPage<Telling>) {
         telling.clear();
         self.tellings.lock().unwrap_or_else(PoisonError::into_inner).push(telling);
+    }
+}
+
+/// Where the kernel notes who was born.
+#[derive(Debug)]
+pub(crate) enum BirthPlace {
+    Here(Birth),
+    Shared(SharedPage<Birth>),
+}
+
+impl Deref for BirthPlace {
+    type Target = Birth;
+
+    fn deref(&self) -> &Birth {
+        match self {
+            BirthPlace::Here(birth) => birth,
+            BirthPlace::Shared(page) => page,
+        }
     }
 }
 
@@ -252,13 +326,22 @@ pub(crate) fn end(born: &Born) {
 #[derive(Debug, Default)]
 pub(crate) struct Pipes {
     theirs: [Option<OwnedFd>; 3],
-    ours: [Option<OwnedFd>; 3],
+    terminal: Option<terminal::Theirs>,
+    ours: Ours,
+}
+
+/// What the caller has of a child.
+#[derive(Debug, Default)]
+pub(crate) struct Ours {
+    pub(crate) streams: [Option<OwnedFd>; 3],
+    pub(crate) terminal: Option<terminal::Ours>,
 }
 
 impl Pipes {
-    pub(crate) fn open(wanted: [bool; 3]) -> Result<Self, Error> {
+    pub(crate) fn open(parts: &Parts) -> Result<Self, Error> {
         let mut pipes = Pipes::default();
-        let ends = pipes.theirs.iter_mut().zip(&mut pipes.ours).zip(STREAM_NAMES).zip(wanted).enumerate();
+        let ends = pipes.theirs.iter_mut().zip(&mut pipes.ours.streams).zip(STREAM_NAMES);
+        let ends = ends.zip(parts.pipes).enumerate();
         for (stream, (((theirs, ours), name), wanted)) in ends {
             if wanted {
                 let (read, write) =
@@ -267,6 +350,10 @@ impl Pipes {
                 *theirs = Some(above_streams(child).map_err(|e| Error::os(Step::Pipe, "fcntl", e).about(name))?);
                 *ours = Some(caller);
             }
+        }
+        if let Some(wanted) = &parts.terminal {
+            let (ours, theirs) = terminal::open_ends(wanted)?;
+            (pipes.ours.terminal, pipes.terminal) = (Some(ours), Some(theirs));
         }
         Ok(pipes)
     }
@@ -278,10 +365,15 @@ impl Pipes {
                 *value = fd.as_raw_fd().into();
             }
         }
+        if let Some((slot, fd)) = &self.terminal
+            && let Some(value) = slots.get_mut(slot.0)
+        {
+            *value = fd.as_raw_fd().into();
+        }
         slots
     }
 
-    pub(crate) fn ours(&mut self) -> [Option<OwnedFd>; 3] {
+    pub(crate) fn ours(&mut self) -> Ours {
         std::mem::take(&mut self.ours)
     }
 }

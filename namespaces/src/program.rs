@@ -53,8 +53,10 @@ pub(crate) enum Then {
     Or(Fallbacks, [i32; 2]),
     /// It lists descriptors: each above 2 is closed at the start of a program.
     MarkEach,
-    /// It lists descriptors: each above 2 is closed, but these.
-    CloseEachBut([Slot; 2]),
+    /// It lists descriptors: each above this one is closed, but these.
+    CloseEachBut(u64, [Slot; 2]),
+    /// A clone: the calls from here on are the new process's, and this one has no others.
+    PassOn,
     /// The call has written all of this to the scratch words; anything else is this errno.
     Finds([Finding; 2], i32),
 }
@@ -104,6 +106,8 @@ pub(crate) struct Program {
     slots: usize,
     /// Files that the child has written to and not closed.
     left_open: Vec<Slot>,
+    /// The caller's `/proc`, if the child is not where that has its place.
+    proc: Option<i32>,
 }
 
 macro_rules! calls {
@@ -132,15 +136,18 @@ calls! {
     chdir = SYS_chdir,
     chroot = SYS_chroot,
     close = SYS_close,
+    clone3 = SYS_clone3,
     close_range = SYS_close_range,
     dup3 = SYS_dup3,
     execve = SYS_execve,
     fcntl = SYS_fcntl,
     fchdir = SYS_fchdir,
+    fchown = SYS_fchown,
     fsconfig = SYS_fsconfig,
     fsmount = SYS_fsmount,
     fsopen = SYS_fsopen,
     getcwd = SYS_getcwd,
+    ioctl = SYS_ioctl,
     ioprio_set = SYS_ioprio_set,
     getdents64 = SYS_getdents64,
     keyctl = SYS_keyctl,
@@ -166,6 +173,7 @@ calls! {
     sched_setaffinity = SYS_sched_setaffinity,
     sched_setscheduler = SYS_sched_setscheduler,
     seccomp = SYS_seccomp,
+    sendmsg = SYS_sendmsg,
     sendto = SYS_sendto,
     setdomainname = SYS_setdomainname,
     setns = SYS_setns,
@@ -341,6 +349,14 @@ impl Program {
     /// Notes that a file stays open for writing.
     pub(crate) fn leaves_open(&mut self, file: Slot) {
         self.left_open.push(file);
+    }
+
+    pub(crate) fn proc_is(&mut self, proc: i32) {
+        self.proc = Some(proc);
+    }
+
+    pub(crate) fn proc(&self) -> Option<i32> {
+        self.proc
     }
 
     /// Closes such files: a mount with one cannot become read-only.

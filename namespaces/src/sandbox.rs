@@ -2,8 +2,8 @@
 
 use crate::privilege::Privilege;
 use crate::{
-    Child, Clock, ClockOffset, Credentials, Engine, Error, Fallbacks, Fds, IdMap, IoPriority, Mount, Nice, OomScoreAdj,
-    Personality, Plan, Propagation, Resource, Rlimit, Root, Scheduler,
+    Child, Clock, ClockOffset, Credentials, Engine, Error, Fallbacks, Fds, IdMap, IoPriority, Join, Mount, Nice,
+    OomScoreAdj, Personality, Plan, Propagation, Resource, Rlimit, Root, Scheduler, TerminalSize,
 };
 use bitflags::bitflags;
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,6 +59,7 @@ pub struct Sandbox {
     pub(crate) working_directory: Option<PathBuf>,
     pub(crate) namespaces: Namespaces,
     pub(crate) user: Option<IdMap>,
+    pub(crate) join: Option<Join>,
     pub(crate) credentials: Option<Credentials>,
     pub(crate) umask: Option<u32>,
     pub(crate) clocks: BTreeMap<Clock, ClockOffset>,
@@ -84,6 +85,8 @@ pub struct Sandbox {
     pub(crate) sysctls: BTreeMap<String, String>,
     #[cfg_attr(feature = "serde", serde(with = "crate::spec::streams"))]
     pub(crate) stdio: [Stdio; 3],
+    pub(crate) fds: BTreeMap<u32, String>,
+    pub(crate) terminal: Option<TerminalSize>,
     pub(crate) die_with_parent: bool,
     pub(crate) privilege: Privilege,
     pub(crate) engine: Option<Engine>,
@@ -107,6 +110,7 @@ impl Sandbox {
             working_directory: None,
             namespaces: Namespaces::empty(),
             user: None,
+            join: None,
             credentials: None,
             umask: None,
             clocks: BTreeMap::new(),
@@ -128,6 +132,8 @@ impl Sandbox {
             personality: None,
             sysctls: BTreeMap::new(),
             stdio: [const { Stdio::Inherit }; 3],
+            fds: BTreeMap::new(),
+            terminal: None,
             die_with_parent: false,
             privilege: Privilege::default(),
             engine: None,

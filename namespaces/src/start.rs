@@ -1,6 +1,7 @@
 //! The last step: which file, with which arguments, in which environment.
 
 use crate::compile::{FILE, OPEN_HOW_SIZE, c_string, open_how};
+use crate::join::Joining;
 use crate::program::{Arg, Program, Sys, Then};
 use crate::{Error, Root, Sandbox, Step, privilege, sys};
 use std::collections::BTreeMap;
@@ -12,8 +13,13 @@ use std::path::{Path, PathBuf};
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
 /// The filters come last: what the child does to find the program they need not allow.
-pub(crate) fn compile(program: &mut Program, sandbox: &Sandbox, rights: &privilege::Bound) -> Result<(), Error> {
-    let environment = environment(sandbox)?;
+pub(crate) fn compile(
+    program: &mut Program,
+    sandbox: &Sandbox,
+    rights: &privilege::Bound,
+    joining: Option<&Joining>,
+) -> Result<(), Error> {
+    let environment = environment(sandbox, joining.and_then(|joining| joining.environment.as_ref()))?;
     let candidates = candidates(&sandbox.program, environment.get(OsStr::new("PATH"))).into_iter().map(|path| {
         let text = c_string("program", path.as_os_str())?;
         Ok((path, program.string(text)))
@@ -29,7 +35,8 @@ pub(crate) fn compile(program: &mut Program, sandbox: &Sandbox, rights: &privile
     });
     let envp = pointers(program, envp.collect::<Result<_, _>>()?);
     let last = candidates.len().saturating_sub(1);
-    let look = (sandbox.root != Root::Host).then(|| program.words(open_how(READ, libc::RESOLVE_NO_MAGICLINKS)));
+    let look = sandbox.root != Root::Host || joining.is_some_and(Joining::enters_root);
+    let look = look.then(|| program.words(open_how(READ, libc::RESOLVE_NO_MAGICLINKS)));
     for (at, (path, text)) in candidates.into_iter().enumerate() {
         let then = if at == last { Then::Go } else { Then::TryNext };
         let execve = |program: &mut Program| {
@@ -68,9 +75,12 @@ fn look_at(program: &mut Program, (path, text): (&Path, u64), how: u64, last: bo
     program.failure_joins(looked);
 }
 
-fn environment(sandbox: &Sandbox) -> Result<BTreeMap<OsString, OsString>, Error> {
-    let mut environment: BTreeMap<_, _> =
+type Environment = BTreeMap<OsString, OsString>;
+
+fn environment(sandbox: &Sandbox, targets: Option<&Environment>) -> Result<Environment, Error> {
+    let mut environment: Environment =
         if sandbox.inherit_env { std::env::vars_os().collect() } else { BTreeMap::new() };
+    environment.extend(targets.cloned().unwrap_or_default());
     for (name, value) in &sandbox.env {
         if name.is_empty() || name.as_bytes().contains(&b'=') {
             return Err(Error::config(format!("environment variable {name:?}"), "has no name, or one with '='"));

@@ -42,14 +42,20 @@ steps! {
     Configure caller "check the configuration",
     /// Opening what the plan needs: `/dev/null`, a pidfd of the caller.
     Prepare caller "prepare",
+    /// Looking at the process whose namespaces are to be joined.
+    Target caller "look at the target",
     /// Making the pipes for the child's standard streams.
     Pipe caller "make a pipe",
+    /// Opening a terminal, or receiving it.
+    Terminal caller "open a terminal",
     /// Getting memory for a copy of the caller: a page that both share, a stack for a closure.
     Memory caller "get memory for the child",
     /// Holding back signals around the clone.
     BlockSignals caller "hold back signals",
     /// The clone itself, with its namespaces and its version 2 cgroup.
     Clone caller "clone",
+    /// Going into the namespaces of others, and being born there.
+    Join child "join the namespaces",
     /// Asking for a signal at the parent's death.
     ParentDeath child "die with the parent",
     /// Marking every descriptor to be closed at the program's start.

@@ -3,6 +3,7 @@
 //! Every run looks into its mount: a file that only the lowest layer has is there, the topmost layer wins, and it can be
 //! written to or not as was wanted. That look is not timed.
 
+mod layers;
 mod ours;
 #[cfg(feature = "peers")]
 mod peers;
@@ -71,6 +72,7 @@ fn cases(quick: bool) -> Result<Vec<Case>> {
         std::iter::once(Shape::Bind).chain(overlays()).map(|shape| case(shape, Given::Paths)).collect();
     cases.push(case(Shape::Overlay(10), Given::Descriptors));
     cases.extend([10, 128, 500].map(|lowers| case(Shape::Overlay(lowers), Given::Known)));
+    cases.extend(layers::cases());
     Ok(cases)
 }
 

@@ -57,7 +57,9 @@ impl Place {
             &|| fs::write(tree.join("etc/newer"), "6").unwrap(),
         ];
         let order = if backwards { [3, 2, 1, 0] } else { [0, 1, 2, 3] };
-        order.iter().for_each(|step| steps[*step]());
+        for step in order {
+            steps[step]();
+        }
         tree
     }
 

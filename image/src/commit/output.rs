@@ -18,7 +18,7 @@ enum Encoder<W: Write> {
     Plain(Box<Counted<W>>),
     Gzip(Box<GzEncoder<Counted<W>>>),
     #[cfg(feature = "zstd")]
-    Zstd(zstd::stream::write::Encoder<'static, Counted<W>>),
+    Zstd(Box<zstd::stream::write::Encoder<'static, Counted<W>>>),
 }
 
 /// The blob.
@@ -43,7 +43,7 @@ impl<W: Write> Output<W> {
     #[cfg(feature = "zstd")]
     fn zstd(to: Counted<W>) -> Result<Encoder<W>, Error> {
         let encoder = zstd::stream::write::Encoder::new(to, zstd::DEFAULT_COMPRESSION_LEVEL);
-        encoder.map(Encoder::Zstd).map_err(|e| Error::from_io(Operation::Commit, e))
+        encoder.map(Box::new).map(Encoder::Zstd).map_err(|e| Error::from_io(Operation::Commit, e))
     }
 
     #[cfg(not(feature = "zstd"))]

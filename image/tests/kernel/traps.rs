@@ -95,7 +95,9 @@ pub(crate) fn every_trap_while_directories_are_swapped() {
     let changed = |scratch: &Scratch| {
         let swaps = AtomicUsize::new(0);
         (0..MOST).any(|_| {
-            stacks.iter().for_each(|stack| unpack_both(scratch, stack, &swaps));
+            for stack in &stacks {
+                unpack_both(scratch, stack, &swaps);
+            }
             outside(scratch) != before
         })
     };

@@ -45,6 +45,9 @@ impl Mounts<'_> {
         self.inside(&target.join("pts"), "pts");
         self.create(Step::Mount, &target.join("pts"), ("devpts", terminals), QUIET, self.hands.inner);
         self.attach_inside(&target.join("pts"), "pts");
+        if let Some(opening) = self.terminal {
+            opening.compile(self.program, self.hands.inner);
+        }
         let memory: &[_] = &[("mode", "1777"), ("size", "64m")];
         self.inside(&target.join("shm"), "shm");
         self.create(Step::Mount, &target.join("shm"), ("tmpfs", memory), QUIET | MountFlags::NODEV, self.hands.inner);

@@ -15,7 +15,8 @@ mod source;
 
 use crate::mount::{MountFlags, MountKind};
 use crate::program::{Arg, Program, Slot, Sys, Then};
-use crate::{Error, Mount, Namespaces, Propagation, Root, Sandbox, Step};
+use crate::terminal::Opening;
+use crate::{Error, Mount, Propagation, Root, Sandbox, Step};
 pub(crate) use check::check;
 use point::{Base, Kind};
 pub(crate) use source::Sources;
@@ -35,7 +36,7 @@ const MANY: usize = 192;
 
 /// Makes mounts private, attaches the root, mounts inside it, and lets the host's root go.
 pub(crate) fn compile(program: &mut Program, sources: &Sources, sandbox: &Sandbox) -> Result<(), Error> {
-    let mut child = Mounts::new(program, sandbox);
+    let mut child = Mounts::new(program, sources.own_user, sandbox);
     child.propagate(Step::Propagation);
     // All of them before anything is mounted that hides one.
     let trees = child.open_sources(sources, sandbox)?;
@@ -52,6 +53,7 @@ pub(crate) fn compile(program: &mut Program, sources: &Sources, sandbox: &Sandbo
     for (at, ((mount, tree), found)) in sandbox.mounts.iter().zip(trees).zip(&sources.mounts).enumerate() {
         let later = sandbox.mounts.get(at + 1..).unwrap_or_default();
         let kept = !mount.covers() && later.iter().any(|next| next.covers() && next.target.starts_with(&mount.target));
+        child.terminal = Opening::of(sandbox, at);
         child.mount(mount, tree, Kind::of(found.as_ref()), kept)?;
     }
     if makes_files(sandbox) {
@@ -110,21 +112,24 @@ struct Mounts<'a> {
     /// The host's null device.
     null: Slot,
     many: bool,
+    /// The terminal to be opened in the mount that is being made.
+    terminal: Option<Opening>,
 }
 
 impl<'a> Mounts<'a> {
-    fn new(program: &'a mut Program, sandbox: &Sandbox) -> Self {
+    fn new(program: &'a mut Program, own_user: bool, sandbox: &Sandbox) -> Self {
         let mut slot = || program.slot();
         let hands = Hands { context: slot(), mount: slot(), target: slot(), parent: slot(), inner: slot() };
         Mounts {
             hands,
             root: None,
             bases: Vec::new(),
-            own_user: sandbox.namespaces.contains(Namespaces::USER),
+            own_user,
             propagation: sandbox.propagation,
             here: program.string(CString::default()).into(),
             null: program.slot(),
             many: sandbox.mounts.iter().map(descriptors).sum::<usize>() > MANY,
+            terminal: None,
             program,
         }
     }
@@ -144,6 +149,9 @@ impl<'a> Mounts<'a> {
                 base = own.filter(|_| fresh);
                 self.new_file_system(mount, name, into)?;
                 self.attach(target, into, self.hands.target);
+                if let Some(opening) = self.terminal {
+                    opening.compile(self.program, into);
+                }
                 self.done_with(&[self.hands.context, self.hands.target]);
                 if own.is_none() {
                     self.done_with(&[self.hands.mount]);

@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Sources {
     pub(crate) root: Option<Found>,
     pub(crate) mounts: Vec<Option<Found>>,
+    /// Whether the child is in a user namespace that is not the caller's.
+    pub(crate) own_user: bool,
     /// The user namespace whose ids a mount has.
     pub(crate) ids: Vec<Option<RawFd>>,
     /// Kept open as long as the plan: another file cannot get their inode's number meanwhile.
@@ -46,8 +48,8 @@ impl Found {
 }
 
 impl Sources {
-    pub(crate) fn look_up(sandbox: &Sandbox, names: &mut Names) -> Result<Self, Error> {
-        let mut sources = Sources { root: None, mounts: Vec::new(), ids: Vec::new(), held: Vec::new() };
+    pub(crate) fn look_up(sandbox: &Sandbox, names: &mut Names, own_user: bool) -> Result<Self, Error> {
+        let mut sources = Sources { own_user, root: None, mounts: Vec::new(), ids: Vec::new(), held: Vec::new() };
         sources.root = match &sandbox.root {
             Root::Host | Root::Empty => None,
             Root::Directory(path) => Some(sources.open(path)?),

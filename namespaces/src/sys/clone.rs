@@ -26,11 +26,11 @@ pub(super) struct CloneArgs {
     cgroup: u64,
 }
 
-/// The process of a pidfd, where clone(2) could not tell it; 0 without `/proc`.
-fn pid_of(pidfd: &OwnedFd) -> u32 {
-    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).unwrap_or_default();
-    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
-    pid.unwrap_or(0)
+/// The number of a pidfd's process, where clone(2) could not tell it; 0 if it has none (any more). Nothing if it is no pidfd, or there is no `/proc`.
+pub(crate) fn pid_of(pidfd: &OwnedFd) -> Option<u32> {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
+    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:"))?;
+    Some(pid.trim().parse().unwrap_or(0))
 }
 
 /// Where a child is born.
@@ -52,6 +52,7 @@ impl World<'_> {
 impl CloneArgs {
     /// Without a stack the child goes on where the caller is on its own, as with `vfork(2)`.
     pub(super) fn new(flags: u64, world: World<'_>, stack: Option<&Stack>, birth: &Birth) -> Self {
+        birth.by_old_clone.store(world.by_old_clone.into(), Relaxed);
         let into = if world.cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 };
         CloneArgs {
             flags: flags | world.namespaces | into | ALWAYS,
@@ -84,7 +85,7 @@ impl CloneArgs {
 /// With a pidfd; without the caller's signal handlers.
 const ALWAYS: u64 = (libc::CLONE_PIDFD | libc::CLONE_PARENT_SETTID) as u64 | CLONE_CLEAR_SIGHAND;
 /// The caller is suspended until the child has started its program or ended.
-const WAITED_FOR: u64 = libc::CLONE_VFORK as u64;
+pub(super) const WAITED_FOR: u64 = libc::CLONE_VFORK as u64;
 /// In the caller's memory. Never without `CLONE_VFORK`: the kernel's OOM killer would take the caller for one of its victim's processes.
 pub(super) const IN_OUR_MEMORY: u64 = libc::CLONE_VM as u64 | WAITED_FOR;
 // libc's constants of these two are too narrow.
@@ -103,15 +104,23 @@ pub(crate) struct Born {
 pub(crate) struct Birth {
     pid: AtomicI32,
     pidfd: AtomicI32,
+    /// Whether clone(2) was used, which does not note the pid.
+    by_old_clone: AtomicI32,
 }
 
 impl Birth {
     pub(crate) fn new() -> Self {
-        Birth { pid: AtomicI32::new(0), pidfd: AtomicI32::new(-1) }
+        Birth { pid: AtomicI32::new(0), pidfd: AtomicI32::new(-1), by_old_clone: AtomicI32::new(0) }
+    }
+
+    /// As new.
+    pub(crate) fn clear(&self) {
+        self.pid.store(0, Relaxed);
+        self.pidfd.store(-1, Relaxed);
     }
 
     /// There is no child. The kernel may have noted a descriptor before it gave up, whose number is another's by now.
-    fn failed(&self, result: i64) -> i32 {
+    pub(super) fn failed(&self, result: i64) -> i32 {
         self.pidfd.store(-1, Relaxed);
         errno_of(result)
     }
@@ -119,13 +128,15 @@ impl Birth {
     /// The child, for the first who asks after it was born.
     pub(crate) fn take(&self) -> Option<Born> {
         let pidfd = self.pidfd.swap(-1, Relaxed);
-        if pidfd < 0 {
+        // A clone that fails late has noted a descriptor that is another's by now; but not a pid.
+        let born = self.pid.load(Relaxed) != 0 || self.by_old_clone.load(Relaxed) != 0;
+        if pidfd < 0 || !born {
             return None;
         }
         // SAFETY: the kernel has opened this descriptor, CLOEXEC, and put it here, from where it is taken once.
         let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
         let pid = match self.pid.load(Relaxed).cast_unsigned() {
-            0 => pid_of(&pidfd),
+            0 => pid_of(&pidfd).unwrap_or(0),
             pid => pid,
         };
         Some(Born { pid, pidfd: Arc::new(pidfd) })

@@ -90,7 +90,7 @@ pub(crate) fn clone_task(world: World<'_>, stack: &mut Stack, task: &mut Task<'_
 extern "C" fn run_task(task: *mut libc::c_void) -> ! {
     // SAFETY: `clone_task` passes a task; this process has the only copy that is used.
     let task = unsafe { &mut *task.cast::<Task<'_>>() };
-    if !follow(&task.frame) {
+    if !follow(&task.frame, 0) {
         exit(127);
     }
     task.frame.arrived();

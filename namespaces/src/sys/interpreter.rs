@@ -2,12 +2,13 @@
 
 use super::each::{self, for_each};
 use super::raw::{errno_of, syscall6, trap};
+use super::relay::{Relay, pass_on};
 use super::script;
 use super::telling::{SAID, Telling};
 use crate::Fallbacks;
 use crate::program::{Arg, Finding, Op, Program, SCRATCH, SLOTS, Then};
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize};
 
 /// Everything that the child reads, and where it tells how it goes.
 #[derive(Debug)]
@@ -21,7 +22,10 @@ pub(crate) struct Frame<'a> {
     program: bool,
     /// Fallbacks that the clone has needed.
     used: Fallbacks,
-    telling: &'a Telling,
+    pub(super) telling: &'a Telling,
+    /// For a program in which another process clones the child, and where the child goes on then.
+    pub(super) relay: Option<Relay<'a>>,
+    pub(super) born_at: AtomicUsize,
 }
 
 impl<'a> Frame<'a> {
@@ -35,6 +39,8 @@ impl<'a> Frame<'a> {
             program: true,
             used: Fallbacks::empty(),
             telling,
+            relay: None,
+            born_at: AtomicUsize::new(0),
         }
     }
 
@@ -60,15 +66,15 @@ impl<'a> Frame<'a> {
 pub(super) extern "C" fn child(frame: *mut libc::c_void) -> ! {
     // SAFETY: `clone_and_run` passes a frame, and keeps it until the clone returns to it, which is after this function's last use.
     let frame = unsafe { &*frame.cast::<Frame<'_>>() };
-    follow(frame);
+    follow(frame, 0);
     exit(127)
 }
 
-/// Makes the calls of the list; returns whether none of them failed.
-pub(super) fn follow(frame: &Frame<'_>) -> bool {
+/// Makes the calls of the list from here on; returns whether none of them failed.
+pub(super) fn follow(frame: &Frame<'_>, from: usize) -> bool {
     let scratch = &*frame.scratch;
     let told = scratch.as_ptr().expose_provenance() as u64;
-    let (mut next, mut denied, mut used, mut sealed) = (0_usize, false, frame.used, Sealed::Not);
+    let (mut next, mut denied, mut used, mut sealed) = (from, false, frame.used, Sealed::Not);
     while let Some(op) = frame.ops.get(next) {
         let at = next;
         next += 1;
@@ -78,11 +84,10 @@ pub(super) fn follow(frame: &Frame<'_>) -> bool {
             continue;
         }
         frame.telling.at.store(at, Relaxed);
-        let args = op.args.map(|arg| match arg {
-            Arg::Value(value) => value,
-            Arg::Slot(slot) => value_of(frame, slot.0),
-            Arg::Scratch => told,
-        });
+        if op.then == Then::PassOn {
+            return pass_on(frame, next);
+        }
+        let args = op.args.map(|arg| resolve(frame, arg, told));
         let result = make(op.number, args);
         let errno = if result < 0 { errno_of(result) } else { 0 };
         let failure = match op.then {
@@ -104,8 +109,8 @@ pub(super) fn follow(frame: &Frame<'_>) -> bool {
                 0
             }
             Then::MarkEach if errno == 0 => for_each(scratch, args, result, each::mark),
-            Then::CloseEachBut(kept) if errno == 0 => for_each(scratch, args, result, |fd| {
-                let keep = kept.iter().any(|slot| value_of(frame, slot.0) == fd);
+            Then::CloseEachBut(highest, kept) if errno == 0 => for_each(scratch, args, result, |fd| {
+                let keep = fd <= highest || kept.iter().any(|slot| value_of(frame, slot.0) == fd);
                 if keep { 0 } else { each::close(fd) }
             }),
             // As execvp(3): go on looking, but remember that there was one that may not be started.
@@ -127,6 +132,14 @@ pub(super) fn follow(frame: &Frame<'_>) -> bool {
         }
     }
     true
+}
+
+fn resolve(frame: &Frame<'_>, arg: Arg, scratch: u64) -> u64 {
+    match arg {
+        Arg::Value(value) => value,
+        Arg::Slot(slot) => value_of(frame, slot.0),
+        Arg::Scratch => scratch,
+    }
 }
 
 /// Whether the filters are in place. Their calls stand in front of each start that may be tried.

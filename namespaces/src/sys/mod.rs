@@ -9,28 +9,36 @@ mod clone;
 mod closure;
 mod each;
 mod errand;
+mod exit_info;
 mod interpreter;
 mod process;
 mod raw;
 mod related;
+mod relay;
 mod rights;
 mod script;
+mod shared;
 mod signals;
 mod stack;
 mod telling;
+mod terminal;
 
-pub(crate) use clone::{Birth, Born, World, clone_and_run};
+pub(crate) use clone::{Birth, Born, World, clone_and_run, pid_of};
 pub(crate) use closure::{Task, clone_task};
+pub(crate) use exit_info::exit_info;
 pub(crate) use interpreter::Frame;
-pub(crate) use process::{Block, own_pidfd, reap, send_signal};
-pub(crate) use related::{Related, owner_of_namespace, related_namespace};
+pub(crate) use process::{Block, copy_above, own_pidfd, pidfd_of, reap, received, send_signal};
+pub(crate) use related::{Related, kind_of_namespace, owner_of_namespace, related_namespace};
+pub(crate) use relay::clone_relay;
 pub(crate) use rights::known_capabilities;
 #[cfg(feature = "landlock")]
 pub(crate) use rights::landlock_abi;
 pub(crate) use script::HEAD;
+pub(crate) use shared::SharedPage;
 pub(crate) use signals::{SIGNAL_SET_SIZE, SignalMask, ignored_signals};
 pub(crate) use stack::Stack;
-pub(crate) use telling::{Outcome, SharedTelling, Telling};
+pub(crate) use telling::{Outcome, Telling};
+pub(crate) use terminal::{set_terminal_size, terminal_peer, terminal_size, unlock_terminal};
 
 fn last_errno() -> i32 {
     std::io::Error::last_os_error().raw_os_error().unwrap_or(0)

@@ -3,7 +3,7 @@
 use super::last_errno;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::null_mut;
 
 /// Whether [`reap`] waits.
@@ -59,10 +59,34 @@ pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> 
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// A descriptor that has just come by a socket, and that nobody else knows.
+pub(crate) fn received(fd: RawFd) -> OwnedFd {
+    // SAFETY: recvmsg(2) has opened it for the caller, who has taken it out of the message.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// The same file, CLOEXEC, under a number above this one.
+pub(crate) fn copy_above(fd: BorrowedFd<'_>, highest: i32) -> Result<OwnedFd, i32> {
+    // SAFETY: numbers only.
+    let copy = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, highest + 1) };
+    if copy < 0 {
+        // The errno for a number beyond the limit of descriptors.
+        let errno = last_errno();
+        return Err(if errno == libc::EINVAL { libc::EMFILE } else { errno });
+    }
+    // SAFETY: the kernel has just opened it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
 /// A pidfd of this process.
 pub(crate) fn own_pidfd() -> io::Result<OwnedFd> {
+    pidfd_of(std::process::id())
+}
+
+/// `pidfd_open(2)`.
+pub(crate) fn pidfd_of(pid: u32) -> io::Result<OwnedFd> {
     // SAFETY: numbers only.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, std::process::id(), 0) };
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     match i32::try_from(fd) {
         // SAFETY: the kernel has just opened it for us, CLOEXEC.
         Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),

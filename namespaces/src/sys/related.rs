@@ -12,6 +12,7 @@ pub(crate) enum Related {
     Parent = 0xb702, // NS_GET_PARENT
 }
 
+const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
 const NS_GET_OWNER_UID: libc::Ioctl = 0xb704;
 
 /// A descriptor of the other namespace; `EPERM` if that is outside the caller's own.
@@ -31,4 +32,11 @@ pub(crate) fn owner_of_namespace(namespace: BorrowedFd<'_>) -> Result<u32, i32> 
     // SAFETY: this request writes one uid_t, which is there for it.
     let result = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_OWNER_UID, &raw mut uid) };
     if result == 0 { Ok(uid) } else { Err(last_errno()) }
+}
+
+/// Which of the eight kinds it is, as the flag of `clone(2)` that makes one.
+pub(crate) fn kind_of_namespace(namespace: BorrowedFd<'_>) -> Result<u64, i32> {
+    // SAFETY: this request takes no argument, and nothing but a namespace answers it.
+    let kind = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_NSTYPE) };
+    u64::try_from(kind).map_err(|_| last_errno())
 }

@@ -1,9 +1,6 @@
 //! What a child tells: words in memory that its caller reads, which no seccomp filter can forbid.
 
-use super::last_errno;
 use crate::Fallbacks;
-use std::ops::Deref;
-use std::ptr::{NonNull, null_mut};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicUsize};
 
@@ -61,42 +58,5 @@ impl Telling {
         let said = self.said.iter().map(|byte| byte.load(Relaxed)).take_while(|byte| *byte != 0).collect();
         let used = Fallbacks::from_bits_truncate(self.used.load(Relaxed));
         Outcome { at: self.at.load(Relaxed), errno: (errno != 0).then_some(errno), said, used }
-    }
-}
-
-/// One that a child shares which otherwise has a copy of the caller's memory.
-#[derive(Debug)]
-pub(crate) struct SharedTelling(NonNull<Telling>);
-
-// SAFETY: it owns its mapping, and what is in it is atomic.
-unsafe impl Send for SharedTelling {}
-// SAFETY: as above.
-unsafe impl Sync for SharedTelling {}
-
-impl SharedTelling {
-    pub(crate) fn map() -> Result<Self, (&'static str, i32)> {
-        let (flags, access) = (libc::MAP_SHARED | libc::MAP_ANONYMOUS, libc::PROT_READ | libc::PROT_WRITE);
-        // SAFETY: a new mapping at an address of the kernel's choice changes nothing that exists.
-        let page = unsafe { libc::mmap(null_mut(), size_of::<Telling>(), access, flags, -1, 0) };
-        match NonNull::new(page) {
-            Some(page) if page.as_ptr() != libc::MAP_FAILED => Ok(SharedTelling(page.cast())),
-            _ => Err(("mmap", last_errno())),
-        }
-    }
-}
-
-impl Deref for SharedTelling {
-    type Target = Telling;
-
-    fn deref(&self) -> &Telling {
-        // SAFETY: the mapping is as long as this, aligned to a page, and began as zeros, which is what a new one has.
-        unsafe { self.0.as_ref() }
-    }
-}
-
-impl Drop for SharedTelling {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and no reference into it outlives this; a child has its own.
-        unsafe { libc::munmap(self.0.as_ptr().cast(), size_of::<Telling>()) };
     }
 }

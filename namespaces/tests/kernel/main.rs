@@ -14,9 +14,11 @@ mod faults;
 mod hold;
 mod identity;
 mod isolation;
+mod joins;
 mod life;
 mod listing;
 mod mounts;
+mod passing;
 mod privilege;
 mod programs;
 mod real;
@@ -26,6 +28,7 @@ mod seccomp;
 mod specs;
 mod streams;
 mod support;
+mod terminals;
 
 use cofferdam_testkit::{Need, Test, run};
 use std::process::ExitCode;
@@ -63,6 +66,9 @@ fn main() -> ExitCode {
         fallbacks(),
         hold(),
         scopes(),
+        joins(),
+        passing(),
+        terminals(),
         cgroups(),
         listing(),
         faults(),
@@ -376,6 +382,51 @@ fn scopes() -> Vec<Test> {
         user("a_panic_goes_on_outside", scopes::a_panic_goes_on_outside),
         user("its_process_can_be_killed", scopes::its_process_can_be_killed),
         user("among_busy_threads", scopes::among_busy_threads),
+    ]
+}
+
+fn joins() -> Vec<Test> {
+    vec![
+        user("joined_as_nsenter_does", joins::joined_as_nsenter_does).needs(&[Need::Program(joins::NSENTER)]),
+        user("as_the_target_is", joins::as_the_target_is),
+        root("as_whom_the_target_is", joins::as_whom_the_target_is),
+        user("the_targets_root_is_entered", joins::the_targets_root_is_entered).needs(&[Need::Program(BUSYBOX)]),
+        user("new_namespaces_beside_joined_ones", joins::new_namespaces_beside_joined_ones),
+        user("namespaces_by_descriptor", joins::namespaces_by_descriptor),
+        root("a_namespace_of_another_owner", joins::a_namespace_of_another_owner),
+        test("the_end_of_others_is_told", joins::the_end_of_others_is_told),
+        user("joins_that_cannot_be", joins::joins_that_cannot_be),
+        user("a_target_that_dies", joins::a_target_that_dies),
+        user("the_target_dies_while_the_child_is_held", joins::the_target_dies_while_the_child_is_held),
+        user("every_call_of_joining_can_fail", joins::every_call_of_joining_can_fail),
+        user("nobody_inside_sees_who_joins", joins::nobody_inside_sees_who_joins),
+        user("a_joined_program_has_three_descriptors", joins::a_joined_program_has_three_descriptors),
+        user("eight_threads_join_a_hundred", joins::eight_threads_join_a_hundred),
+        test("joins_of_strangers_are_refused", joins::joins_of_strangers_are_refused).needs(&[Need::OrdinaryUser]),
+    ]
+}
+
+fn passing() -> Vec<Test> {
+    vec![
+        test("what_was_asked_for_and_no_other", passing::what_was_asked_for_and_no_other),
+        test("descriptors_can_be_crossed", passing::descriptors_can_be_crossed),
+        test("they_survive_being_held", passing::they_survive_being_held),
+        test("without_close_range_they_are_all_there_is", passing::without_close_range_they_are_all_there_is),
+        test("numbers_that_cannot_be", passing::numbers_that_cannot_be),
+    ]
+}
+
+fn terminals() -> Vec<Test> {
+    vec![
+        user("the_terminal_is_the_programs", terminals::the_terminal_is_the_programs),
+        root("the_terminal_belongs_to_the_user", terminals::the_terminal_belongs_to_the_user),
+        user("a_new_size_is_told", terminals::a_new_size_is_told),
+        user("jobs_are_controlled", terminals::jobs_are_controlled),
+        user("full_screen_programs", terminals::full_screen_programs).needs(&[Need::Program(BUSYBOX)]),
+        test("detached_and_hung_up", terminals::detached_and_hung_up),
+        user("held_and_joined_with_a_terminal", terminals::held_and_joined_with_a_terminal),
+        user("a_terminal_is_three_descriptors", terminals::a_terminal_is_three_descriptors),
+        user("every_call_for_a_terminal_can_fail", terminals::every_call_for_a_terminal_can_fail),
     ]
 }
 

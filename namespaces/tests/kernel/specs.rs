@@ -3,8 +3,8 @@
 use crate::support::{asked_for_long, output, program, sh};
 use cofferdam_namespaces::{
     BpfInstruction, Capabilities, Capability, CapabilitySet, Clock, ClockOffset, Credentials, Engine, Fallbacks, Fds,
-    IdMap, IdRange, IoPriority, Mount, Namespaces, Personality, Propagation, Resource, Rlimit, Root, Sandbox,
-    Scheduler, Seccomp, SecureBits, Stdio,
+    IdMap, IdRange, IoPriority, Join, Mount, Namespaces, Personality, Propagation, Resource, Rlimit, Root, Sandbox,
+    Scheduler, Seccomp, SecureBits, Stdio, TerminalSize,
 };
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -150,6 +150,11 @@ fn any_mount() -> impl Strategy<Value = Mount> {
 }
 
 /// Whatever can be said of a sandbox, sensible or not.
+fn surrounded(sandbox: Sandbox, (rows, number): (u16, u32)) -> Sandbox {
+    let join = Join::only(Namespaces::NET).environment();
+    sandbox.terminal(TerminalSize::new(rows, 80)).fd(number, "some").join(join)
+}
+
 fn anything() -> impl Strategy<Value = Sandbox> {
     let roots = prop_oneof![
         select(vec![Root::Host, Root::Empty]),
@@ -181,6 +186,7 @@ fn anything() -> impl Strategy<Value = Sandbox> {
         change(any_map(), Sandbox::user),
         change(credentials, Sandbox::credentials),
         change(any::<u32>(), Sandbox::umask),
+        change((any::<u16>(), 3..1024_u32), surrounded),
         change(roots, Sandbox::root),
         change(any_mount(), Sandbox::mount),
         change(select(vec![Propagation::Private, Propagation::Slave, Propagation::Shared]), Sandbox::propagation),

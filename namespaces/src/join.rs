@@ -1,0 +1,295 @@
+//! Joining the namespaces of others: what is wanted, and the calls for it.
+
+use crate::program::{Program, Sys, Then};
+use crate::target::{Kind, Process, before_user, own_namespaces};
+use crate::targets_ids::{self, Ids};
+use crate::{Credentials, Error, NamespaceId, Namespaces, Sandbox, Step, Target};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+
+/// What of a [`Target`](crate::Target) a sandbox joins, and what else it takes from it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields, default))]
+#[doc(alias("nsenter", "exec", "setns"))]
+pub struct Join {
+    pub(crate) namespaces: Option<Namespaces>,
+    pub(crate) working_directory: bool,
+    pub(crate) environment: bool,
+    pub(crate) credentials: bool,
+}
+
+impl Join {
+    /// Every namespace of the target's that is not the caller's already.
+    #[must_use]
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    /// Only these.
+    #[must_use]
+    pub fn only(namespaces: Namespaces) -> Self {
+        Join { namespaces: Some(namespaces), ..Self::default() }
+    }
+
+    /// Starts in the target's working directory, instead of `/` where a mount namespace is joined.
+    #[must_use]
+    #[doc(alias("cwd", "wd"))]
+    pub fn working_directory(mut self) -> Self {
+        self.working_directory = true;
+        self
+    }
+
+    /// Starts with the environment that the target's program was started with, as `/proc/PID/environ` has it; variables of the sandbox's go on top.
+    ///
+    /// The target may have changed it: it is what the target says.
+    #[must_use]
+    #[doc(alias("env", "environ"))]
+    pub fn environment(mut self) -> Self {
+        self.environment = true;
+        self
+    }
+
+    /// Is who the target is: its effective user, group and supplementary groups. By default root, where a user namespace is joined that has one, and
+    /// otherwise the caller. [`Sandbox::credentials`](crate::Sandbox::credentials) overrule it.
+    #[must_use]
+    pub fn credentials(mut self) -> Self {
+        self.credentials = true;
+        self
+    }
+}
+
+impl Sandbox {
+    /// Joins namespaces that are there, `setns(2)`: those of the [`Target`](crate::Target) that [`Fds::target`](crate::Fds::target) binds.
+    ///
+    /// It is what `nsenter(1)` and `docker exec` do. All else of the sandbox holds as without: environment, working directory,
+    /// credentials, limits, streams, cgroup. Where the mount namespace is joined, the root is the target's. Namespaces of its own
+    /// ([`namespaces`](Sandbox::namespaces)), but for user and time, are made beside those that are joined, and belong to the user namespace that is joined.
+    ///
+    /// The target may be hostile. What joins it is a copy of the caller ([`Engine::Copy`](crate::Engine::Copy)) that nobody in there may trace (CVE-2016-9962),
+    /// and its program starts with nothing of the caller's. A second process is needed for a moment, and counts in the cgroup. Nothing of the
+    /// target's confinement but its namespaces and its root is taken over: neither its cgroup nor its capabilities, seccomp filter or limits.
+    ///
+    /// Who may signal it in there, as root of a pid namespace may, can also stop it (`SIGSTOP`) before its program starts, and the caller
+    /// waits that long.
+    #[must_use]
+    #[doc(alias("nsenter", "setns", "docker exec"))]
+    pub fn join(mut self, join: Join) -> Self {
+        self.join = Some(join);
+        self
+    }
+}
+
+/// A join that has been looked up.
+#[derive(Debug)]
+pub(crate) struct Joining {
+    target: Target,
+    /// What is joined, and by what: in this order.
+    pub(crate) calls: Vec<(Namespaces, i32)>,
+    root: Option<OwnedFd>,
+    pub(crate) working_directory: Option<OwnedFd>,
+    pub(crate) environment: Option<BTreeMap<OsString, OsString>>,
+    /// The user namespace that is joined: who there is in it.
+    pub(crate) ids: Option<Ids>,
+    credentials: Option<Credentials>,
+    /// The caller's `/proc`, for files of the child's: the target's may be anything (CVE-2019-16884).
+    pub(crate) proc: OwnedFd,
+}
+
+impl Joining {
+    pub(crate) fn of(sandbox: &Sandbox, target: Option<Target>) -> Result<Option<Self>, Error> {
+        match (&sandbox.join, target) {
+            (None, None) => Ok(None),
+            (Some(_), None) => Err(Error::config("target", "is not bound")),
+            (None, Some(_)) => Err(Error::config("target", "is bound, but the sandbox does not join it")),
+            (Some(join), Some(target)) => {
+                check(sandbox, join)?;
+                let mut joining = Self::new(target)?;
+                match &*joining.target.clone().0 {
+                    Kind::Process(process) => joining.look_at(process, join)?,
+                    Kind::Namespaces(namespaces) => joining.take(namespaces, join)?,
+                }
+                if joining.joins().intersects(sandbox.namespaces) {
+                    return Err(Error::config("namespaces", "are both joined and new"));
+                }
+                Ok(Some(joining))
+            }
+        }
+    }
+
+    fn new(target: Target) -> Result<Self, Error> {
+        let failed = |errno| Error::os(Step::Target, "openat", errno).about("/proc");
+        let proc = std::fs::File::open("/proc").map_err(|e| failed(e.raw_os_error().unwrap_or(0)))?;
+        let proc = crate::bind::above_streams(proc.into()).map_err(failed)?;
+        let (root, working_directory, environment, ids, credentials) = (None, None, None, None, None);
+        Ok(Joining { target, calls: Vec::new(), root, working_directory, environment, ids, credentials, proc })
+    }
+
+    fn look_at(&mut self, process: &Process, join: &Join) -> Result<(), Error> {
+        let mut theirs = Vec::new();
+        for (kind, name) in crate::namespace::KINDS {
+            theirs.extend(process.namespace(name)?.map(|id| (kind, id)));
+        }
+        let joined = choose(join.namespaces, &own_namespaces()?, &theirs)?;
+        if !joined.is_empty() {
+            self.calls.push((joined, process.pidfd.as_raw_fd()));
+        }
+        if joined.contains(Namespaces::MOUNT) {
+            self.root = Some(process.directory("root")?);
+        }
+        if join.working_directory {
+            self.working_directory = Some(process.directory("cwd")?);
+        }
+        if join.environment {
+            self.environment = Some(variables(&process.read("environ")?));
+        }
+        let ids = targets_ids::of(process)?;
+        if join.credentials {
+            self.credentials = Some(targets_ids::credentials(
+                &process.read("status")?,
+                joined.contains(Namespaces::USER).then_some(&ids),
+            )?);
+        }
+        self.ids = joined.contains(Namespaces::USER).then_some(ids);
+        Ok(())
+    }
+
+    fn take(&mut self, namespaces: &[(Namespaces, OwnedFd)], join: &Join) -> Result<(), Error> {
+        if join.working_directory || join.environment || join.credentials {
+            return Err(Error::config("target", "is no process: it has no directory, environment or credentials"));
+        }
+        let mut theirs = Vec::new();
+        for (kind, fd) in namespaces {
+            theirs.push((*kind, NamespaceId::of(fd)?));
+        }
+        let joined = choose(join.namespaces, &own_namespaces()?, &theirs)?;
+        let joined = namespaces.iter().filter(|(kind, _)| joined.contains(*kind));
+        let mut after = Vec::new();
+        let user = joined.clone().find(|(kind, _)| *kind == Namespaces::USER);
+        for (kind, fd) in joined {
+            let early = match user {
+                Some((_, user)) => *kind != Namespaces::USER && before_user(user.as_fd(), fd.as_fd())?,
+                None => true,
+            };
+            let calls = if early { &mut self.calls } else { &mut after };
+            calls.push((*kind, fd.as_raw_fd()));
+        }
+        // False before true: the user namespace is the first of its own.
+        after.sort_by_key(|(kind, _)| *kind != Namespaces::USER);
+        self.calls.append(&mut after);
+        self.ids = user.map(|_| Ids::unknown());
+        Ok(())
+    }
+
+    /// All that are joined.
+    pub(crate) fn joins(&self) -> Namespaces {
+        self.calls.iter().fold(Namespaces::empty(), |all, (kinds, _)| all | *kinds)
+    }
+
+    /// The program's own credentials, or the target's.
+    pub(crate) fn credentials<'a>(&'a self, sandbox: &'a Sandbox) -> Option<&'a Credentials> {
+        sandbox.credentials.as_ref().or(self.credentials.as_ref())
+    }
+
+    /// Whether the root is one that others have made.
+    pub(crate) fn enters_root(&self) -> bool {
+        self.joins().contains(Namespaces::MOUNT)
+    }
+
+    /// What is to be kept open as long as the plan.
+    pub(crate) fn keep(self) -> (Target, Vec<OwnedFd>) {
+        (self.target, [Some(self.proc), self.root, self.working_directory].into_iter().flatten().collect())
+    }
+
+    /// The calls of the process between: it goes where the child is to be, and clones it.
+    pub(crate) fn compile(&self, program: &mut Program) {
+        let object = match &*self.target.0 {
+            Kind::Process(process) => process.name(),
+            Kind::Namespaces(_) => String::new(),
+        };
+        // Before it is in sight: root in there must not look into a copy of the caller's memory, or write to it.
+        program.call(Step::Join, "", Sys::prctl, [libc::PR_SET_DUMPABLE.into(), 0_u64.into()]);
+        for (kinds, fd) in &self.calls {
+            let object = if object.is_empty() { names(*kinds) } else { object.clone() };
+            program.call(Step::Join, object, Sys::setns, [(*fd).into(), kinds.bits().into()]);
+        }
+        if let Some(root) = &self.root {
+            // The namespace's own root is another one if the target has changed it: more may be in sight there.
+            let here = program.string(c".".to_owned());
+            program.call(Step::Join, "root", Sys::fchdir, [root.as_raw_fd().into()]);
+            program.call(Step::Join, "root", Sys::chroot, [here.into()]);
+        }
+        program.call_then(Step::Join, object, Sys::clone3, [], Then::PassOn);
+    }
+}
+
+fn check(sandbox: &Sandbox, join: &Join) -> Result<(), Error> {
+    if !Namespaces::all().contains(join.namespaces.unwrap_or_default()) {
+        return Err(Error::config("join", "has a flag that is no namespace"));
+    }
+    if sandbox.namespaces.intersects(Namespaces::USER | Namespaces::TIME) {
+        return Err(Error::config("user or time namespace", "cannot be new where others are joined"));
+    }
+    Ok(())
+}
+
+fn names(kinds: Namespaces) -> String {
+    kinds.iter_names().map(|(name, _)| name).collect::<Vec<_>>().join(" | ")
+}
+
+/// Which of the target's are joined: all that are asked for, and that one is not in yet. To join one's own user namespace is an error to the kernel.
+fn choose(
+    asked: Option<Namespaces>,
+    ours: &[(Namespaces, NamespaceId)],
+    theirs: &[(Namespaces, NamespaceId)],
+) -> Result<Namespaces, Error> {
+    let known = theirs.iter().fold(Namespaces::empty(), |all, (kind, _)| all | *kind);
+    let missing = asked.unwrap_or(known) - known;
+    if !missing.is_empty() {
+        return Err(Error::config(names(missing), "is nothing that the target has"));
+    }
+    let others = theirs.iter().filter(|their| !ours.contains(their));
+    let others = others.fold(Namespaces::empty(), |all, (kind, _)| all | *kind);
+    Ok(asked.unwrap_or(known) & others)
+}
+
+/// As `/proc/PID/environ` has them. What has no name is left out; of two with the same name the first one counts, as for `getenv(3)`.
+fn variables(environ: &[u8]) -> BTreeMap<OsString, OsString> {
+    let mut found = BTreeMap::new();
+    for variable in environ.split(|byte| *byte == 0) {
+        let Some(at) = variable.iter().position(|byte| *byte == b'=').filter(|at| *at > 0) else { continue };
+        let (name, value) = variable.split_at(at);
+        let value = value.get(1..).unwrap_or_default();
+        let name = OsString::from_vec(name.to_vec());
+        found.entry(name).or_insert_with(|| OsString::from_vec(value.to_vec()));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_is_in_is_not_joined() {
+        let id = |number| NamespaceId::of_numbers(4, number);
+        let (user, net, pid) = (Namespaces::USER, Namespaces::NET, Namespaces::PID);
+        let ours = [(user, id(1)), (net, id(2)), (pid, id(3))];
+        let theirs = [(user, id(1)), (net, id(22)), (pid, id(33))];
+        let cases = [(None, net | pid), (Some(net), net), (Some(user | net), net), (Some(user), Namespaces::empty())];
+        for (asked, expected) in cases {
+            assert_eq!(choose(asked, &ours, &theirs).unwrap(), expected, "{asked:?}");
+        }
+        let error = choose(Some(net | Namespaces::UTS), &ours, &theirs).unwrap_err();
+        assert_eq!(error.object().unwrap(), "UTS");
+    }
+
+    #[test]
+    fn an_environment_is_what_getenv_finds() {
+        let found = variables(b"A=1\0B=x=y\0A=2\0=odd\0none\0C=\0\0");
+        let found: Vec<_> = found.iter().map(|(n, v)| (n.to_str().unwrap(), v.to_str().unwrap())).collect();
+        assert_eq!(found, [("A", "1"), ("B", "x=y"), ("C", "")]);
+        assert!(variables(b"").is_empty());
+    }
+}

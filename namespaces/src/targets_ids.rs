@@ -1,0 +1,120 @@
+//! Who there is in the target's user namespace, and who the target is.
+
+use crate::identity::{Change, Changes, IdRange};
+use crate::target::Process;
+use crate::{Credentials, Error};
+
+/// Who there is in a user namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ids {
+    uids: Vec<IdRange>,
+    gids: Vec<IdRange>,
+    /// Whether `setgroups(2)` works inside.
+    setgroups: bool,
+}
+
+pub(crate) fn of(process: &Process) -> Result<Ids, Error> {
+    let setgroups = process.read("setgroups")?.starts_with(b"allow");
+    Ok(Ids { uids: ranges(&process.read("uid_map")?), gids: ranges(&process.read("gid_map")?), setgroups })
+}
+
+/// The target's, as it sees itself in a user namespace that is joined, or as the caller sees it.
+pub(crate) fn credentials(status: &[u8], inside: Option<&Ids>) -> Result<Credentials, Error> {
+    let status = String::from_utf8_lossy(status);
+    let numbers = |name: &str| -> Vec<u32> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        line.split_whitespace().filter_map(|number| number.parse().ok()).collect()
+    };
+    let none = || Error::config("target", "has a user or a group that nobody is in its user namespace");
+    let map = |ranges: Option<&[IdRange]>, id: u32| ranges.map_or(Some(id), |ranges| mapped(ranges, id));
+    let (uids, gids) = (inside.map(|ids| &ids.uids[..]), inside.map(|ids| &ids.gids[..]));
+    // Real, effective, saved, of the file system.
+    let effective = |name| numbers(name).get(1).copied();
+    let uid = effective("Uid:").and_then(|id| map(uids, id)).ok_or_else(none)?;
+    let gid = effective("Gid:").and_then(|id| map(gids, id)).ok_or_else(none)?;
+    let credentials = Credentials::new(uid, gid);
+    if inside.is_some_and(|ids| !ids.setgroups) {
+        return Ok(credentials);
+    }
+    // A group that is nobody inside cannot be had there.
+    Ok(credentials.groups(numbers("Groups:").into_iter().filter_map(|id| map(gids, id))))
+}
+
+fn ranges(text: &[u8]) -> Vec<IdRange> {
+    let range = |line: &str| {
+        let mut numbers = line.split_whitespace().map(|number| number.parse().ok());
+        Some(IdRange::new(numbers.next()??, numbers.next()??, numbers.next()??))
+    };
+    String::from_utf8_lossy(text).lines().filter_map(range).collect()
+}
+
+/// Who an id of the caller's is inside.
+fn mapped(ranges: &[IdRange], outside: u32) -> Option<u32> {
+    let range = ranges.iter().find(|r| outside >= r.outside && outside - r.outside < r.count)?;
+    range.inside.checked_add(outside - range.outside)
+}
+
+impl Ids {
+    /// Of a namespace without a process to ask.
+    pub(crate) fn unknown() -> Self {
+        let root = vec![IdRange::new(0, 0, 1)];
+        Ids { uids: root.clone(), gids: root, setgroups: true }
+    }
+
+    /// What a child does that comes in: it is root, if there is one, and then who the program is.
+    /// A caller that is not alike in all its ids is who it effectively is.
+    pub(crate) fn changes(&self, wanted: Option<&Credentials>, unlike: Option<(u32, u32)>) -> Changes {
+        let has_root = |ranges: &[IdRange]| ranges.iter().any(|range| range.inside == 0 && range.count > 0);
+        let root = has_root(&self.uids) && has_root(&self.gids);
+        let mut changes = Changes::default();
+        if root {
+            // The caller's own groups are nothing in there, unless that is denied.
+            let groups = Some(Vec::new());
+            changes.first = Change { groups, may_keep_groups: true, gid: Some(0), uid: Some(0) };
+        }
+        if let (false, Some((uid, gid))) = (root, unlike) {
+            changes.first.uid = mapped(&self.uids, uid);
+            changes.first.gid = mapped(&self.gids, gid);
+        }
+        if let Some(wanted) = wanted {
+            let groups = wanted.groups.clone().or((!root).then(Vec::new));
+            let may_keep_groups = wanted.groups.is_none();
+            changes.last = Change { groups, may_keep_groups, gid: Some(wanted.gid), uid: Some(wanted.uid) };
+        }
+        changes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATUS: &[u8] = b"Name:\tx\nUid:\t100001\t100005\t0\t0\nGid:\t7\t100006\t0\t0\nGroups:\t100006 5 100009 \n";
+
+    #[test]
+    fn a_target_is_seen_from_inside() {
+        let ids = |setgroups| Ids { uids: ranges(b" 0 100000 10\n"), gids: ranges(b"0 100000 10\n"), setgroups };
+        let found = credentials(STATUS, Some(&ids(true))).unwrap();
+        assert_eq!(found, Credentials::new(5, 6).groups([6, 9]));
+        assert_eq!(credentials(STATUS, Some(&ids(false))).unwrap(), Credentials::new(5, 6));
+        let found = credentials(STATUS, None).unwrap();
+        assert_eq!(found, Credentials::new(100_005, 100_006).groups([100_006, 5, 100_009]));
+        assert!(credentials(b"Uid:\t1\t1\t1\t1\nGid:\t1\t1\t1\t1\n", Some(&ids(true))).is_err());
+        assert!(credentials(b"", None).is_err());
+    }
+
+    #[test]
+    fn root_first_if_there_is_one() {
+        let ids = |map: &[u8]| Ids { uids: ranges(map), gids: ranges(map), setgroups: true };
+        let with = ids(b"0 1000 1").changes(Some(&Credentials::new(0, 0)), None);
+        assert_eq!((with.first.uid, with.first.gid, with.first.groups), (Some(0), Some(0), Some(vec![])));
+        assert_eq!((with.last.uid, with.last.groups), (Some(0), None));
+        let without = ids(b"5 1000 1");
+        assert_eq!(without.changes(None, None), Changes::default());
+        let alike = without.changes(None, Some((1000, 1000)));
+        assert_eq!((alike.first.uid, alike.first.gid), (Some(5), Some(5)));
+        let changes = without.changes(Some(&Credentials::new(5, 5)), None);
+        assert_eq!((changes.first.of_ids(), changes.last.uid), (false, Some(5)));
+        assert!(changes.last.may_keep_groups);
+    }
+}

@@ -21,6 +21,7 @@ use zbus::zvariant::{OwnedObjectPath, OwnedValue};
 use zbus::{Connection, ObjectServer};
 
 const PATH: &str = "/org/freedesktop/systemd1";
+const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const LONG: Duration = Duration::from_secs(20);
 
 /// What the stand-in was asked, and what it has.
@@ -33,6 +34,8 @@ struct State {
     /// Connections that want to be told.
     subscribed: Vec<String>,
     jobs: u32,
+    /// Another user of the bus, who has nothing to say about jobs.
+    stranger: Option<Connection>,
 }
 
 type Shared = Arc<Mutex<State>>;
@@ -116,20 +119,32 @@ impl Manager {
             state.jobs
         };
         let job = |number| OwnedObjectPath::try_from(format!("{PATH}/job/{number}")).unwrap();
-        let result = if unit.starts_with("broken") { "failed" } else { "done" };
+        let bad = unit.starts_with("broken") || unit.starts_with("forged");
+        let result = if bad { "failed" } else { "done" };
         let tell = |path: OwnedObjectPath, unit: String, result: &'static str| {
             let connection = connection.clone();
             async move {
                 let body = (number, path, unit, result);
-                let interface = "org.freedesktop.systemd1.Manager";
-                connection.emit_signal(None::<&str>, PATH, interface, "JobRemoved", &body).await.unwrap();
+                connection.emit_signal(None::<&str>, PATH, MANAGER, "JobRemoved", &body).await.unwrap();
             }
         };
         // Somebody else's job ends too, and badly.
         tell(job(9000 + number), unit.to_owned(), "failed").await;
+        if unit.starts_with("forged") {
+            self.forge(job(number), unit).await;
+            // Nor is this the end of a job.
+            connection.emit_signal(None::<&str>, PATH, MANAGER, "JobRemoved", &(number, "nonsense")).await.unwrap();
+        }
         let told = tell(job(number), unit.to_owned(), result);
         match unit.split(['-', '.']).next() {
             Some("never") => {}
+            // So many others end before the answer that no queue holds them.
+            Some("crowd") => {
+                told.await;
+                for other in 0..3000 {
+                    tell(job(10_000 + other), "other.scope".to_owned(), "failed").await;
+                }
+            }
             Some("late") => {
                 std::thread::spawn(|| {
                     std::thread::sleep(Duration::from_millis(200));
@@ -140,6 +155,21 @@ impl Manager {
             _ => told.await,
         }
         job(number)
+    }
+
+    /// Somebody else says, to all and to each who listens, that the job is done. Returns when the bus has passed it on.
+    async fn forge(&self, job: OwnedObjectPath, unit: &str) {
+        let (stranger, listeners) = {
+            let state = self.0.lock().unwrap();
+            (state.stranger.clone().unwrap(), state.subscribed.clone())
+        };
+        let body = (1u32, job, unit, "done");
+        stranger.emit_signal(None::<&str>, PATH, MANAGER, "JobRemoved", &body).await.unwrap();
+        for listener in listeners {
+            stranger.emit_signal(Some(listener.as_str()), PATH, MANAGER, "JobRemoved", &body).await.unwrap();
+        }
+        let bus = ("org.freedesktop.DBus", "/org/freedesktop/DBus");
+        stranger.call_method(Some(bus.0), bus.1, Some(bus.0), "GetId", &()).await.unwrap();
     }
 
     fn note(&self, call: &str) {
@@ -255,6 +285,8 @@ impl Machine {
             builder.name("org.freedesktop.systemd1")?.serve_at(PATH, Manager(Arc::clone(&state)))?.build().await
         };
         let manager = async_io::block_on(manager).unwrap();
+        let stranger = zbus::connection::Builder::address(address.as_str()).unwrap().build();
+        state.lock().unwrap().stranger = Some(async_io::block_on(stranger).unwrap());
         Machine { daemon, address, state, _folder: folder, _manager: manager }
     }
 
@@ -343,6 +375,21 @@ fn a_job_that_ends_later_is_waited_for() {
     let error = systemd.start(&Unit::service("broken.service", "/bin/false", [""; 0]), LONG).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Os);
     assert!(error.to_string().contains("job has ended: failed"), "{error}");
+}
+
+/// Any user of the bus may send a signal, and whom to is his choice.
+#[test]
+fn only_systemd_tells_of_the_end_of_a_job() {
+    let machine = Machine::new();
+    let error = machine.systemd().start(&Unit::scope("forged.scope", [7]), LONG).unwrap_err();
+    assert!(error.to_string().contains("job has ended: failed"), "{error}");
+}
+
+/// What is not taken off the queue keeps the answer behind it.
+#[test]
+fn many_jobs_that_end_meanwhile_do_not_keep_the_answer() {
+    let machine = Machine::new();
+    machine.systemd().start(&Unit::scope("crowd.scope", [7]), LONG).unwrap();
 }
 
 #[test]

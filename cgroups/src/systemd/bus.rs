@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_lite::StreamExt;
-use futures_lite::future::{or, ready};
+use futures_lite::future::{or, yield_now};
 use zbus::message::Type;
 use zbus::zvariant::{OwnedObjectPath, Value as Variant};
 use zbus::{Connection, MatchRule, Message, MessageStream};
@@ -15,6 +15,8 @@ use crate::systemd::properties::Value;
 const NAME: &str = "org.freedesktop.systemd1";
 const PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+const BUS: &str = "org.freedesktop.DBus";
+const BUS_PATH: &str = "/org/freedesktop/DBus";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 /// If no answer has come then, none will.
 const ANSWER: Duration = Duration::from_secs(25);
@@ -95,35 +97,105 @@ impl Bus {
     where
         B: serde::Serialize + zbus::zvariant::DynamicType,
     {
+        let failed = |error: zbus::Error| explain(op, unit, &error);
         let job = async {
-            let failed = |error: zbus::Error| explain(op, unit, &error);
-            let rule = MatchRule::builder().msg_type(Type::Signal).interface(MANAGER).map_err(failed)?;
-            let rule = rule.member("JobRemoved").map_err(failed)?.path(PATH).map_err(failed)?.build();
             // Before the job is there: it may end before the answer has come.
-            let mut ended = MessageStream::for_match_rule(rule, &self.0, Some(1024)).await.map_err(failed)?;
-            match self.0.call_method(Some(NAME), PATH, Some(MANAGER), "Subscribe", &()).await {
+            let mut ends = Ends::listen(&self.0).await.map_err(failed)?;
+            let call = self.0.call_method(Some(NAME), PATH, Some(MANAGER), "Subscribe", &());
+            match ends.during(call).await {
                 // By another thread, or an earlier job: once is enough for a connection.
                 Err(error) if is_named(&error, "org.freedesktop.systemd1.AlreadySubscribed") => {}
                 subscribed => drop(subscribed.map_err(failed)?),
             }
-            let answer = self.0.call_method(Some(NAME), PATH, Some(MANAGER), method, body).await.map_err(failed)?;
+            let call = self.0.call_method(Some(BUS), BUS_PATH, Some(BUS), "GetNameOwner", &(NAME,));
+            ends.owner = self::body(op, unit, &ends.during(call).await.map_err(failed)?)?;
+            let call = self.0.call_method(Some(NAME), PATH, Some(MANAGER), method, body);
+            let answer = ends.during(call).await.map_err(failed)?;
+            if !is_from(&answer, &ends.owner) {
+                return Err(self::failed(op, unit).with_note("another systemd has taken over meanwhile"));
+            }
             let job: OwnedObjectPath = self::body(op, unit, &answer)?;
+            let result = ends.of(&job).await.map_err(failed)?;
+            outcome(op, unit, &result)
+        };
+        within(timeout, job, || Error::new(ErrorKind::TimedOut, op, unit))
+    }
+}
+
+/// Ends of jobs, as systemd tells them. Whoever is on the bus can send such a signal to us, whatever rule of matching we
+/// have, so that it counts only if its sender is the name's owner. All that comes must be taken off the queue at once:
+/// behind it is everything else on the connection.
+struct Ends {
+    signals: MessageStream,
+    /// Nobody, until it is known.
+    owner: String,
+    early: Vec<(OwnedObjectPath, String)>,
+}
+
+impl Ends {
+    async fn listen(connection: &Connection) -> zbus::Result<Self> {
+        let rule = MatchRule::builder().msg_type(Type::Signal).sender(NAME)?.path(PATH)?;
+        let rule = rule.interface(MANAGER)?.member("JobRemoved")?.build();
+        let signals = MessageStream::for_match_rule(rule, connection, Some(1024)).await?;
+        Ok(Ends { signals, owner: String::new(), early: Vec::new() })
+    }
+
+    async fn next(&mut self) -> zbus::Result<(OwnedObjectPath, String)> {
+        loop {
+            let Some(signal) = self.signals.next().await else {
+                return Err(std::io::Error::from(std::io::ErrorKind::ConnectionAborted).into());
+            };
+            let signal = signal?;
+            if is_from(&signal, &self.owner)
+                && let Ok((_, job, _, result)) = signal.body().deserialize::<JobRemoved>()
+            {
+                return Ok((job, result));
+            }
+            // However many there are, the answer and the clock are looked at.
+            yield_now().await;
+        }
+    }
+
+    /// Waits for the answer to a call.
+    async fn during(&mut self, call: impl Future<Output = zbus::Result<Message>>) -> zbus::Result<Message> {
+        let listen = async {
             loop {
-                let Some(signal) = ended.next().await else {
-                    return Err(self::failed(op, unit).with_note("the connection was closed"));
-                };
-                let (_, path, _, result): JobRemoved = self::body(op, unit, &signal.map_err(failed)?)?;
-                if path == job {
-                    return outcome(op, unit, &result);
-                }
+                let end = self.next().await?;
+                self.early.push(end);
+                yield_now().await;
             }
         };
-        let late = async {
-            async_io::Timer::after(timeout).await;
-            ready(Err(Error::new(ErrorKind::TimedOut, op, unit))).await
-        };
-        async_io::block_on(or(job, late))
+        or(call, listen).await
     }
+
+    /// Waits for the end of this job, and returns its result.
+    async fn of(mut self, job: &OwnedObjectPath) -> zbus::Result<String> {
+        if let Some((_, result)) = self.early.into_iter().find(|(ended, _)| ended == job) {
+            return Ok(result);
+        }
+        self.early = Vec::new();
+        loop {
+            let (ended, result) = self.next().await?;
+            if ended == *job {
+                return Ok(result);
+            }
+            yield_now().await;
+        }
+    }
+}
+
+/// The bus itself writes the sender of each message.
+fn is_from(message: &Message, owner: &str) -> bool {
+    message.header().sender().is_some_and(|sender| sender.as_str() == owner)
+}
+
+/// Waits, at most for this long.
+fn within<T>(time: Duration, work: impl Future<Output = Result<T>>, late: impl FnOnce() -> Error) -> Result<T> {
+    let clock = async {
+        async_io::Timer::after(time).await;
+        Err(late())
+    };
+    async_io::block_on(or(work, clock))
 }
 
 fn outcome(op: Op, unit: &str, result: &str) -> Result<()> {

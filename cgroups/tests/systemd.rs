@@ -16,7 +16,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cofferdam_cgroups::systemd::{Systemd, Unit};
-use cofferdam_cgroups::{CpuQuota, DeviceRule, Devices, ErrorKind, Limits, PageSize};
+use cofferdam_cgroups::{CpuQuota, DeviceRule, Devices, Enforcement, ErrorKind, Limits, PageSize};
+use Enforcement::{BestEffort, Strict};
 use zbus::zvariant::{OwnedObjectPath, OwnedValue};
 use zbus::{Connection, ObjectServer};
 
@@ -215,6 +216,7 @@ impl Manager {
         let (path, cgroup) = (unit_path(&name), format!("/system.slice/{name}"));
         match name.rsplit('.').next() {
             Some("scope") => server.at(&path, Scope(cgroup)).await?,
+            Some("service") if name.starts_with("short") => server.at(&path, Service(String::new())).await?,
             Some("service") => server.at(&path, Service(cgroup)).await?,
             _ => server.at(&path, Slice(cgroup)).await?,
         };
@@ -322,8 +324,8 @@ fn a_scope_is_started_limited_and_stopped() {
     let machine = Machine::new();
     let systemd = machine.systemd();
     let unit = Unit::scope("job-1.scope", [std::process::id()]).limits(limits()).in_slice("builds.slice");
-    let started = systemd.start(&unit, LONG).unwrap();
-    assert_eq!(started.cgroup, "/system.slice/job-1.scope");
+    let started = systemd.start(&unit, BestEffort, LONG).unwrap();
+    assert_eq!(started.cgroup.as_deref(), Some("/system.slice/job-1.scope"));
     // Nothing is dropped silently.
     assert_eq!(started.skipped.iter().map(|error| error.path().to_str().unwrap()).collect::<Vec<_>>(), ["hugetlb"]);
     assert_eq!(machine.calls(), ["Subscribe", "StartTransientUnit job-1.scope fail"]);
@@ -341,25 +343,50 @@ fn a_scope_is_started_limited_and_stopped() {
     ];
     assert_eq!(machine.properties("job-1.scope"), expected);
 
-    assert!(systemd.set_limits("job-1.scope", &Limits::new().pids(5)).unwrap().is_empty());
+    assert!(systemd.set_limits("job-1.scope", &Limits::new().pids(5), Strict).unwrap().is_empty());
     assert_eq!(machine.calls(), ["SetUnitProperties job-1.scope true"]);
     systemd.stop("job-1.scope", LONG).unwrap();
     assert_eq!(machine.calls(), ["Subscribe", "StopUnit job-1.scope replace"]);
     // Again is fine, and there is nothing to limit any more.
     systemd.stop("job-1.scope", LONG).unwrap();
-    let error = systemd.set_limits("job-1.scope", &Limits::new().pids(5)).unwrap_err();
+    let error = systemd.set_limits("job-1.scope", &Limits::new().pids(5), Strict).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Gone);
     assert!(error.to_string().contains("Unit job-1.scope not loaded."), "{error}");
+}
+
+/// A service that ended at once has no cgroup: none, rather than a path that leads to the root of the tree.
+#[test]
+fn without_a_cgroup_there_is_none() {
+    let machine = Machine::new();
+    let started = machine.systemd().start(&Unit::service("short.service", "/bin/true", [""; 0]), Strict, LONG).unwrap();
+    assert_eq!(started.cgroup, None);
+}
+
+#[test]
+fn strictly_nothing_is_asked_for_without_all_of_the_limits() {
+    let machine = Machine::new();
+    let systemd = machine.systemd();
+    let mut exception = Limits::new().pids(5);
+    exception.devices = Some(Devices::all().except([DeviceRule::char(1, 3)]));
+    for (limits, setting) in [(limits(), "hugetlb"), (exception, "devices: c 1:3 rw")] {
+        let unit = Unit::scope("job.scope", [7]).limits(limits.clone());
+        let started = systemd.start(&unit, Strict, LONG).map(|started| started.skipped);
+        for refused in [started, systemd.set_limits("job.scope", &limits, Strict)] {
+            let error = refused.unwrap_err();
+            assert_eq!((error.kind(), error.path().to_str()), (ErrorKind::Unsupported, Some(setting)), "{error}");
+        }
+    }
+    assert!(machine.calls().is_empty());
 }
 
 #[test]
 fn a_service_and_a_slice_are_started() {
     let machine = Machine::new();
     let systemd = machine.systemd();
-    let service = systemd.start(&Unit::service("job.service", "/bin/true", [""; 0]), LONG).unwrap();
-    assert_eq!(service.cgroup, "/system.slice/job.service");
+    let service = systemd.start(&Unit::service("job.service", "/bin/true", [""; 0]), Strict, LONG).unwrap();
+    assert_eq!(service.cgroup.as_deref(), Some("/system.slice/job.service"));
     assert_eq!(machine.properties("job.service"), ["ExecStart", "Delegate"]);
-    systemd.start(&Unit::slice("job.slice").limits(limits()), LONG).unwrap();
+    systemd.start(&Unit::slice("job.slice").limits(limits()), BestEffort, LONG).unwrap();
     assert!(!machine.properties("job.slice").contains(&"Delegate".to_owned()));
 }
 
@@ -368,11 +395,11 @@ fn a_job_that_ends_later_is_waited_for() {
     let machine = Machine::new();
     let systemd = machine.systemd();
     let start = Instant::now();
-    systemd.start(&Unit::scope("late.scope", [7]), LONG).unwrap();
+    systemd.start(&Unit::scope("late.scope", [7]), Strict, LONG).unwrap();
     assert!(start.elapsed() >= Duration::from_millis(200));
-    let error = systemd.start(&Unit::scope("never.scope", [7]), Duration::from_millis(50)).unwrap_err();
+    let error = systemd.start(&Unit::scope("never.scope", [7]), Strict, Duration::from_millis(50)).unwrap_err();
     assert_eq!((error.kind(), error.operation()), (ErrorKind::TimedOut, "start unit"), "{error}");
-    let error = systemd.start(&Unit::service("broken.service", "/bin/false", [""; 0]), LONG).unwrap_err();
+    let error = systemd.start(&Unit::service("broken.service", "/bin/false", [""; 0]), Strict, LONG).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Os);
     assert!(error.to_string().contains("job has ended: failed"), "{error}");
 }
@@ -381,7 +408,7 @@ fn a_job_that_ends_later_is_waited_for() {
 #[test]
 fn only_systemd_tells_of_the_end_of_a_job() {
     let machine = Machine::new();
-    let error = machine.systemd().start(&Unit::scope("forged.scope", [7]), LONG).unwrap_err();
+    let error = machine.systemd().start(&Unit::scope("forged.scope", [7]), Strict, LONG).unwrap_err();
     assert!(error.to_string().contains("job has ended: failed"), "{error}");
 }
 
@@ -389,20 +416,20 @@ fn only_systemd_tells_of_the_end_of_a_job() {
 #[test]
 fn many_jobs_that_end_meanwhile_do_not_keep_the_answer() {
     let machine = Machine::new();
-    machine.systemd().start(&Unit::scope("crowd.scope", [7]), LONG).unwrap();
+    machine.systemd().start(&Unit::scope("crowd.scope", [7]), Strict, LONG).unwrap();
 }
 
 #[test]
 fn a_unit_that_failed_before_is_forgotten_and_one_that_runs_is_not() {
     let machine = Machine::new();
     let systemd = machine.systemd();
-    systemd.start(&Unit::scope("remembered.scope", [7]), LONG).unwrap();
+    systemd.start(&Unit::scope("remembered.scope", [7]), Strict, LONG).unwrap();
     let start = "StartTransientUnit remembered.scope fail";
     let expected = ["Subscribe", start, "ResetFailedUnit remembered.scope", "Subscribe", start];
     assert_eq!(machine.calls(), expected);
-    let error = systemd.start(&Unit::scope("remembered.scope", [7]), LONG).unwrap_err();
+    let error = systemd.start(&Unit::scope("remembered.scope", [7]), Strict, LONG).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
-    let error = systemd.start(&Unit::scope("ended.scope", [7]), LONG).unwrap_err();
+    let error = systemd.start(&Unit::scope("ended.scope", [7]), Strict, LONG).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NoProcess, "{error}");
 }
 
@@ -416,8 +443,8 @@ fn many_threads_share_a_connection() {
             scope.spawn(move || {
                 for n in 0..10 {
                     let name = format!("job-{thread}-{n}.scope");
-                    let started = systemd.start(&Unit::scope(&name, [7]), LONG).unwrap();
-                    assert_eq!(started.cgroup, format!("/system.slice/{name}"));
+                    let started = systemd.start(&Unit::scope(&name, [7]), Strict, LONG).unwrap();
+                    assert_eq!(started.cgroup, Some(format!("/system.slice/{name}")));
                     systemd.stop(&name, LONG).unwrap();
                 }
             });

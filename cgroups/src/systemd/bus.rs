@@ -30,11 +30,19 @@ pub(super) struct Bus(Connection);
 type JobRemoved = (u32, OwnedObjectPath, String, String);
 
 impl Bus {
+    /// Connects, at most for as long as an answer may take: who listens there may be silent.
     pub(super) fn connect(address: &str) -> Result<Self> {
+        Self::connect_within(address, ANSWER)
+    }
+
+    fn connect_within(address: &str, time: Duration) -> Result<Self> {
         let builder = zbus::connection::Builder::address(address)
             .map_err(|_| Error::invalid(address, "D-Bus address", "the form is unix:path=/run/…"))?;
-        let connection = async_io::block_on(builder.method_timeout(ANSWER).build());
-        connection.map(Bus).map_err(|error| failed(Op::Connect, address).with_note(error.to_string()))
+        let connect = async {
+            let connection = builder.method_timeout(ANSWER).build().await;
+            connection.map(Bus).map_err(|error| failed(Op::Connect, address).with_note(error.to_string()))
+        };
+        within(time, connect, || Error::new(ErrorKind::TimedOut, Op::Connect, address))
     }
 
     pub(super) fn start(&self, unit: &str, properties: &[Property], timeout: Duration) -> Result<()> {
@@ -63,11 +71,11 @@ impl Bus {
         self.call(Op::Write, unit, "SetUnitProperties", &(unit, true, properties)).map(drop)
     }
 
-    /// What the unit's own interface says, whose name its type has.
-    pub(super) fn cgroup(&self, unit: &str) -> Result<String> {
+    /// What the unit's own interface says, whose name its type has. `None`: a service that has ended already, a unit with
+    /// nothing in it.
+    pub(super) fn cgroup(&self, unit: &str) -> Result<Option<String>> {
         let found = match self.call(Op::Read, unit, "GetUnit", &(unit,)) {
-            // A service that has ended already.
-            Err(error) if error.kind() == ErrorKind::Gone => return Ok(String::new()),
+            Err(error) if error.kind() == ErrorKind::Gone => return Ok(None),
             found => found?,
         };
         let path: OwnedObjectPath = body(Op::Read, unit, &found)?;
@@ -81,7 +89,8 @@ impl Bus {
         let call = self.0.call_method(Some(NAME), &path, Some(PROPERTIES), "Get", &asked);
         let answer = async_io::block_on(call).map_err(|error| explain(Op::Read, unit, &error))?;
         let answer: zbus::zvariant::OwnedValue = body(Op::Read, unit, &answer)?;
-        String::try_from(answer).map_err(|error| failed(Op::Read, unit).with_note(error.to_string()))
+        let path = String::try_from(answer).map_err(|error| failed(Op::Read, unit).with_note(error.to_string()))?;
+        Ok(Some(path).filter(|path| !path.is_empty()))
     }
 
     fn call<B>(&self, op: Op, unit: &str, method: &str, body: &B) -> Result<Message>
@@ -254,5 +263,29 @@ fn variant(value: &Value) -> Variant<'_> {
         Value::Numbers(list) => Variant::from(list.clone()),
         Value::Rules(list) => Variant::from(list.clone()),
         Value::Program(program, arguments) => Variant::from(vec![(program.clone(), arguments.clone(), false)]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One that accepts, and says nothing; and one that does not even accept.
+    #[test]
+    fn a_silent_bus_is_not_waited_for_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        for accepts in [true, false] {
+            let path = folder.path().join(if accepts { "accepts" } else { "full" });
+            let bus = std::os::unix::net::UnixListener::bind(&path).unwrap();
+            let address = format!("unix:path={}", path.display());
+            let connect = || Bus::connect_within(&address, Duration::from_millis(100)).unwrap_err();
+            let error = std::thread::scope(|scope| {
+                let accepted = accepts.then(|| scope.spawn(|| bus.accept().unwrap()));
+                let error = connect();
+                drop(accepted.map(|thread| thread.join().unwrap()));
+                error
+            });
+            assert_eq!((error.kind(), error.operation()), (ErrorKind::TimedOut, "connect to"), "{error}");
+        }
     }
 }

@@ -7,15 +7,16 @@
 //!
 //! ```no_run
 //! use cofferdam_cgroups::systemd::{Systemd, Unit};
-//! use cofferdam_cgroups::{Controllers, Hierarchy, Limits};
+//! use cofferdam_cgroups::{Controllers, Enforcement, Hierarchy, Limits};
 //! use std::time::Duration;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let systemd = Systemd::system()?; // one connection: keep it
 //! let process = std::process::Command::new("make").spawn()?;
 //! let unit = Unit::scope("build-42.scope", [process.id()]).limits(Limits::new().memory(512 << 20));
-//! let started = systemd.start(&unit, Duration::from_secs(10))?;
-//! let scope = Hierarchy::detect()?.root(Controllers::MEMORY)?.find_below(started.cgroup.trim_start_matches('/'))?;
+//! let started = systemd.start(&unit, Enforcement::Strict, Duration::from_secs(10))?;
+//! let path = started.cgroup.ok_or("it has ended already")?;
+//! let scope = Hierarchy::detect()?.root(Controllers::MEMORY)?.find_below(path.trim_start_matches('/'))?;
 //! println!("{:?}", scope.memory_stats()?);
 //! systemd.stop("build-42.scope", Duration::from_secs(10))?;
 //! # Ok(())
@@ -36,6 +37,7 @@ use std::time::Duration;
 
 pub use unit::{Content, Unit};
 
+use crate::apply::Enforcement;
 use crate::error::{Error, ErrorKind, Op, Result};
 use crate::limits::Limits;
 use bus::Bus;
@@ -54,10 +56,10 @@ pub struct Systemd {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Started {
-    /// Its cgroup, from the root of the tree: `/system.slice/build-42.scope`. Empty if systemd does not tell, for instance
-    /// of a service that has ended already.
-    pub cgroup: String,
-    /// Limits for which systemd has no property.
+    /// Its cgroup, from the root of the tree: `/system.slice/build-42.scope`. `None` if it has none, for instance because
+    /// the service has ended already.
+    pub cgroup: Option<String>,
+    /// Limits for which systemd has no property. Under [`Enforcement::Strict`] there are none.
     pub skipped: Vec<Error>,
 }
 
@@ -65,7 +67,8 @@ impl Systemd {
     /// The system's manager.
     ///
     /// # Errors
-    /// [`ErrorKind::Os`]: there is none, or it cannot be spoken to.
+    /// [`ErrorKind::Os`]: there is none, or it cannot be spoken to; [`ErrorKind::TimedOut`]: whoever listens there has said
+    /// nothing for 25 seconds.
     pub fn system() -> Result<Self> {
         Self::at(SYSTEM_BUS)
     }
@@ -74,7 +77,7 @@ impl Systemd {
     /// `unix:path=/run/user/UID/bus`, which its environment has as `DBUS_SESSION_BUS_ADDRESS`.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`]: it is no address; [`ErrorKind::Os`]: it cannot be spoken to.
+    /// [`ErrorKind::InvalidInput`]: it is no address; otherwise as for [`system`](Self::system).
     pub fn at(address: &str) -> Result<Self> {
         Ok(Systemd { bus: Bus::connect(address)? })
     }
@@ -83,30 +86,31 @@ impl Systemd {
     /// and is still remembered, it is forgotten, and this one started.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`]: the unit cannot be; [`ErrorKind::AlreadyExists`]: there is one;
+    /// [`ErrorKind::InvalidInput`]: the unit cannot be; if [strict](Enforcement::Strict) [`ErrorKind::Unsupported`]: systemd
+    /// has no property for a limit; in both cases it was not asked. [`ErrorKind::AlreadyExists`]: there is one;
     /// [`ErrorKind::PermissionDenied`]; [`ErrorKind::NoProcess`]: a process of the scope has ended;
     /// [`ErrorKind::TimedOut`]: it may be started later; [`ErrorKind::Os`]: systemd's job has failed, or something else
     /// has, and the text says what in systemd's words.
-    pub fn start(&self, unit: &Unit, timeout: Duration) -> Result<Started> {
-        // What drivers are called; without it some rules of devices are skipped.
-        let drivers = std::fs::read("/proc/devices").unwrap_or_default();
-        let Properties { list, skipped } = properties::of_unit(unit, &drivers)?;
-        self.bus.start(&unit.name, &list, timeout)?;
+    pub fn start(&self, unit: &Unit, enforcement: Enforcement, timeout: Duration) -> Result<Started> {
+        let properties = properties::of_unit(unit, &drivers())?;
+        let skipped = refuse_if_strict(properties.skipped, enforcement)?;
+        self.bus.start(&unit.name, &properties.list, timeout)?;
         Ok(Started { cgroup: self.bus.cgroup(&unit.name)?, skipped })
     }
 
-    /// Changes the limits of a unit that runs, until it ends. Returns those for which systemd has no property.
+    /// Changes the limits of a unit that runs, until it ends. Returns those for which systemd has no property: none under
+    /// [`Enforcement::Strict`].
     ///
     /// # Errors
     /// [`ErrorKind::Gone`]: there is no such unit; otherwise as for [`start`](Self::start).
-    pub fn set_limits(&self, unit: &str, limits: &Limits) -> Result<Vec<Error>> {
-        let drivers = std::fs::read("/proc/devices").unwrap_or_default();
+    pub fn set_limits(&self, unit: &str, limits: &Limits, enforcement: Enforcement) -> Result<Vec<Error>> {
         let mut properties = Properties::default();
-        properties::of_limits(limits, &drivers, &mut properties)?;
+        properties::of_limits(limits, &drivers(), &mut properties)?;
+        let skipped = refuse_if_strict(properties.skipped, enforcement)?;
         if !properties.list.is_empty() {
             self.bus.set(unit, &properties.list)?;
         }
-        Ok(properties.skipped)
+        Ok(skipped)
     }
 
     /// Stops a unit with everything in it, and waits until it has. Nothing happens if there is none.
@@ -119,6 +123,16 @@ impl Systemd {
             result => result,
         }
     }
+}
+
+/// What drivers are called; without it some rules of devices are skipped.
+fn drivers() -> Vec<u8> {
+    std::fs::read("/proc/devices").unwrap_or_default()
+}
+
+/// Before anything is asked for: with a limit left out the unit may be less confined than wanted.
+fn refuse_if_strict(mut skipped: Vec<Error>, enforcement: Enforcement) -> Result<Vec<Error>> {
+    if enforcement == Enforcement::Strict && !skipped.is_empty() { Err(skipped.swap_remove(0)) } else { Ok(skipped) }
 }
 
 fn failed(op: Op, unit: &str) -> Error {

@@ -8,7 +8,7 @@ use crate::cgroup::{Cgroup, file_missing};
 use crate::controllers::Subsystems;
 use crate::dir::{Dir, buffer};
 use crate::error::{Error, ErrorKind, Result};
-use crate::limits::{CpuLimits, CpusetLimits, IoLimits, Limits, MemoryLimits};
+use crate::limits::{CpuLimits, CpusetLimits, Devices, IoLimits, Limits, MemoryLimits};
 use crate::member::Member;
 use crate::policy::{self, Plan, Write};
 
@@ -81,6 +81,7 @@ impl Cgroup {
     }
 
     fn plan(&self, limits: &Limits) -> Result<Plan> {
+        limits.devices.iter().try_for_each(Devices::check)?;
         let mut plan = Plan::default();
         self.plan_cpuset(limits, &mut plan);
         self.plan_memory(limits, &mut plan)?;

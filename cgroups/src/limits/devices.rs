@@ -39,9 +39,9 @@ pub enum DeviceKind {
 pub struct DeviceRule {
     /// Of this kind.
     pub kind: DeviceKind,
-    /// Of this driver, or of all.
+    /// Of this driver, or of all. The kernel's numbers have 12 bits.
     pub major: Option<u32>,
-    /// This one, or all.
+    /// This one, or all. The kernel's numbers have 20 bits.
     pub minor: Option<u32>,
     /// What is done.
     pub access: Access,
@@ -75,6 +75,16 @@ impl DeviceRule {
     fn meets(&self, other: &Self) -> bool {
         let of = |a: Option<u32>, b: Option<u32>| a.is_none() || b.is_none() || a == b;
         self.kind == other.kind && of(self.major, other.major) && of(self.minor, other.minor)
+    }
+
+    /// A number beyond those of devices stands for all of them on v1: its kernel has 4294967295 for `*`.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.major.is_none_or(|major| major <= Device::MAX_MAJOR)
+            && self.minor.is_none_or(|minor| minor <= Device::MAX_MINOR)
+        {
+            return Ok(());
+        }
+        Err(Error::invalid(self.to_string(), "devices", "a major has 12 bits, and a minor 20"))
     }
 
     /// Whether both mean the same devices.
@@ -145,9 +155,11 @@ impl Devices {
     /// # Errors
     /// [`ErrorKind::Unsupported`] if a rule takes a part out of a wider one before it, as `c 1:3` out of `c *:*`: there
     /// are no exceptions to exceptions. v1's kernel takes such a rule, and does nothing about it.
+    /// [`ErrorKind::InvalidInput`]: a number that no device has.
     pub fn from_rules(rules: impl IntoIterator<Item = (bool, Option<DeviceRule>)>) -> Result<Self> {
         let mut devices = Devices::all();
         for (allow, rule) in rules {
+            rule.iter().try_for_each(DeviceRule::check)?;
             match rule {
                 None => devices = Devices { allow, exceptions: Vec::new() },
                 Some(rule) if allow != devices.allow => devices.add(rule),
@@ -156,6 +168,11 @@ impl Devices {
             }
         }
         Ok(devices)
+    }
+
+    /// Before any use: the numbers can be set to anything.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.exceptions.iter().try_for_each(DeviceRule::check)
     }
 
     fn add(&mut self, rule: DeviceRule) {

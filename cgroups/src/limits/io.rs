@@ -93,6 +93,10 @@ pub struct Device {
 }
 
 impl Device {
+    /// What the kernel has bits for: `MINORBITS`.
+    pub(crate) const MAX_MAJOR: u32 = (1 << 12) - 1;
+    pub(crate) const MAX_MINOR: u32 = (1 << 20) - 1;
+
     /// The device with these numbers.
     #[must_use]
     pub fn new(major: u32, minor: u32) -> Self {

@@ -1,7 +1,7 @@
 //! Rules of devices.
 
 use crate::error::{Error, Result};
-use crate::limits::{Access, DeviceKind, DeviceRule, Devices};
+use crate::limits::{Access, Device, DeviceKind, DeviceRule, Devices};
 use crate::oci::DeviceCgroup;
 
 const SETTING: &str = "linux.resources.devices";
@@ -21,7 +21,7 @@ pub(super) fn to_limits(rules: &[DeviceCgroup]) -> Result<Option<Devices>> {
 /// What one rule of theirs is here: `a` with a part of the accesses is one for each kind.
 fn one(rule: &DeviceCgroup) -> Result<Vec<Option<DeviceRule>>> {
     let refused = |value: &str, note| Error::invalid(value, SETTING, note);
-    let (major, minor) = (number(rule.major)?, number(rule.minor)?);
+    let (major, minor) = (number(rule.major, Device::MAX_MAJOR)?, number(rule.minor, Device::MAX_MINOR)?);
     let access = access(rule.access.as_deref())?;
     let of = |kind| Some(DeviceRule { minor, ..DeviceRule::all(kind, major, access) });
     match rule.kind.as_deref() {
@@ -36,12 +36,12 @@ fn one(rule: &DeviceCgroup) -> Result<Vec<Option<DeviceRule>>> {
     }
 }
 
-fn number(number: Option<i64>) -> Result<Option<u32>> {
+fn number(number: Option<i64>, most: u32) -> Result<Option<u32>> {
     match number {
         None | Some(-1) => Ok(None),
         Some(number) => match u32::try_from(number) {
-            Ok(number) => Ok(Some(number)),
-            Err(_) => Err(Error::invalid(number.to_string(), SETTING, "the number of a device has 32 bits")),
+            Ok(number) if number <= most => Ok(Some(number)),
+            _ => Err(Error::invalid(number.to_string(), SETTING, "a major has 12 bits, and a minor 20")),
         },
     }
 }
@@ -57,7 +57,8 @@ fn access(letters: Option<&str>) -> Result<Access> {
     letters.chars().map(letter).collect()
 }
 
-pub(super) fn from_limits(devices: &Devices) -> Vec<DeviceCgroup> {
+pub(super) fn from_limits(devices: &Devices) -> Result<Vec<DeviceCgroup>> {
+    devices.check()?;
     let everything = DeviceCgroup { allow: devices.allow, access: Some("rwm".to_owned()), ..DeviceCgroup::default() };
     let exception = |rule: DeviceRule| {
         let letters = [(Access::READ, 'r'), (Access::WRITE, 'w'), (Access::MKNOD, 'm')];
@@ -72,5 +73,5 @@ pub(super) fn from_limits(devices: &Devices) -> Vec<DeviceCgroup> {
             ..DeviceCgroup::default()
         }
     };
-    std::iter::once(everything).chain(devices.merged().into_iter().map(exception)).collect()
+    Ok(std::iter::once(everything).chain(devices.merged().into_iter().map(exception)).collect())
 }

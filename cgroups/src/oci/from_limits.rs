@@ -14,16 +14,17 @@ impl Limits {
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] for what cannot be said: a limit of swap without one of memory; no limit of huge pages
-    /// or RDMA; [`ErrorKind::InvalidInput`]: a quota that is too short.
+    /// or RDMA; a limit of 0 where that is "not set" there (memory, rates, real-time), and one beyond 63 bits.
+    /// [`ErrorKind::InvalidInput`]: a quota that is too short; rules of devices that no device can have.
     pub fn to_oci(&self) -> Result<Resources> {
         let mut resources = Resources {
-            devices: self.devices.as_ref().map(devices::from_limits).unwrap_or_default(),
+            devices: self.devices.as_ref().map(devices::from_limits).transpose()?.unwrap_or_default(),
             memory: memory(&self.memory)?,
             cpu: cpu(&self.cpu, &self.cpuset)?,
-            pids: self.pids.map(|limit| Pids { limit: Some(signed(limit)), ..Pids::default() }),
-            block_io: block_io(&self.io),
+            pids: pids(self.pids)?,
+            block_io: block_io(&self.io)?,
             network: network(self),
-            unified: self.files.clone(),
+            unified: unified(self).into_iter().collect(),
             ..Resources::default()
         };
         for (size, limit) in &self.hugetlb {
@@ -40,7 +41,8 @@ impl Limits {
             let (hca_handles, hca_objects) = (number(limits.handles)?, number(limits.objects)?);
             resources.rdma.insert(device.clone(), Rdma { hca_handles, hca_objects, ..Rdma::default() });
         }
-        resources.unified.extend(unified(self));
+        // Last, as they are written.
+        resources.unified.extend(self.files.clone());
         Ok(resources)
     }
 }
@@ -49,24 +51,38 @@ fn cannot(setting: &str) -> Error {
     Error::new(ErrorKind::Unsupported, Op::Check, setting).with_note("the specification has no way to say it")
 }
 
-fn signed(limit: Max<u64>) -> i64 {
+/// -1 is no limit.
+fn signed(limit: Max<u64>, setting: &str) -> Result<i64> {
     match limit {
-        Max::Max => -1,
-        Max::Limit(limit) => i64::try_from(limit).unwrap_or(i64::MAX),
+        Max::Max => Ok(-1),
+        Max::Limit(limit) => i64::try_from(limit).map_err(|_| cannot(setting)),
     }
 }
 
+/// The same where 0 would be a setting that was left out.
+fn not_zero(limit: Max<u64>, setting: &str) -> Result<i64> {
+    if limit == Max::Limit(0) { Err(cannot(setting)) } else { signed(limit, setting) }
+}
+
+fn pids(limit: Option<Max<u64>>) -> Result<Option<Pids>> {
+    let limit = limit.map(|limit| signed(limit, "pids.limit")).transpose()?;
+    Ok(limit.map(|limit| Pids { limit: Some(limit), ..Pids::default() }))
+}
+
 fn memory(limits: &MemoryLimits) -> Result<Option<Memory>> {
-    let swap = match (limits.max, limits.swap) {
-        (_, None) => None,
-        (_, Some(Max::Max)) => Some(-1),
-        (Some(Max::Limit(memory)), Some(Max::Limit(swap))) => Some(signed(Max::Limit(memory.saturating_add(swap)))),
+    let setting = |limit: Option<Max<u64>>, setting| limit.map(|limit| not_zero(limit, setting)).transpose();
+    let limit = setting(limits.max, "memory.limit")?;
+    let sum = match (limits.max, limits.swap) {
+        (_, None | Some(Max::Max)) => limits.swap,
+        (Some(Max::Limit(memory)), Some(Max::Limit(swap))) => {
+            Some(Max::Limit(memory.checked_add(swap).ok_or_else(|| cannot("memory.swap"))?))
+        }
         (_, Some(Max::Limit(_))) => return Err(cannot("memory.swap")),
     };
     let memory = Memory {
-        limit: limits.max.map(signed),
-        swap,
-        reservation: limits.low.map(signed),
+        limit,
+        swap: setting(sum, "memory.swap")?,
+        reservation: setting(limits.low, "memory.reservation")?,
         swappiness: limits.swappiness,
         disable_oom_killer: limits.oom_killer.map(|killer| !killer),
         ..Memory::default()
@@ -81,9 +97,18 @@ fn cpu(limits: &CpuLimits, cpuset: &CpusetLimits) -> Result<Option<Cpu>> {
         Some(Max::Max) => Some(-1),
         Some(Max::Limit(quota)) => {
             let time = quota.in_period(limits.period.unwrap_or(CpuPeriod::DEFAULT))?;
-            Some(signed(Max::Limit(micros(time))))
+            Some(signed(Max::Limit(micros(time)), "cpu.quota")?)
         }
     };
+    let realtime_runtime = match limits.realtime_runtime {
+        None => None,
+        Some(Max::Max) => Some(-1),
+        Some(Max::Limit(time)) => Some(not_zero(Max::Limit(micros(time)), "cpu.realtimeRuntime")?),
+    };
+    let realtime_period = limits.realtime_period.map(micros);
+    if realtime_period == Some(0) {
+        return Err(cannot("cpu.realtimePeriod"));
+    }
     // A number of cores is a time with this period only.
     let is_cores = matches!(limits.quota, Some(Max::Limit(quota)) if quota.needs_period());
     let period = limits.period.or(is_cores.then_some(CpuPeriod::DEFAULT));
@@ -93,12 +118,8 @@ fn cpu(limits: &CpuLimits, cpuset: &CpusetLimits) -> Result<Option<Cpu>> {
         period: period.map(|period| micros(period.get())),
         burst: limits.burst.map(micros),
         idle: limits.idle.map(i64::from),
-        realtime_runtime: match limits.realtime_runtime {
-            Some(Max::Limit(time)) => Some(signed(Max::Limit(micros(time)))),
-            Some(Max::Max) => Some(-1),
-            None => None,
-        },
-        realtime_period: limits.realtime_period.map(micros),
+        realtime_runtime,
+        realtime_period,
         cpus: cpuset.cpus.as_ref().map(ToString::to_string),
         mems: cpuset.mems.as_ref().map(ToString::to_string),
         ..Cpu::default()
@@ -106,23 +127,29 @@ fn cpu(limits: &CpuLimits, cpuset: &CpusetLimits) -> Result<Option<Cpu>> {
     Ok((cpu != Cpu::default()).then_some(cpu))
 }
 
-fn block_io(limits: &IoLimits) -> Option<BlockIo> {
+fn block_io(limits: &IoLimits) -> Result<Option<BlockIo>> {
     let weight = |weight: IoWeight| u16::try_from(weight.blkio()).unwrap_or(1000);
     let mut found = BlockIo { weight: limits.weight.map(weight), ..BlockIo::default() };
     for (device, limits) in &limits.devices {
         let (major, minor) = (i64::from(device.major), i64::from(device.minor));
-        let rate = |limit: Option<Max<u64>>| {
-            let number = limit.map(|limit| if let Max::Limit(rate) = limit { rate } else { 0 });
-            number.map(|rate| ThrottleDevice { major, minor, rate, ..ThrottleDevice::default() })
+        let rate = |limit: Option<Max<u64>>, setting| {
+            let rate = match limit {
+                None => return Ok(None),
+                // 0 is no limit there, and none may not become that.
+                Some(Max::Limit(0)) => return Err(cannot(setting)),
+                Some(Max::Limit(rate)) => rate,
+                Some(Max::Max) => 0,
+            };
+            Ok(Some(ThrottleDevice { major, minor, rate, ..ThrottleDevice::default() }))
         };
-        found.throttle_read_bps_device.extend(rate(limits.read_bytes));
-        found.throttle_write_bps_device.extend(rate(limits.write_bytes));
-        found.throttle_read_iops_device.extend(rate(limits.read_operations));
-        found.throttle_write_iops_device.extend(rate(limits.write_operations));
+        found.throttle_read_bps_device.extend(rate(limits.read_bytes, "blockIO.throttleReadBpsDevice")?);
+        found.throttle_write_bps_device.extend(rate(limits.write_bytes, "blockIO.throttleWriteBpsDevice")?);
+        found.throttle_read_iops_device.extend(rate(limits.read_operations, "blockIO.throttleReadIOPSDevice")?);
+        found.throttle_write_iops_device.extend(rate(limits.write_operations, "blockIO.throttleWriteIOPSDevice")?);
         let weighted = |w| WeightDevice { major, minor, weight: Some(weight(w)), ..WeightDevice::default() };
         found.weight_device.extend(limits.weight.map(weighted));
     }
-    (found != BlockIo::default()).then_some(found)
+    Ok((found != BlockIo::default()).then_some(found))
 }
 
 fn network(limits: &Limits) -> Option<Network> {

@@ -19,11 +19,12 @@
 //!
 //! | setting | taken as |
 //! |---|---|
-//! | 0 where the kernel takes no 0 (`memory.*`, `cpu.shares`, `quota`, `period`, weights) | not set, as other runtimes do |
+//! | 0 of `memory.limit`, `swap` and `reservation`, `cpu.shares`, quotas, periods and weights | not set, as other runtimes do; a limit of 0 cannot be said, and [`Limits::to_oci`](crate::Limits::to_oci) refuses it |
 //! | `pids.limit` 0 | no fork at all, since version 1.3 of the specification; -1 is no limit |
 //! | `memory.swap` | memory and swap together; it needs `memory.limit` |
-//! | a rate of 0 | no limit, as in v1's files |
-//! | `unified` | [`Limits::files`](crate::Limits::files): plain names of a controller's files only |
+//! | a rate of 0 | no limit, as in v1's files; here too a limit of 0 is refused by the way back |
+//! | `unified` | [`Limits::files`](crate::Limits::files): plain names of a controller's files only; they win over other settings |
+//! | numbers of devices in `devices` | at most 12 bits of major and 20 of minor: v1's kernel has a greater one for all of them |
 //! | `memory.kernel`, `kernelTCP`, `useHierarchy`, `checkBeforeUpdate`, `leafWeight` | told in [`Converted::ignored`]: today's kernels do not have them |
 
 mod devices;

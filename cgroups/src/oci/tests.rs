@@ -3,7 +3,10 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::limits::{Access, CpuQuota, CpuWeight, Device, DeviceKind, IoWeight, Max};
+use crate::limits::{
+    Access, CpuLimits, CpuPeriod, CpuQuota, CpuWeight, Device, DeviceKind, IoDeviceLimits, IoWeight, Max, MemoryLimits,
+    RdmaLimits,
+};
 use crate::{ErrorKind, Partition};
 
 fn parse(json: &str) -> Resources {
@@ -130,6 +133,9 @@ fn bad_values_are_refused() {
         r#"{ "devices": [ { "allow": true, "type": "a", "major": 1 } ] }"#,
         r#"{ "devices": [ { "allow": true, "type": "c", "access": "rx" } ] }"#,
         r#"{ "devices": [ { "allow": true, "type": "c", "major": -2 } ] }"#,
+        r#"{ "devices": [ { "allow": true, "type": "c", "major": 4294967295, "minor": 3 } ] }"#,
+        r#"{ "devices": [ { "allow": true, "type": "c", "major": 4096 } ] }"#,
+        r#"{ "devices": [ { "allow": true, "type": "c", "major": 1, "minor": 1048576 } ] }"#,
         r#"{ "blockIO": { "weightDevice": [ { "major": -8, "minor": 0, "weight": 300 } ] } }"#,
     ] {
         let error = parse(bad).to_limits().unwrap_err();
@@ -159,6 +165,48 @@ fn what_only_v2_has_goes_to_unified() {
     assert_eq!((swap_alone.kind(), swap_alone.path().to_str()), (ErrorKind::Unsupported, Some("memory.swap")));
 }
 
+/// 0 is "not set" there, and a rate of 0 no limit at all: what is none may not become more.
+#[test]
+fn a_limit_of_zero_is_refused_where_it_cannot_be_said() {
+    let disk = |set: fn(IoDeviceLimits) -> IoDeviceLimits| {
+        Limits::new().io_device(Device::new(8, 0), set(IoDeviceLimits::new()))
+    };
+    let mut low = Limits::new();
+    low.memory.low = Some(Max::Limit(0));
+    let mut runtime = Limits::new();
+    runtime.cpu.realtime_runtime = Some(Max::Limit(Duration::ZERO));
+    let mut period = Limits::new();
+    period.cpu.realtime_period = Some(Duration::from_nanos(1));
+    let table = [
+        (Limits::new().memory(0), "memory.limit"),
+        (Limits::new().memory(0).swap(0), "memory.limit"),
+        (Limits::new().memory(u64::MAX), "memory.limit"),
+        (low, "memory.reservation"),
+        (Limits::new().memory(5).swap(i64::MAX.cast_unsigned()), "memory.swap"),
+        (runtime, "cpu.realtimeRuntime"),
+        (period, "cpu.realtimePeriod"),
+        (Limits::new().pids(u64::MAX), "pids.limit"),
+        (disk(|disk| disk.read_bytes(0)), "blockIO.throttleReadBpsDevice"),
+        (disk(|disk| disk.write_bytes(0)), "blockIO.throttleWriteBpsDevice"),
+        (disk(|disk| disk.read_operations(0)), "blockIO.throttleReadIOPSDevice"),
+        (disk(|disk| disk.write_operations(0)), "blockIO.throttleWriteIOPSDevice"),
+    ];
+    for (limits, setting) in table {
+        let error = limits.to_oci().unwrap_err();
+        assert_eq!((error.kind(), error.path().to_str()), (ErrorKind::Unsupported, Some(setting)), "{error}");
+    }
+    let none = Limits::new().pids(0).hugetlb("2MB".parse().unwrap(), 0);
+    assert_eq!(none.to_oci().unwrap().to_limits().unwrap().limits, none);
+}
+
+/// As where they are applied: the files are written last.
+#[test]
+fn files_win_over_settings() {
+    let mut from = Limits::new().memory_high(4096);
+    from.files.insert("memory.high".to_owned(), "8192".to_owned());
+    assert_eq!(from.to_oci().unwrap().unified["memory.high"], "8192");
+}
+
 /// The whole range of each.
 #[test]
 fn every_weight_and_every_share_comes_back() {
@@ -171,6 +219,65 @@ fn every_weight_and_every_share_comes_back() {
         let block_io = BlockIo { weight: Some(weight), ..BlockIo::default() };
         let from = Resources { block_io: Some(block_io), ..Resources::default() };
         assert_eq!(back(&from), from);
+    }
+}
+
+fn any_limit() -> impl Strategy<Value = Option<Max<u64>>> {
+    let number = prop_oneof![1 => Just(0), 8 => 1..1u64 << 40, 1 => any::<u64>()];
+    prop::option::weighted(0.4, prop_oneof![1 => Just(Max::Max), 4 => number.prop_map(Max::Limit)])
+}
+
+fn any_time(least: u64, most: u64) -> impl Strategy<Value = Option<Duration>> {
+    prop::option::of(prop_oneof![Just(least), least..=most].prop_map(Duration::from_micros))
+}
+
+prop_compose! {
+    fn any_memory()(max in any_limit(), swap in any_limit(), low in any_limit(), swappiness in prop::option::of(0u64..=100),
+        oom_killer: Option<bool>) -> MemoryLimits
+    {
+        MemoryLimits { max, swap, low, swappiness, oom_killer, ..MemoryLimits::default() }
+    }
+}
+
+prop_compose! {
+    fn any_cpu()(weight in prop::option::of(0u64..=262_144), quota in any_time(1000, 1 << 40), period in any_time(1000, 1_000_000),
+        burst in any_time(0, 1 << 40), idle: Option<bool>, runtime in any_time(0, 1 << 40), realtime in any_time(0, 1 << 40),
+        no_quota in prop::bool::weighted(0.2)) -> CpuLimits
+    {
+        CpuLimits {
+            weight: weight.map(CpuWeight::from_shares),
+            quota: if no_quota { Some(Max::Max) } else { quota.map(|time| Max::Limit(CpuQuota::time(time).unwrap())) },
+            period: period.map(|period| CpuPeriod::new(period).unwrap()),
+            burst,
+            idle,
+            realtime_runtime: runtime.map(Max::Limit),
+            realtime_period: realtime,
+        }
+    }
+}
+
+prop_compose! {
+    fn any_disk()(read_bytes in any_limit(), write_bytes in any_limit(), read_operations in any_limit(),
+        write_operations in any_limit(), weight in 10u64..=1000) -> IoDeviceLimits
+    {
+        let weight = Some(IoWeight::from_blkio(weight));
+        IoDeviceLimits { read_bytes, write_bytes, read_operations, write_operations, weight, latency: None }
+    }
+}
+
+prop_compose! {
+    /// Those for which there are settings, and not only files.
+    fn any_limits()(memory in any_memory(), cpu in any_cpu(), pids in any_limit(), disk in prop::option::of(any_disk()),
+        pages in any_limit(), rdma_limit in any_limit(), class: Option<u32>, weight in prop::option::of(10u64..=1000)) -> Limits
+    {
+        let mut limits = Limits { memory, cpu, pids, ..Limits::new() };
+        limits.io.weight = weight.map(IoWeight::from_blkio);
+        limits.io.devices.extend(disk.map(|disk| (Device::new(8, 0), disk)));
+        limits.hugetlb.extend(pages.map(|pages| ("2MB".parse().unwrap(), pages)));
+        let rdma = |limit| ("mlx5_1".to_owned(), RdmaLimits { handles: Some(limit), objects: None });
+        limits.rdma.extend(rdma_limit.map(rdma));
+        limits.network.class = class;
+        limits
     }
 }
 
@@ -189,6 +296,15 @@ proptest! {
         );
         let from = parse(&json);
         prop_assert_eq!(from.to_limits().unwrap().limits.to_oci().unwrap(), from);
+    }
+
+    /// What was converted is the same, or refused; it is never something else.
+    #[test]
+    fn limits_come_back(from in any_limits()) {
+        match from.to_oci() {
+            Ok(resources) => prop_assert_eq!(limits(&serde_json::to_string(&resources).unwrap()), from),
+            Err(error) => prop_assert_eq!(error.kind(), ErrorKind::Unsupported, "{}", error),
+        }
     }
 
     #[test]

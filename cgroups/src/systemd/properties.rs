@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Op, Result};
-use crate::limits::{CpuLimits, CpuPeriod, DeviceKind, DeviceRule, Devices, IdList, IoLimits, Limits, Max};
+use crate::limits::{CpuLimits, CpuPeriod, CpuWeight, DeviceKind, DeviceRule, Devices, IdList, IoLimits, Limits, Max};
 use crate::systemd::unit::{Content, Unit};
 use crate::text;
 
@@ -35,6 +35,7 @@ pub(super) struct Properties {
     pub(super) skipped: Vec<Error>,
 }
 
+const NO_PROPERTY: &str = "systemd has no property for it";
 const NO_LIMIT: u64 = u64::MAX;
 
 fn number(limit: Max<u64>) -> Value {
@@ -53,9 +54,8 @@ impl Properties {
         self.list.push((name, value));
     }
 
-    fn skip(&mut self, setting: &str) {
-        let error = Error::new(ErrorKind::Unsupported, Op::Check, setting);
-        self.skipped.push(error.with_note("systemd has no property for it"));
+    fn skip(&mut self, setting: &str, note: &'static str) {
+        self.skipped.push(Error::new(ErrorKind::Unsupported, Op::Check, setting).with_note(note));
     }
 }
 
@@ -105,7 +105,7 @@ pub(super) fn of_limits(limits: &Limits, drivers: &[u8], properties: &mut Proper
     }
     of_io(&limits.io, properties);
     if let Some(devices) = &limits.devices {
-        of_devices(devices, drivers, properties);
+        of_devices(devices, drivers, properties)?;
     }
     let unknown = [
         ("memory.swappiness", memory.swappiness.is_some()),
@@ -117,18 +117,25 @@ pub(super) fn of_limits(limits: &Limits, drivers: &[u8], properties: &mut Proper
         ("misc.max", !limits.misc.is_empty()),
         ("net_cls, net_prio", limits.network.class.is_some() || !limits.network.priorities.is_empty()),
     ];
-    unknown.iter().filter(|(_, is_set)| *is_set).for_each(|(setting, _)| properties.skip(setting));
-    limits.files.keys().for_each(|file| properties.skip(file));
+    unknown.iter().filter(|(_, is_set)| *is_set).for_each(|(setting, _)| properties.skip(setting, NO_PROPERTY));
+    limits.files.keys().for_each(|file| properties.skip(file, NO_PROPERTY));
     Ok(())
 }
 
 fn of_cpu(cpu: &CpuLimits, properties: &mut Properties) -> Result<()> {
-    if cpu.idle == Some(true) {
-        // The special value "idle", since version 252.
-        properties.set("CPUWeight", Value::Number(0));
-    } else if let Some(weight) = cpu.weight {
-        properties.set("CPUWeight", Value::Number(u64::from(weight.get())));
-    }
+    let weight = cpu.weight.map(|weight| u64::from(weight.get()));
+    // 0 is the special value "idle", since version 252; any weight ends it.
+    let weight = match cpu.idle {
+        Some(true) => {
+            if weight.is_some() {
+                properties.skip("cpu.weight", "a unit that is idle has no weight");
+            }
+            Some(0)
+        }
+        Some(false) => Some(weight.unwrap_or(u64::from(CpuWeight::DEFAULT.get()))),
+        None => weight,
+    };
+    properties.list.extend(weight.map(|weight| ("CPUWeight", Value::Number(weight))));
     // First, so that the quota is never one of another period.
     if let Some(period) = cpu.period {
         properties.set("CPUQuotaPeriodUSec", Value::Number(micros(period.get())));
@@ -148,7 +155,7 @@ fn of_cpu(cpu: &CpuLimits, properties: &mut Properties) -> Result<()> {
         ("cpu.rt_period_us", cpu.realtime_period.is_some()),
     ] {
         if is_set {
-            properties.skip(setting);
+            properties.skip(setting, NO_PROPERTY);
         }
     }
     Ok(())
@@ -201,16 +208,19 @@ fn rate(limit: Max<u64>) -> u64 {
 
 /// The list before the policy: with a strict policy and an old list, or none, a running unit would lose its devices for a
 /// moment.
-fn of_devices(devices: &Devices, drivers: &[u8], properties: &mut Properties) {
+fn of_devices(devices: &Devices, drivers: &[u8], properties: &mut Properties) -> Result<()> {
+    devices.check()?;
     let mut allowed = Vec::new();
     for rule in devices.merged() {
+        let setting = format!("devices: {rule}");
         match (devices.allow, node(&rule, drivers)) {
             (false, Some(node)) => {
                 let letters = rule.to_string();
                 let access = letters.rsplit(' ').next().unwrap_or_default();
                 allowed.push((node, access.to_owned()));
             }
-            _ => properties.skip(&format!("devices: {rule}")),
+            (false, None) => properties.skip(&setting, "systemd has no name for exactly these devices"),
+            (true, _) => properties.skip(&setting, "systemd cannot forbid single devices"),
         }
     }
     // An empty list takes the old one away.
@@ -219,6 +229,7 @@ fn of_devices(devices: &Devices, drivers: &[u8], properties: &mut Properties) {
         properties.set("DeviceAllow", Value::Rules(allowed));
     }
     properties.set("DevicePolicy", Value::Text(if devices.allow { "auto" } else { "strict" }.to_owned()));
+    Ok(())
 }
 
 /// How systemd names the devices of a rule. A driver is known by its name in `/proc/devices` only.
@@ -232,22 +243,33 @@ fn node(rule: &DeviceRule, drivers: &[u8]) -> Option<String> {
     }
 }
 
+/// A name that stands for this major alone. systemd takes it as a pattern, and allows every major that has it: `sd` has 16.
 fn driver(drivers: &[u8], kind: DeviceKind, major: u32) -> Option<String> {
+    let names = names(drivers, kind);
+    let alone = |name: &[u8]| names.iter().all(|(other, same)| *same != name || *other == u64::from(major));
+    let plain = |name: &[u8]| !name.iter().any(|byte| b"*?[]\\".contains(byte));
+    let mut mine = names.iter().filter(|(of, _)| *of == u64::from(major)).map(|(_, name)| *name);
+    let name = mine.find(|name| plain(name) && alone(name))?;
+    String::from_utf8(name.to_vec()).ok()
+}
+
+/// `/proc/devices`: majors of a kind, and names, which are the rest of a line.
+fn names(drivers: &[u8], kind: DeviceKind) -> Vec<(u64, &[u8])> {
     let mut section = None;
-    for line in drivers.split(|byte| *byte == b'\n') {
-        match line.trim_ascii() {
+    let mut names = Vec::new();
+    for line in drivers.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii) {
+        match line {
             b"Character devices:" => section = Some(DeviceKind::Char),
             b"Block devices:" => section = Some(DeviceKind::Block),
-            line => {
-                let mut words = text::words(line);
-                let found = words.next().and_then(text::number);
-                if section == Some(kind) && found == Some(u64::from(major)) {
-                    return words.next().map(|name| String::from_utf8_lossy(name).into_owned());
-                }
+            line if section == Some(kind) => {
+                let (major, name) = line.split_at(line.iter().position(u8::is_ascii_whitespace).unwrap_or(line.len()));
+                let name = name.trim_ascii();
+                names.extend(text::number(major).filter(|_| !name.is_empty()).map(|major| (major, name)));
             }
+            _ => {}
         }
     }
-    None
+    names
 }
 
 #[cfg(test)]

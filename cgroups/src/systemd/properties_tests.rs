@@ -82,8 +82,54 @@ fn each_limit_has_its_property() {
     let found = limits(&wanted);
     assert_eq!(found.list, expected);
     assert!(found.skipped.is_empty());
-    wanted.cpu.idle = Some(true);
-    assert_eq!(limits(&wanted).list[0], ("CPUWeight", Value::Number(0)));
+}
+
+/// Idle is a weight to systemd, so that there can be only one of both.
+#[test]
+fn idle_is_a_weight() {
+    let weight = |idle, weight: Option<u32>| {
+        let mut wanted = Limits::new();
+        wanted.cpu.idle = idle;
+        wanted.cpu.weight = weight.map(|weight| CpuWeight::new(weight).unwrap());
+        let found = limits(&wanted);
+        assert!(names(&found).iter().all(|name| *name == "CPUWeight") && found.list.len() < 2);
+        let skipped: Vec<_> = found.skipped.iter().map(|error| error.path().display().to_string()).collect();
+        (found.list.first().map(|(_, value)| value.clone()), skipped.concat())
+    };
+    let table = [
+        (None, None, None, ""),
+        (None, Some(7), Some(7), ""),
+        (Some(false), Some(7), Some(7), ""),
+        (Some(false), None, Some(100), ""),
+        (Some(true), None, Some(0), ""),
+        (Some(true), Some(7), Some(0), "cpu.weight"),
+    ];
+    for (idle, given, expected, skipped) in table {
+        let expected = (expected.map(Value::Number), skipped.to_owned());
+        assert_eq!(weight(idle, given), expected, "{idle:?} {given:?}");
+    }
+}
+
+/// systemd allows every major that has the name, and takes the name for a pattern.
+#[test]
+fn a_driver_is_named_only_if_the_name_is_its_own() {
+    let drivers = b"Character devices:\n  4 /dev/vc/0\n  4 tty\n  5 tty\n  7 vcs\n  9 a*\n 10 a[b]\n 11 a?\n 12 a\\b\n\
+        13 two words\n 14\n 15 both\n 16 vc\n\nBlock devices:\n  8 sd\n 15 other\n 16 both\n 65 sd\n";
+    let char = |major| driver(drivers, DeviceKind::Char, major);
+    assert_eq!(char(4).as_deref(), Some("/dev/vc/0"));
+    assert_eq!((char(7).as_deref(), char(16).as_deref()), (Some("vcs"), Some("vc")));
+    assert_eq!((char(13).as_deref(), char(15).as_deref()), (Some("two words"), Some("both")));
+    for none in [5, 9, 10, 11, 12, 14, 17] {
+        assert_eq!(char(none), None, "{none}");
+    }
+    let block = |major| driver(drivers, DeviceKind::Block, major);
+    assert_eq!((block(8), block(65)), (None, None));
+    let mut wanted = Limits::new();
+    wanted.devices = Some(Devices::none().except([DeviceRule::all(DeviceKind::Block, Some(8), Access::READ)]));
+    let mut properties = Properties::default();
+    of_limits(&wanted, drivers, &mut properties).unwrap();
+    assert_eq!(properties.skipped[0].path().to_str(), Some("devices: b 8:* r"));
+    assert_eq!(properties.list[1].1, Value::Text("strict".to_owned()));
 }
 
 #[test]

@@ -2,11 +2,10 @@
 
 use rustix::io::Errno;
 use rustix::process::Pid;
-use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::cgroup::Cgroup;
 use crate::error::{ErrorKind, Op, Result};
-use crate::text;
+use crate::{sys, text};
 
 impl Cgroup {
     /// Lets every thread of a process run on all CPUs that its cpuset allows: `sched_setaffinity(2)`. Since Linux 6.2 a
@@ -25,22 +24,37 @@ impl Cgroup {
                 .with_value(pid.to_string())
                 .with_note("not in it"));
         }
-        let mut all = CpuSet::new();
-        (0..CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
-        let failed = |errno| self.os(Op::Schedule, errno);
-        let tasks = match std::fs::read_dir(format!("/proc/{pid}/task")) {
-            Ok(tasks) => tasks,
-            Err(error) => return Err(failed(Errno::from_io_error(&error).unwrap_or(Errno::SRCH))),
-        };
-        let threads =
-            tasks.flatten().filter_map(|task| task.file_name().to_str()?.parse().ok()).filter_map(Pid::from_raw);
-        for thread in threads {
-            match sched_setaffinity(Some(thread), &all) {
-                // It has ended since.
-                Ok(()) | Err(Errno::SRCH) => {}
-                Err(errno) => return Err(failed(errno)),
-            }
+        reset_threads(pid).map_err(|errno| self.os(Op::Schedule, errno))
+    }
+}
+
+fn reset_threads(pid: u32) -> std::result::Result<(), Errno> {
+    let tasks = match std::fs::read_dir(format!("/proc/{pid}/task")) {
+        Ok(tasks) => tasks,
+        // The process, not a cgroup, is no more.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(Errno::SRCH),
+        Err(error) => return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+    };
+    let threads = tasks.flatten().filter_map(|task| task.file_name().to_str()?.parse().ok()).filter_map(Pid::from_raw);
+    for thread in threads {
+        match sys::run_on_all_cpus(thread) {
+            // It has ended since.
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(errno) => return Err(errno),
         }
-        Ok(())
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_has_ended_is_no_process() {
+        let mut process = std::process::Command::new("/bin/true").spawn().unwrap();
+        let pid = process.id();
+        process.wait().unwrap();
+        assert_eq!(reset_threads(pid), Err(Errno::SRCH));
     }
 }

@@ -18,6 +18,8 @@ use crate::text;
 #[derive(Debug)]
 pub struct Peak {
     fd: OwnedFd,
+    /// Who may not write can read all the same.
+    writable: bool,
     path: PathBuf,
     version: Version,
 }
@@ -46,8 +48,12 @@ impl Cgroup {
             let error = Error::new(ErrorKind::Unsupported, Op::Open, member.dir.path());
             return Err(error.with_note("v1 does not tell of swap alone"));
         };
-        let fd = member.dir.open_both(file).map_err(|error| file_missing(&member.dir, error))?;
-        Ok(Peak { fd, path: member.dir.path().join(file), version: member.version() })
+        let (fd, writable) = match member.dir.open_both(file) {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => (member.dir.readable(file), false),
+            both => (both, true),
+        };
+        let fd = fd.map_err(|error| file_missing(&member.dir, error))?;
+        Ok(Peak { fd, writable, path: member.dir.path().join(file), version: member.version() })
     }
 }
 
@@ -67,8 +73,13 @@ impl Peak {
     /// Begins anew, with what is in use now: on v2 for this reader alone, since Linux 6.12; on v1 for everyone.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] on v2 before Linux 6.12; [`ErrorKind::Gone`].
+    /// [`ErrorKind::Unsupported`] on v2 before Linux 6.12, and where the caller might only read the file when this was made;
+    /// [`ErrorKind::Gone`].
     pub fn reset(&self) -> Result<()> {
+        if !self.writable {
+            let error = Error::new(ErrorKind::Unsupported, Op::Write, &self.path).with_value("0");
+            return Err(error.with_note("it may only be read"));
+        }
         match retry_on_intr(|| rustix::io::pwrite(&self.fd, b"0", 0)) {
             Ok(_) => Ok(()),
             Err(errno) => {

@@ -1,11 +1,12 @@
-//! `bpf(2)`, as far as devices on v2 need it: no library wraps it without a C library behind. The only `unsafe` of this
-//! crate: the kernel is given addresses as numbers.
+//! `bpf(2)`, as far as devices on v2 need it: no library wraps it without a C library behind; and `sched_setaffinity(2)`
+//! for more than 1024 CPUs, which is where rustix ends. The only `unsafe` of this crate: the kernel is given addresses.
 
-#![allow(unsafe_code, reason = "bpf(2) is a system call that takes addresses inside of a structure")]
+#![allow(unsafe_code, reason = "system calls that take addresses")]
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
+use rustix::process::Pid;
 
 /// The structure of all commands, as 32-bit words: more than any kernel writes to. What a kernel does not know must be
 /// zero.
@@ -29,11 +30,20 @@ fn bpf(command: i32, words: &mut Words) -> Result<i32, Errno> {
     // SAFETY: the structure is ours and as long as we say. What its addresses point to is alive and long enough: the
     // functions below are the only callers, and each holds a reference to it until this returns.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, words.as_mut_ptr(), size_of::<Words>()) };
-    if result >= 0 {
-        return Ok(i32::try_from(result).unwrap_or(i32::MAX));
-    }
-    let error = std::io::Error::last_os_error();
-    Err(Errno::from_io_error(&error).unwrap_or(Errno::INVAL))
+    if result >= 0 { Ok(i32::try_from(result).unwrap_or(i32::MAX)) } else { Err(last_error()) }
+}
+
+fn last_error() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL)
+}
+
+/// Lets a thread run on every CPU that its cpuset has. As many as any kernel is built for: it ignores what it has not.
+pub(crate) fn run_on_all_cpus(thread: Pid) -> Result<(), Errno> {
+    let all = [u64::MAX; 8192 / 64];
+    let thread = thread.as_raw_nonzero().get();
+    // SAFETY: the mask is alive and as long as we say, and is only read.
+    let result = unsafe { libc::syscall(libc::SYS_sched_setaffinity, thread, size_of_val(&all), all.as_ptr()) };
+    if result >= 0 { Ok(()) } else { Err(last_error()) }
 }
 
 fn owned(fd: i32) -> OwnedFd {

@@ -46,7 +46,7 @@ impl Cgroup {
         Ok(found.into_iter().collect())
     }
 
-    /// Opens a cgroup any number of levels below: `a/b`.
+    /// Opens a cgroup any number of levels below: `a/b`. With an empty path it is this one once more.
     ///
     /// # Errors
     /// [`ErrorKind::Gone`] if there is none, in one of the trees at least; [`ErrorKind::InvalidInput`] unless the path

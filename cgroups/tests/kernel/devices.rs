@@ -78,7 +78,7 @@ pub(crate) fn the_unified_tree_can_refuse_devices() {
 }
 
 /// What it takes is taken away while `f` runs.
-fn without_right<T>(right: CapabilitySet, f: impl FnOnce() -> T) -> T {
+pub(crate) fn without_right<T>(right: CapabilitySet, f: impl FnOnce() -> T) -> T {
     let before = capabilities(None).unwrap();
     let mut less = before;
     less.effective -= right;

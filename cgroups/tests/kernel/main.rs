@@ -185,6 +185,7 @@ fn memory_list() -> Vec<Test> {
             a_limit_below_what_is_in_use,
             every_call_of_a_memory_limit_can_fail,
             a_peak_is_reset,
+            a_peak_that_may_only_be_read_is_read,
         ]
     )
 }

@@ -1,13 +1,17 @@
 //! The conformance list, as far as it is about memory. What the kernel does differently on v1 and v2 is told in the
 //! crate's documentation, and asserted here for either.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 
 use cofferdam_cgroups::{
     Applied, Cgroup, Controllers, Enforcement, Error, ErrorKind, Guard, Hierarchy, Limits, Max, MemoryLimits,
 };
 use cofferdam_testkit::fault::{Action, Call, Fault, Who, inject, record};
+use rustix::thread::CapabilitySet;
 
+use crate::devices::without_right;
 use crate::support::{BOTH, LONG, Waiting, kind, until};
 
 const MIB: u64 = 1 << 20;
@@ -307,4 +311,19 @@ pub(crate) fn a_peak_is_reset(hierarchy: &Hierarchy) {
     job.close().unwrap();
     assert_eq!(kind(first.read()), ErrorKind::Gone);
     assert_eq!(kind(job.memory_peak()), ErrorKind::Gone);
+}
+
+/// Who may only read the file learns the peak, and does not reset it.
+pub(crate) fn a_peak_that_may_only_be_read_is_read(hierarchy: &Hierarchy) {
+    let job = hierarchy.create("job", BOTH | Controllers::MEMORY).unwrap().into_guard();
+    let files = ["memory.peak", "memory.max_usage_in_bytes"];
+    let file = job.paths().flat_map(|path| files.map(|file| path.join(file))).find(|file| file.exists()).unwrap();
+    fs::set_permissions(file, Permissions::from_mode(0o444)).unwrap();
+    without_right(CapabilitySet::DAC_OVERRIDE, || {
+        let peak = job.memory_peak().unwrap();
+        peak.read().unwrap();
+        assert_eq!(kind(peak.reset()), ErrorKind::Unsupported);
+        peak.read().unwrap();
+    });
+    job.close().unwrap();
 }

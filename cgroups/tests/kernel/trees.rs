@@ -31,6 +31,11 @@ pub(crate) fn a_tree_is_walked(hierarchy: &Hierarchy) {
     let root = hierarchy.root(BOTH).unwrap();
     assert!(root.walk().unwrap().iter().any(|path| path.ends_with("job/b/x/y")));
     assert_eq!(kind(root.delete()), ErrorKind::InvalidInput);
+    // An empty path is the same cgroup, which is no more to be deleted than that.
+    for same in [root.open_below(""), root.find_below("")].map(Result::unwrap) {
+        assert_eq!(paths(&same), paths(&root));
+        assert_eq!(kind(same.delete()), ErrorKind::InvalidInput);
+    }
     job.close().unwrap();
     assert_eq!(kind(job.walk()), ErrorKind::Gone);
 }

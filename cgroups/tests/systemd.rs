@@ -1,7 +1,6 @@
 //! The feature `systemd` against a stand-in that speaks systemd's part of D-Bus, on a bus of its own: `dbus-daemon` is
 //! needed. What a real systemd makes of the properties is not shown here.
 
-#![cfg(feature = "systemd")]
 #![allow(
     clippy::case_sensitive_file_extension_comparisons,
     clippy::unused_async,
@@ -11,19 +10,24 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cofferdam_cgroups::systemd::{Systemd, Unit};
 use cofferdam_cgroups::{CpuQuota, DeviceRule, Devices, Enforcement, ErrorKind, Limits, PageSize};
-use Enforcement::{BestEffort, Strict};
+use cofferdam_testkit::{Need, Test};
 use zbus::zvariant::{OwnedObjectPath, OwnedValue};
 use zbus::{Connection, ObjectServer};
+
+use Enforcement::{BestEffort, Strict};
 
 const PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const LONG: Duration = Duration::from_secs(20);
+const DAEMON: &str = "/usr/bin/dbus-daemon";
+/// Followed by the name of a test.
+const HERE: &str = "--here";
 
 /// What the stand-in was asked, and what it has.
 #[derive(Debug, Default)]
@@ -275,9 +279,9 @@ impl Machine {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let address = format!("unix:path={}/bus", folder.path().display());
-        let mut command = Command::new("dbus-daemon");
+        let mut command = Command::new(DAEMON);
         command.args(["--session", "--nofork", "--nopidfile", "--print-address=1"]).arg(format!("--address={address}"));
-        let mut daemon = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("dbus-daemon is needed");
+        let mut daemon = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(daemon.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert!(line.starts_with("unix:"), "{line}");
@@ -319,7 +323,6 @@ fn limits() -> Limits {
     limits.hugetlb(PageSize::new(2 << 20).unwrap(), 0)
 }
 
-#[test]
 fn a_scope_is_started_limited_and_stopped() {
     let machine = Machine::new();
     let systemd = machine.systemd();
@@ -355,14 +358,12 @@ fn a_scope_is_started_limited_and_stopped() {
 }
 
 /// A service that ended at once has no cgroup: none, rather than a path that leads to the root of the tree.
-#[test]
 fn without_a_cgroup_there_is_none() {
     let machine = Machine::new();
     let started = machine.systemd().start(&Unit::service("short.service", "/bin/true", [""; 0]), Strict, LONG).unwrap();
     assert_eq!(started.cgroup, None);
 }
 
-#[test]
 fn strictly_nothing_is_asked_for_without_all_of_the_limits() {
     let machine = Machine::new();
     let systemd = machine.systemd();
@@ -379,7 +380,6 @@ fn strictly_nothing_is_asked_for_without_all_of_the_limits() {
     assert!(machine.calls().is_empty());
 }
 
-#[test]
 fn a_service_and_a_slice_are_started() {
     let machine = Machine::new();
     let systemd = machine.systemd();
@@ -390,7 +390,6 @@ fn a_service_and_a_slice_are_started() {
     assert!(!machine.properties("job.slice").contains(&"Delegate".to_owned()));
 }
 
-#[test]
 fn a_job_that_ends_later_is_waited_for() {
     let machine = Machine::new();
     let systemd = machine.systemd();
@@ -405,7 +404,6 @@ fn a_job_that_ends_later_is_waited_for() {
 }
 
 /// Any user of the bus may send a signal, and whom to is his choice.
-#[test]
 fn only_systemd_tells_of_the_end_of_a_job() {
     let machine = Machine::new();
     let error = machine.systemd().start(&Unit::scope("forged.scope", [7]), Strict, LONG).unwrap_err();
@@ -413,13 +411,11 @@ fn only_systemd_tells_of_the_end_of_a_job() {
 }
 
 /// What is not taken off the queue keeps the answer behind it.
-#[test]
 fn many_jobs_that_end_meanwhile_do_not_keep_the_answer() {
     let machine = Machine::new();
     machine.systemd().start(&Unit::scope("crowd.scope", [7]), Strict, LONG).unwrap();
 }
 
-#[test]
 fn a_unit_that_failed_before_is_forgotten_and_one_that_runs_is_not() {
     let machine = Machine::new();
     let systemd = machine.systemd();
@@ -433,7 +429,6 @@ fn a_unit_that_failed_before_is_forgotten_and_one_that_runs_is_not() {
     assert_eq!(error.kind(), ErrorKind::NoProcess, "{error}");
 }
 
-#[test]
 fn many_threads_share_a_connection() {
     let machine = Machine::new();
     let systemd = machine.systemd();
@@ -453,9 +448,48 @@ fn many_threads_share_a_connection() {
     assert!(machine.state.lock().unwrap().units.is_empty());
 }
 
-#[test]
 fn without_a_bus_it_says_so() {
     let error = Systemd::at("unix:path=/nowhere/at/all").unwrap_err();
     assert_eq!((error.kind(), error.operation()), (ErrorKind::Os, "connect to"), "{error}");
     assert_eq!(Systemd::at("nonsense").unwrap_err().kind(), ErrorKind::InvalidInput);
+}
+
+/// The tests by their names.
+macro_rules! tests {
+    ($($name:ident),* $(,)?) => {
+        &[$((stringify!($name), $name, || elsewhere(stringify!($name)))),*]
+    };
+}
+
+/// A name, what it does, and the same in a process of its own.
+type Named = (&'static str, fn(), fn());
+
+const TESTS: &[Named] = tests![
+    a_scope_is_started_limited_and_stopped,
+    without_a_cgroup_there_is_none,
+    strictly_nothing_is_asked_for_without_all_of_the_limits,
+    a_service_and_a_slice_are_started,
+    a_job_that_ends_later_is_waited_for,
+    only_systemd_tells_of_the_end_of_a_job,
+    many_jobs_that_end_meanwhile_do_not_keep_the_answer,
+    a_unit_that_failed_before_is_forgotten_and_one_that_runs_is_not,
+    many_threads_share_a_connection,
+    without_a_bus_it_says_so,
+];
+
+/// The threads and descriptors of zbus and async-io stay until their process ends, and so would be found to be left.
+fn elsewhere(name: &str) {
+    let status = Command::new("/proc/self/exe").args([HERE, name]).stdin(Stdio::null()).status().unwrap();
+    assert!(status.success(), "{status}");
+}
+
+fn main() -> ExitCode {
+    let args: Vec<_> = std::env::args().skip(1).collect();
+    if let [HERE, name] = args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        let (_, run, _) = TESTS.iter().find(|(known, ..)| *known == name).unwrap();
+        run();
+        return ExitCode::SUCCESS;
+    }
+    let test = |(name, _, elsewhere): &Named| Test::new(name, *elsewhere).needs(&[Need::Program(DAEMON)]);
+    cofferdam_testkit::run(&TESTS.iter().map(test).collect::<Vec<_>>())
 }

@@ -1,5 +1,5 @@
 //! `linux.resources` of the [OCI runtime specification](https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md),
-//! and what its settings are as [`Limits`](crate::Limits). Feature `oci`.
+//! and what its settings are as [`Limits`]. Feature `oci`.
 //!
 //! ```
 //! use cofferdam_cgroups::oci::Resources;

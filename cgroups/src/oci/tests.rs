@@ -270,7 +270,7 @@ prop_compose! {
     fn any_limits()(memory in any_memory(), cpu in any_cpu(), pids in any_limit(), disk in prop::option::of(any_disk()),
         pages in any_limit(), rdma_limit in any_limit(), class: Option<u32>, weight in prop::option::of(10u64..=1000)) -> Limits
     {
-        let mut limits = Limits { memory, cpu, pids, ..Limits::new() };
+        let mut limits = Limits { cpu, pids, memory, ..Limits::new() };
         limits.io.weight = weight.map(IoWeight::from_blkio);
         limits.io.devices.extend(disk.map(|disk| (Device::new(8, 0), disk)));
         limits.hugetlb.extend(pages.map(|pages| ("2MB".parse().unwrap(), pages)));

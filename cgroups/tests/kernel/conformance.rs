@@ -273,9 +273,11 @@ pub(crate) fn busy_loops_are_held_to_the_quota(hierarchy: &Hierarchy) {
     let periods = |stats: &cofferdam_cgroups::CpuStats| stats.nr_periods.unwrap();
     until("two periods", || periods(&job.cpu_stats().unwrap()) >= 2);
     let before = job.cpu_stats().unwrap();
-    let throttled = || job.cpu_stats().unwrap().nr_throttled.unwrap() - before.nr_throttled.unwrap();
-    until("twenty more, and five throttled", || {
-        periods(&job.cpu_stats().unwrap()) >= periods(&before) + 20 && throttled() >= 5
+    // The time counts only from when a thread would have gone on in user mode (Linux 6.18), to which a busy machine may not let it.
+    until("twenty more, and five throttled for some time", || {
+        let now = job.cpu_stats().unwrap();
+        let throttled = now.nr_throttled.unwrap() - before.nr_throttled.unwrap();
+        periods(&now) >= periods(&before) + 20 && throttled >= 5 && now.throttled.unwrap() > before.throttled.unwrap()
     });
     let after = job.cpu_stats().unwrap();
     let passed = u32::try_from(periods(&after) - periods(&before)).unwrap();
@@ -283,7 +285,6 @@ pub(crate) fn busy_loops_are_held_to_the_quota(hierarchy: &Hierarchy) {
     // One more at either end, and what the kernel lends each CPU at a time.
     let most = Duration::from_millis(20) * (passed + 2) + Duration::from_millis(20);
     assert!(used <= most, "{used:?} in {passed} periods");
-    assert!(after.throttled.unwrap() > before.throttled.unwrap());
     assert!(after.user > before.user);
     assert!(loops.iter_mut().all(|one| !one.has_ended()));
     job.close().unwrap();

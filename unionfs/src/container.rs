@@ -13,8 +13,7 @@ pub use spec::ContainerSpec;
 pub(crate) use files::{Copied, Files, Overlaid};
 pub(crate) use init::{InitEntry, InitPlaces};
 
-use crate::dir::Dir;
-use crate::store::usage_of;
+use crate::store::{InUse, usage_of};
 use crate::{Diff, Error, LayerId, LayerStore, Operation, Overlay, Owner, Usage};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -55,7 +54,7 @@ pub struct Container {
     pub(crate) places: InitPlaces,
     pub(crate) files: Box<dyn Files>,
     /// Holds the flock(2) by which others see that it is in use.
-    pub(crate) dir: Dir,
+    pub(crate) dir: InUse,
 }
 
 impl Container {
@@ -129,7 +128,7 @@ impl Container {
     /// Removes it, and the note that its owner needs the layer that it stands on. Nothing may be mounted of it any more. Blocks for as long as it takes.
     ///
     /// # Errors
-    /// What the system calls say; it can be found again then, or is in the trash: see [`LayerStore::empty_trash`].
+    /// What the system calls say; it can be found again then, or is in the trash: see [`LayerStore::empty_trash`]. What others have left there is not told here.
     pub fn discard(self) -> Result<(), Error> {
         let Container { store, owner, parent, files, dir, .. } = self;
         drop(files);

@@ -17,6 +17,7 @@ mod usage;
 pub use check::{Fault, Problem};
 pub use collect::Collected;
 pub use id::{LayerId, Owner};
+pub(crate) use lock::InUse;
 pub use stage::Stage;
 pub use sync::SyncPolicy;
 pub use usage::Usage;

@@ -17,6 +17,7 @@ mod root;
 mod settled;
 mod store;
 mod support;
+mod together;
 mod tree;
 mod writable;
 
@@ -105,6 +106,11 @@ in_both_forms! {
     containers::containers_keep_what_they_stand_on,
     containers::a_commit_is_what_was_there,
     containers::a_commit_loses_nothing,
+    together::a_container_is_not_prepared_on_what_is_gone,
+    together::a_note_goes_with_its_container,
+    together::a_copy_of_a_descriptor_keeps_nothing_in_use,
+    together::a_discard_tells_only_its_own,
+    together::containers_go_before_their_layers,
     older::what_is_known_of_this_kernel,
     older::an_older_kernel_mounts_all_the_same,
     root::links_lead_back_inside,

@@ -14,7 +14,7 @@ pub(crate) use files::{Copied, Files, Overlaid};
 pub(crate) use init::{InitEntry, InitPlaces};
 
 use crate::store::{InUse, usage_of};
-use crate::{Diff, Error, LayerId, LayerStore, Operation, Overlay, Owner, Usage};
+use crate::{Diff, Error, Fallbacks, LayerId, LayerStore, Operation, Overlay, Owner, Usage};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The files of a container in a [`LayerStore`]: a layer of the store and all below it, an [`InitLayer`] on them, and what the container writes.
@@ -51,6 +51,7 @@ pub struct Container {
     pub(crate) owner: Owner,
     pub(crate) parent: Option<LayerId>,
     pub(crate) backend: Backend,
+    pub(crate) fallbacks: Fallbacks,
     pub(crate) places: InitPlaces,
     pub(crate) files: Box<dyn Files>,
     /// Holds the flock(2) by which others see that it is in use.
@@ -74,6 +75,12 @@ impl Container {
     #[must_use]
     pub fn backend(&self) -> Backend {
         self.backend
+    }
+
+    /// What may be done instead where the kernel is older, at each of its mounts.
+    #[must_use]
+    pub fn fallbacks(&self) -> Fallbacks {
+        self.fallbacks
     }
 
     /// Mounts it, attached nowhere, as [`Overlay::mount`] does. One such mount at a time.

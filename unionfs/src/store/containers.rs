@@ -3,9 +3,9 @@
 use super::about::AboutContainer;
 use super::entry::EntryName;
 use super::lock::{InUse, Lock, try_use};
-use super::{ABOUT, LayerId, LayerStore, Owner, Shared, SyncPolicy, unreadable};
+use super::{ABOUT, LayerId, LayerStore, Owner, Shared, SyncPolicy, about_text, unreadable};
 use crate::container::{Copied, Files, InitPlaces, Overlaid};
-use crate::dir::Dir;
+use crate::dir::{Dir, LONGEST};
 use crate::layer::Identity;
 use crate::remove::remove_tree;
 use crate::{AfterVolatile, Backend, Container, ContainerSpec, Error, ErrorKind, Operation, StoredLayer};
@@ -24,14 +24,22 @@ impl LayerStore {
     ///
     /// # Errors
     /// [`AlreadyExists`](ErrorKind::AlreadyExists) if the owner has one; [`NotFound`](ErrorKind::NotFound) without the layer;
-    /// [`InvalidInput`](ErrorKind::InvalidInput) for an init layer that makes no sense; what the system calls say. Nothing is left then but the note.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for an init layer that makes no sense or whose names take more than 64 KiB, and for more layers than the kernel takes: with
+    /// what the container writes and the init layer, [`MAX_LOWERS`](crate::MAX_LOWERS); what the system calls say. Nothing is left then but the note.
     pub fn prepare(&self, owner: &Owner, parent: Option<&LayerId>, spec: &ContainerSpec) -> Result<Container, Error> {
         let operation = Operation::PrepareContainer;
         spec.init.checked()?;
+        if spec.init.places().to_text().len() > LONGEST {
+            let words = "has more entries than can be noted: their names take more than 64 KiB";
+            return Err(Error::invalid(operation, "the init layer", words));
+        }
         let chain = match parent {
             Some(parent) => self.hold(parent, owner)?,
             None => Vec::new(),
         };
+        if spec.backend == Backend::Overlay {
+            Overlaid::check(&chain, &spec.init)?;
+        }
         let top = chain.first().cloned();
         let (name, dir) = self.place(operation)?;
         let result = self.fill(&dir, parent, chain, spec).and_then(|files| {
@@ -44,6 +52,7 @@ impl LayerStore {
                 owner: owner.clone(),
                 parent: parent.cloned(),
                 backend: spec.backend,
+                fallbacks: spec.fallbacks,
                 places: spec.init.places(),
                 files,
                 dir,
@@ -80,11 +89,15 @@ impl LayerStore {
         };
         let form = self.form();
         let files: Box<dyn Files> = match about.backend {
-            Backend::Overlay => Box::new(Overlaid::find(&dir, chain, form, after)?),
+            Backend::Overlay => {
+                let options = (form, about.fallbacks);
+                Box::new(Overlaid::find(&dir, chain, !places.is_empty(), options, after)?)
+            }
             Backend::Copy => Box::new(Copied::find(&dir, chain, form)?),
         };
         let (store, owner) = (self.clone(), owner.clone());
-        Ok(Some(Container { store, owner, parent: about.parent, backend: about.backend, places, files, dir }))
+        let AboutContainer { parent, backend, fallbacks } = about;
+        Ok(Some(Container { store, owner, parent, backend, fallbacks, places, files, dir }))
     }
 
     /// The owners that have a container, in the order of their names.
@@ -153,11 +166,11 @@ impl LayerStore {
         spec: &ContainerSpec,
     ) -> Result<Box<dyn Files>, Error> {
         let (operation, form) = (Operation::PrepareContainer, self.form());
-        let about = AboutContainer { parent: parent.cloned(), backend: spec.backend };
+        let about = AboutContainer { parent: parent.cloned(), backend: spec.backend, fallbacks: spec.fallbacks };
         dir.write_new(operation, ABOUT, about.to_text().as_bytes(), false)?;
         dir.write_new(operation, PLACES, spec.init.places().to_text().as_bytes(), false)?;
         let files: Box<dyn Files> = match spec.backend {
-            Backend::Overlay => Box::new(Overlaid::prepare(dir, chain, &spec.init, form)?),
+            Backend::Overlay => Box::new(Overlaid::prepare(dir, chain, spec, form)?),
             Backend::Copy => Box::new(Copied::prepare(dir, chain, &spec.init, form)?),
         };
         match (self.sync, spec.backend) {
@@ -221,7 +234,7 @@ impl Shared {
     }
 
     pub(super) fn about_container(dir: &Dir, operation: Operation) -> Result<AboutContainer, Error> {
-        let text = dir.read(operation, ABOUT)?.unwrap_or_default();
+        let text = about_text(dir, operation)?.unwrap_or_default();
         AboutContainer::parse(&text).map_err(|why| unreadable(operation, dir.path(), why))
     }
 }

@@ -13,6 +13,7 @@ mod model;
 mod mounts;
 mod older;
 mod power;
+mod prepared;
 mod root;
 mod settled;
 mod store;
@@ -106,6 +107,12 @@ in_both_forms! {
     containers::containers_keep_what_they_stand_on,
     containers::a_commit_is_what_was_there,
     containers::a_commit_loses_nothing,
+    prepared::closed_directories_are_filled_by_their_owner,
+    prepared::an_init_layer_is_found_whole_or_not_at_all,
+    prepared::an_init_layer_hides_what_is_in_its_directories,
+    prepared::a_container_on_as_many_layers_as_can_be,
+    prepared::an_empty_init_layer_is_no_lower,
+    prepared::a_container_keeps_its_fallbacks,
     together::a_container_is_not_prepared_on_what_is_gone,
     together::a_note_goes_with_its_container,
     together::a_copy_of_a_descriptor_keeps_nothing_in_use,

@@ -111,6 +111,7 @@ in_both_forms! {
     prepared::an_init_layer_is_found_whole_or_not_at_all,
     prepared::an_init_layer_hides_what_is_in_its_directories,
     prepared::a_container_on_as_many_layers_as_can_be,
+    prepared::links_lead_to_what_is_told,
     prepared::an_empty_init_layer_is_no_lower,
     prepared::a_container_keeps_its_fallbacks,
     together::a_container_is_not_prepared_on_what_is_gone,

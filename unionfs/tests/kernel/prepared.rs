@@ -134,6 +134,24 @@ pub(crate) fn a_container_on_as_many_layers_as_can_be(form: Form) {
     }
 }
 
+/// Names that are not told are not referred to either.
+pub(crate) fn links_lead_to_what_is_told(form: Form) {
+    for_each_backend(form, |store, spec, _| {
+        let container = prepared(store, "c", Some("base"), &spec.clone().init(InitLayer::usual()));
+        let mount = root(container.mount());
+        fs::write(mount.path("dev/a"), "a").expect("is written");
+        for name in ["x", "y", "z"] {
+            fs::hard_link(mount.path("dev/a"), mount.path(name)).expect("is linked");
+        }
+        drop(mount);
+        let diff = container.diff().unwrap_or_else(|e| panic!("{e}"));
+        let told: Vec<_> = diff.changes().iter().filter(|change| !change.path.as_os_str().is_empty()).collect();
+        let links: Vec<_> = told.iter().map(|c| (c.path.to_str().unwrap(), c.link_to.as_deref())).collect();
+        let first = Some(Path::new("x"));
+        assert_eq!(links, [("x", None), ("y", first), ("z", first)], "{}", spec.backend);
+    });
+}
+
 /// No init layer, no lower for it: one system call less, and one layer more.
 pub(crate) fn an_empty_init_layer_is_no_lower(form: Form) {
     let place = Place::new(form);

@@ -103,9 +103,10 @@ impl<'a> Copier<'a> {
     pub(crate) fn finish(self) -> Result<(), Error> {
         for (path, Pending { mode, times }) in self.pending.iter().rev() {
             let (parent, name) = self.parent(path)?;
-            chmodat(&parent, name, *mode, AtFlags::empty()).map_err(|e| self.failed("fchmodat", e, path))?;
             utimensat(&parent, name, times, AtFlags::SYMLINK_NOFOLLOW)
                 .map_err(|e| self.failed("utimensat", e, path))?;
+            // After that its owner may not even look it up.
+            chmodat(&parent, name, *mode, AtFlags::empty()).map_err(|e| self.failed("fchmodat", e, path))?;
         }
         Ok(())
     }

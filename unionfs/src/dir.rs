@@ -176,3 +176,20 @@ pub(crate) fn entries(dir: impl AsFd, mut each: impl FnMut(&OsStr, FileType)) ->
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    #[test]
+    fn a_file_is_read_whole_or_not_at_all() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::new(std::fs::File::open(temp.path()).unwrap().into(), "");
+        for (length, expected) in [(0, Ok(0)), (LONGEST, Ok(LONGEST)), (LONGEST + 1, Err(ErrorKind::Corrupt))] {
+            std::fs::write(temp.path().join("file"), vec![b'x'; length]).unwrap();
+            let read = dir.read(Operation::FindLayer, "file").map(|text| text.unwrap().len()).map_err(|e| e.kind());
+            assert_eq!(read, expected, "{length}");
+        }
+    }
+}

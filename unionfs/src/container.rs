@@ -13,9 +13,8 @@ pub use spec::ContainerSpec;
 pub(crate) use files::{Copied, Files, Overlaid};
 pub(crate) use init::{InitEntry, InitPlaces};
 
-use crate::dir::Dir;
-use crate::store::usage_of;
-use crate::{Diff, Error, LayerId, LayerStore, Operation, Overlay, Owner, Usage};
+use crate::store::{InUse, usage_of};
+use crate::{Diff, Error, Fallbacks, LayerId, LayerStore, Operation, Overlay, Owner, Usage};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The files of a container in a [`LayerStore`]: a layer of the store and all below it, an [`InitLayer`] on them, and what the container writes.
@@ -52,10 +51,11 @@ pub struct Container {
     pub(crate) owner: Owner,
     pub(crate) parent: Option<LayerId>,
     pub(crate) backend: Backend,
+    pub(crate) fallbacks: Fallbacks,
     pub(crate) places: InitPlaces,
     pub(crate) files: Box<dyn Files>,
     /// Holds the flock(2) by which others see that it is in use.
-    pub(crate) dir: Dir,
+    pub(crate) dir: InUse,
 }
 
 impl Container {
@@ -75,6 +75,12 @@ impl Container {
     #[must_use]
     pub fn backend(&self) -> Backend {
         self.backend
+    }
+
+    /// What may be done instead where the kernel is older, at each of its mounts.
+    #[must_use]
+    pub fn fallbacks(&self) -> Fallbacks {
+        self.fallbacks
     }
 
     /// Mounts it, attached nowhere, as [`Overlay::mount`] does. One such mount at a time.
@@ -129,7 +135,7 @@ impl Container {
     /// Removes it, and the note that its owner needs the layer that it stands on. Nothing may be mounted of it any more. Blocks for as long as it takes.
     ///
     /// # Errors
-    /// What the system calls say; it can be found again then, or is in the trash: see [`LayerStore::empty_trash`].
+    /// What the system calls say; it can be found again then, or is in the trash: see [`LayerStore::empty_trash`]. What others have left there is not told here.
     pub fn discard(self) -> Result<(), Error> {
         let Container { store, owner, parent, files, dir, .. } = self;
         drop(files);

@@ -6,7 +6,7 @@ mod flatten;
 pub(crate) use flatten::flatten;
 
 use crate::dir::{entries, open_directory};
-use crate::facts::{At, linked};
+use crate::facts::{At, is_directory, linked};
 use crate::remove::remove_tree;
 use crate::{Error, Operation};
 use rustix::fs::{
@@ -26,13 +26,19 @@ pub(crate) struct Copier<'a> {
     operation: Operation,
     /// Files of several names: the one under which they are here.
     links: HashMap<(u64, u64), PathBuf>,
-    /// Directories whose times have to be set when nothing is made in them any more.
-    times: BTreeMap<PathBuf, Timestamps>,
+    /// Directories that get these when nothing is made in them any more: until then their owner has to be able to fill them.
+    pending: BTreeMap<PathBuf, Pending>,
+}
+
+/// What a directory gets at the end.
+struct Pending {
+    mode: Mode,
+    times: Timestamps,
 }
 
 impl<'a> Copier<'a> {
     pub(crate) fn new(root: BorrowedFd<'a>, operation: Operation) -> Self {
-        Copier { root, operation, links: HashMap::new(), times: BTreeMap::new() }
+        Copier { root, operation, links: HashMap::new(), pending: BTreeMap::new() }
     }
 
     /// Makes `path` what `from` is, of which `stat` tells. A directory is made without what is in it; the empty path is the root.
@@ -52,7 +58,7 @@ impl<'a> Copier<'a> {
         self.links.clear();
     }
 
-    /// Makes an empty directory of this mode, or gives one that is there the mode.
+    /// Makes an empty directory of this mode, or gives one that is there the mode, at once: with less than 0700 nothing could be made in it.
     pub(crate) fn new_directory(&mut self, path: &Path, mode: u32) -> Result<(), Error> {
         let (parent, name) = self.parent(path)?;
         if !path.as_os_str().is_empty() {
@@ -80,7 +86,7 @@ impl<'a> Copier<'a> {
     /// Takes away what is there under a name.
     pub(crate) fn remove(&mut self, path: &Path) -> Result<(), Error> {
         let (parent, name) = self.parent(path)?;
-        self.times.retain(|other, _| !other.starts_with(path));
+        self.pending.retain(|other, _| !other.starts_with(path));
         remove_tree(parent.as_fd(), name, self.operation)
     }
 
@@ -89,16 +95,18 @@ impl<'a> Copier<'a> {
         let dir = self.directory(path)?;
         let mut names = Vec::new();
         entries(&dir, |name, _| names.push(name.to_owned())).map_err(|(call, e)| self.failed(call, e, path))?;
-        self.times.retain(|other, _| other == path || !other.starts_with(path));
+        self.pending.retain(|other, _| other == path || !other.starts_with(path));
         names.iter().try_for_each(|name| remove_tree(dir.as_fd(), name, self.operation))
     }
 
-    /// Sets the times of directories. Nothing may be made after that.
+    /// Sets modes and times of directories, those inside first. Nothing may be made after that.
     pub(crate) fn finish(self) -> Result<(), Error> {
-        for (path, times) in self.times.iter().rev() {
+        for (path, Pending { mode, times }) in self.pending.iter().rev() {
             let (parent, name) = self.parent(path)?;
             utimensat(&parent, name, times, AtFlags::SYMLINK_NOFOLLOW)
                 .map_err(|e| self.failed("utimensat", e, path))?;
+            // After that its owner may not even look it up.
+            chmodat(&parent, name, *mode, AtFlags::empty()).map_err(|e| self.failed("fchmodat", e, path))?;
         }
         Ok(())
     }
@@ -125,9 +133,9 @@ impl<'a> Copier<'a> {
         path: &Path,
     ) -> Result<bool, Error> {
         let kind = FileType::from_raw_mode(stat.st_mode);
-        if kind != FileType::Directory && self.times.contains_key(path) {
+        if kind != FileType::Directory && self.pending.contains_key(path) {
             // It was a directory.
-            self.times.retain(|other, _| !other.starts_with(path));
+            self.pending.retain(|other, _| !other.starts_with(path));
         }
         if let Some(file) = linked(stat) {
             if let Some(first) = self.links.get(&file) {
@@ -152,15 +160,19 @@ impl<'a> Copier<'a> {
     }
 
     fn make_directory(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<(), Error> {
+        let fail = |call| move |e| Error::os(self.operation, call, e);
         match mkdirat(dir, name, Mode::RWXU) {
             Err(Errno::EXIST) => {}
-            result => return result.map_err(|e| Error::os(self.operation, "mkdirat", e)),
+            result => return result.map_err(fail("mkdirat")),
         }
-        match open_directory(dir, name) {
-            Ok(_) => Ok(()),
-            Err(Errno::NOTDIR | Errno::LOOP) => self.instead(dir, name, "mkdirat", || mkdirat(dir, name, Mode::RWXU)),
-            Err(e) => Err(Error::os(self.operation, "openat2", e)),
+        let there = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(fail("newfstatat"))?;
+        if !is_directory(&there) {
+            return self.instead(dir, name, "mkdirat", || mkdirat(dir, name, Mode::RWXU));
         }
+        if Mode::from_raw_mode(there.st_mode).contains(Mode::RWXU) {
+            return Ok(());
+        }
+        chmodat(dir, name, Mode::RWXU, AtFlags::empty()).map_err(fail("fchmodat"))
     }
 
     /// Makes something, in place of what has its name.
@@ -193,14 +205,13 @@ impl<'a> Copier<'a> {
             chownat(to.dir, to.name, Some(uid), Some(gid), nofollow).map_err(fail("fchownat"))?;
         }
         self.attributes(&from.xattrs()?, to)?;
-        if kind != FileType::Symlink {
-            let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
-            chmodat(to.dir, to.name, mode, AtFlags::empty()).map_err(fail("fchmodat"))?;
-        }
-        let times = times(stat);
+        let (mode, times) = (Mode::from_raw_mode(stat.st_mode & 0o7777), times(stat));
         if kind == FileType::Directory {
-            self.times.insert(path.to_owned(), times);
+            self.pending.insert(path.to_owned(), Pending { mode, times });
             return Ok(());
+        }
+        if kind != FileType::Symlink {
+            chmodat(to.dir, to.name, mode, AtFlags::empty()).map_err(fail("fchmodat"))?;
         }
         utimensat(to.dir, to.name, &times, nofollow).map_err(fail("utimensat"))
     }

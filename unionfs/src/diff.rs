@@ -8,7 +8,7 @@ use crate::options::Options;
 use crate::{Error, Form, Operation, Overlay, RedirectDir};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -133,6 +133,7 @@ impl Diff {
             }
         }
         kept.reverse();
+        lead_to_what_is_there(&mut kept);
         self.changes = kept;
     }
 
@@ -164,6 +165,19 @@ impl Diff {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
         openat2(&self.source, path, flags, Mode::empty(), resolve)
             .map_err(|e| Error::os(Operation::Diff, "openat2", e).about(&change.path))
+    }
+}
+
+/// Of the names of a file whose first one is not told, the next one takes its place.
+fn lead_to_what_is_there(changes: &mut [Change]) {
+    let told: HashSet<PathBuf> = changes.iter().map(|change| change.path.clone()).collect();
+    let mut next: HashMap<PathBuf, PathBuf> = HashMap::new();
+    for change in changes {
+        let Some(first) = change.link_to.take_if(|first| !told.contains(first)) else { continue };
+        match next.get(&first) {
+            Some(next) => change.link_to = Some(next.clone()),
+            None => _ = next.insert(first, change.path.clone()),
+        }
     }
 }
 

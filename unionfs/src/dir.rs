@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// The longest of our own files. One that is longer is not ours.
-const LONGEST: usize = 1 << 16;
+pub(crate) const LONGEST: usize = 1 << 16;
 
 #[derive(Debug)]
 pub(crate) struct Dir {
@@ -78,7 +78,7 @@ impl Dir {
         Ok(true)
     }
 
-    /// What is in one of our own files; `None` if it is not there.
+    /// What is in one of our own files; `None` if it is not there. One that is too long is [`Corrupt`](crate::ErrorKind::Corrupt), and never cut off.
     pub(crate) fn read(&self, operation: Operation, name: &str) -> Result<Option<Vec<u8>>, Error> {
         let fail = |call| move |e| self.failed(operation, call, e, name.as_ref());
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -90,10 +90,13 @@ impl Dir {
         let mut buffer = [0; 4096];
         loop {
             let length = retry_on_intr(|| read(&file, &mut buffer)).map_err(fail("read"))?;
-            if length == 0 || content.len() > LONGEST {
+            if length == 0 {
                 return Ok(Some(content));
             }
             content.extend_from_slice(buffer.get(..length).unwrap_or_default());
+            if content.len() > LONGEST {
+                return Err(Error::corrupt(operation, self.path.join(name), "is longer than any that was written"));
+            }
         }
     }
 
@@ -172,4 +175,21 @@ pub(crate) fn entries(dir: impl AsFd, mut each: impl FnMut(&OsStr, FileType)) ->
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    #[test]
+    fn a_file_is_read_whole_or_not_at_all() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::new(std::fs::File::open(temp.path()).unwrap().into(), "");
+        for (length, expected) in [(0, Ok(0)), (LONGEST, Ok(LONGEST)), (LONGEST + 1, Err(ErrorKind::Corrupt))] {
+            std::fs::write(temp.path().join("file"), vec![b'x'; length]).unwrap();
+            let read = dir.read(Operation::FindLayer, "file").map(|text| text.unwrap().len()).map_err(|e| e.kind());
+            assert_eq!(read, expected, "{length}");
+        }
+    }
 }

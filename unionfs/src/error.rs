@@ -95,8 +95,6 @@ pub enum Operation {
     Commit,
     /// Removing the files of a container.
     Discard,
-    /// Limiting how much a container can write.
-    Limit,
 }
 
 impl Operation {
@@ -127,7 +125,6 @@ impl Operation {
             Operation::PrepareContainer => "prepare a container",
             Operation::Commit => "commit a container",
             Operation::Discard => "discard a container",
-            Operation::Limit => "limit a container",
         }
     }
 }

@@ -87,7 +87,7 @@ impl Layer {
 
     /// Shows the owners of its files as a user namespace maps them: what is 0 on the disk is what the namespace has for 0. So one copy of a layer serves many namespaces.
     ///
-    /// For a lower, and real root: whoever mounts needs `CAP_SYS_ADMIN` in the user namespace that owns the layer's file system. Linux 6.15; before that a mount with such a layer is an error of
+    /// For a lower only, and real root: whoever mounts needs `CAP_SYS_ADMIN` in the user namespace that owns the layer's file system. Linux 6.15; before that a mount with such a layer is an error of
     /// kind [`Unsupported`](crate::ErrorKind::Unsupported), unless it is alone. What is written above belongs to whoever writes, and is not mapped.
     #[must_use]
     #[doc(alias("idmap", "MOUNT_ATTR_IDMAP"))]
@@ -114,6 +114,10 @@ impl Layer {
             opened.idmapped = Some(opened.with_owners_of(userns.as_fd())?);
         }
         Ok(opened)
+    }
+
+    pub(crate) fn is_idmapped(&self) -> bool {
+        self.userns.is_some()
     }
 
     pub(crate) fn given(&self) -> Given<'_> {

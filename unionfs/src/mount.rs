@@ -7,6 +7,7 @@ use crate::layer::{Layer, OpenLayer};
 use crate::overlay::{Attributes, MAX_LOWERS, Overlay};
 use crate::stack::{Stack, Verdict};
 use crate::{Error, ErrorKind, Fallbacks, Operation, scratch, sys, writable};
+use rustix::fs::{StatVfsMountFlags, fstatvfs};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,9 +20,12 @@ pub(crate) fn mount(spec: &Overlay) -> Result<(OwnedFd, Fallbacks), Error> {
     if spec.lowers.is_empty() {
         return Err(Error::invalid(Operation::Check, "lowers", "there is none"));
     }
+    if spec.writable.as_ref().is_some_and(|w| w.upper.is_idmapped() || w.work.is_idmapped()) {
+        return Err(Error::invalid(Operation::Check, "upper", "cannot be idmapped: lowers can"));
+    }
     let lowers = open_lowers(spec)?;
     let writable = open_writable(spec)?;
-    match union(spec, &lowers, writable.as_ref()) {
+    let mounted = match union(spec, &lowers, writable.as_ref()) {
         // The kernel takes no directory twice. That one is given twice in two ways is rare, and looked for only now.
         Err(error) if error.kind() == ErrorKind::Overlapping => {
             let all = lowers.len();
@@ -29,7 +33,23 @@ pub(crate) fn mount(spec: &Overlay) -> Result<(OwnedFd, Fallbacks), Error> {
             if lowers.len() == all { Err(error) } else { union(spec, &lowers, writable.as_ref()) }
         }
         result => result,
+    }?;
+    if let Some((_, work)) = &writable
+        && !spec.attributes.flags().contains(MountAttrFlags::MOUNT_ATTR_RDONLY)
+    {
+        can_be_written_to(&mounted.0, work)?;
     }
+    Ok(mounted)
+}
+
+/// Where the kernel cannot make its own files in the work directory, it mounts read-only and tells only its log.
+fn can_be_written_to(mount: &OwnedFd, work: &OpenLayer<'_>) -> Result<(), Error> {
+    let found = fstatvfs(mount).map_err(|e| Error::os(Operation::Mount, "fstatfs", e).about(&work.name))?;
+    if !found.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        return Ok(());
+    }
+    let words = "the kernel has no place for its own files there, and mounts read-only: most likely the disk is full";
+    Err(Error::explained(ErrorKind::LimitReached, Operation::Mount, words).about(&work.name))
 }
 
 fn union(

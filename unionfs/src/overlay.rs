@@ -179,7 +179,9 @@ impl Overlay {
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) without a lower, with more than [`MAX_LOWERS`], with options that exclude each other, or
-    /// with an upper whose root is opaque; [`Volatile`](crate::ErrorKind::Volatile);
+    /// with an upper whose root is opaque or that is [idmapped](Layer::idmapped); [`Volatile`](crate::ErrorKind::Volatile);
+    /// [`LimitReached`](crate::ErrorKind::LimitReached) also if the kernel could mount it only read-only, because there is no room for its own files in `work`
+    /// (unless that is [asked for](Self::read_only));
     /// [`Unsupported`](crate::ErrorKind::Unsupported) by the kernel or the file system of a layer; otherwise what the system call said,
     /// with the layer or option that it was about and [the kernel's words](Error::kernel_message). Nothing is left mounted.
     pub fn mount(&self) -> Result<OwnedFd, Error> {

@@ -17,6 +17,7 @@ mod usage;
 pub use check::{Fault, Problem};
 pub use collect::Collected;
 pub use id::{LayerId, Owner};
+pub(crate) use lock::InUse;
 pub use stage::Stage;
 pub use sync::SyncPolicy;
 pub use usage::Usage;
@@ -355,7 +356,15 @@ impl From<StoredLayer> for Layer {
 
 /// What a layer's directory says of itself.
 fn about(dir: &Dir, operation: Operation) -> Result<Result<AboutLayer, Unreadable>, Error> {
-    Ok(dir.read(operation, ABOUT)?.map_or(Err(Unreadable::Damaged), |text| AboutLayer::parse(&text)))
+    Ok(about_text(dir, operation)?.map_or(Err(Unreadable::Damaged), |text| AboutLayer::parse(&text)))
+}
+
+/// `None`: it is not there, or damaged beyond reading.
+fn about_text(dir: &Dir, operation: Operation) -> Result<Option<Vec<u8>>, Error> {
+    match dir.read(operation, ABOUT) {
+        Err(error) if error.kind() == ErrorKind::Corrupt => Ok(None),
+        result => result,
+    }
 }
 
 fn unreadable(operation: Operation, path: &Path, why: Unreadable) -> Error {

@@ -1,11 +1,12 @@
 //! The back-ends behind one interface.
 
-use super::{InitEntry, InitLayer};
+use super::{ContainerSpec, InitEntry, InitLayer};
 use crate::copy::{Copier, beneath, flatten};
 use crate::dir::Dir;
 use crate::facts::At;
 use crate::{
-    AfterVolatile, Diff, Error, Form, Layer, LayerStore, Operation, Overlay, Owner, StoredLayer, WritableLayer, mount,
+    AfterVolatile, Diff, Error, Fallbacks, Form, Layer, LayerStore, MAX_LOWERS, Operation, Overlay, Owner, StoredLayer,
+    WritableLayer, make_opaque, mount,
 };
 use rustix::fs::{Mode, fchmod};
 use std::collections::BTreeSet;
@@ -41,21 +42,45 @@ pub(crate) trait Files: Debug + Send + Sync {
 pub(crate) struct Overlaid {
     /// Topmost first.
     chain: Vec<StoredLayer>,
-    init: Arc<OwnedFd>,
+    /// What has nothing in it is no lower, unless there is no other.
+    init: Option<Arc<OwnedFd>>,
     writable: WritableLayer,
     form: Form,
+    fallbacks: Fallbacks,
 }
 
 impl Overlaid {
-    pub(crate) fn prepare(place: &Dir, chain: Vec<StoredLayer>, init: &InitLayer, form: Form) -> Result<Self, Error> {
+    /// Whether that many layers can be mounted, with what is written as one more: that is how it is viewed.
+    pub(crate) fn check(chain: &[StoredLayer], init: &InitLayer) -> Result<(), Error> {
+        let hiding = chain.iter().position(StoredLayer::has_opaque_root);
+        let lowers = hiding.map_or(chain.len(), |hiding| hiding + 1);
+        if lowers + usize::from(!init.places().is_empty()) < MAX_LOWERS {
+            return Ok(());
+        }
+        let words = "are more than overlayfs takes: 500, what is written and the init layer among them";
+        Err(Error::invalid(Operation::PrepareContainer, "the layers", words))
+    }
+
+    pub(crate) fn prepare(
+        place: &Dir,
+        chain: Vec<StoredLayer>,
+        spec: &ContainerSpec,
+        form: Form,
+    ) -> Result<Self, Error> {
         let operation = Operation::PrepareContainer;
-        place.make(operation, INIT)?;
-        let layer = place.open(operation, INIT)?;
-        fchmod(&layer, Mode::from_raw_mode(0o755))
-            .map_err(|e| Error::os(operation, "fchmod", e).about(layer.path()))?;
-        let entries = init.checked()?;
-        let below = if entries.is_empty() || chain.is_empty() { None } else { Some(stack(&chain, form).mount()?) };
-        furnish(layer.as_fd(), init, below.as_ref().map(AsFd::as_fd))?;
+        let (has_init, fallbacks) = (!spec.init.places().is_empty(), spec.fallbacks);
+        let init = if has_init || chain.is_empty() {
+            place.make(operation, INIT)?;
+            let layer = place.open(operation, INIT)?;
+            fchmod(&layer, Mode::from_raw_mode(0o755))
+                .map_err(|e| Error::os(operation, "fchmod", e).about(layer.path()))?;
+            let stack = Overlay::new().form(form).fallbacks(fallbacks).lowers(&chain);
+            let below = if has_init && !chain.is_empty() { Some(stack.mount()?) } else { None };
+            furnish(layer.as_fd(), &spec.init, below.as_ref().map(AsFd::as_fd), Hide::Mark(form))?;
+            Some(Arc::new(layer.into_fd()))
+        } else {
+            None
+        };
         let writable = WritableLayer::create(place)?;
         if let Some(top) = chain.first() {
             // What is seen of a merged root is the topmost.
@@ -63,37 +88,41 @@ impl Overlaid {
             lead_through(&mut root, Path::new(""), Some(top.as_fd()))?;
             root.finish()?;
         }
-        Ok(Overlaid { chain, init: Arc::new(layer.into_fd()), writable, form })
+        Ok(Overlaid { chain, init, writable, form, fallbacks })
     }
 
-    pub(crate) fn find(place: &Dir, chain: Vec<StoredLayer>, form: Form, after: AfterVolatile) -> Result<Self, Error> {
-        let init = place.open(Operation::PrepareContainer, INIT)?.into_fd();
-        Ok(Overlaid { chain, init: Arc::new(init), writable: WritableLayer::open(place, after)?, form })
+    pub(crate) fn find(
+        place: &Dir,
+        chain: Vec<StoredLayer>,
+        has_init: bool,
+        (form, fallbacks): (Form, Fallbacks),
+        after: AfterVolatile,
+    ) -> Result<Self, Error> {
+        let init = if has_init || chain.is_empty() {
+            Some(Arc::new(place.open(Operation::PrepareContainer, INIT)?.into_fd()))
+        } else {
+            None
+        };
+        Ok(Overlaid { chain, init, writable: WritableLayer::open(place, after)?, form, fallbacks })
     }
 
-    fn lowers(&self) -> Overlay {
-        let init = Layer::ready(&self.init).root_is_opaque(false);
-        Overlay::new().form(self.form).lower(init).lowers(&self.chain)
+    fn stack<'a>(&self, above: impl IntoIterator<Item = &'a Arc<OwnedFd>>) -> Overlay {
+        let above = above.into_iter().map(|layer| Layer::ready(layer).root_is_opaque(false));
+        Overlay::new().form(self.form).fallbacks(self.fallbacks).lowers(above).lowers(&self.chain)
     }
-}
-
-fn stack(chain: &[StoredLayer], form: Form) -> Overlay {
-    Overlay::new().form(form).lowers(chain)
 }
 
 impl Files for Overlaid {
     fn mount(&self) -> Result<OwnedFd, Error> {
-        self.lowers().writable(&self.writable).mount()
+        self.stack(&self.init).writable(&self.writable).mount()
     }
 
     fn view(&self) -> Result<OwnedFd, Error> {
-        let upper = Layer::ready(self.writable.upper()).root_is_opaque(false);
-        let init = Layer::ready(&self.init).root_is_opaque(false);
-        Overlay::new().form(self.form).lower(upper).lower(init).lowers(&self.chain).mount()
+        self.stack([self.writable.upper()].into_iter().chain(&self.init)).mount()
     }
 
     fn changes(&self, _: &LayerStore, _: &Owner) -> Result<Diff, Error> {
-        let below = if self.chain.is_empty() { self.lowers() } else { stack(&self.chain, self.form) };
+        let below = if self.chain.is_empty() { self.stack(&self.init) } else { self.stack(None) };
         below.writable(&self.writable).diff()
     }
 
@@ -102,7 +131,7 @@ impl Files for Overlaid {
     }
 
     fn overlay(&self) -> Option<Overlay> {
-        Some(self.lowers().writable(&self.writable))
+        Some(self.stack(&self.init).writable(&self.writable))
     }
 }
 
@@ -122,7 +151,7 @@ impl Copied {
         let tree = place.open(operation, TREE)?;
         fchmod(&tree, Mode::from_raw_mode(0o755)).map_err(|e| Error::os(operation, "fchmod", e).about(tree.path()))?;
         flatten(chain.iter().map(AsFd::as_fd), form, tree.as_fd(), operation)?;
-        furnish(tree.as_fd(), init, Some(tree.as_fd()))?;
+        furnish(tree.as_fd(), init, Some(tree.as_fd()), Hide::Remove)?;
         Ok(Copied { chain, tree: Arc::new(tree.into_fd()), form })
     }
 
@@ -160,21 +189,46 @@ impl Files for Copied {
     }
 }
 
+/// How a directory of an init layer hides what is there already.
+#[derive(Debug, Clone, Copy)]
+enum Hide {
+    /// It is below: in the layer, the directory is marked as opaque.
+    Mark(Form),
+    /// It is in the same tree: it goes.
+    Remove,
+}
+
 /// Makes the entries of an init layer in a directory. Directories that lead to them look like those `below`, if they are there.
-fn furnish(to: BorrowedFd<'_>, init: &InitLayer, below: Option<BorrowedFd<'_>>) -> Result<(), Error> {
+fn furnish(to: BorrowedFd<'_>, init: &InitLayer, below: Option<BorrowedFd<'_>>, hide: Hide) -> Result<(), Error> {
     let operation = Operation::PrepareContainer;
     let entries = init.checked()?;
     let mut copier = Copier::new(to, operation);
     let all: BTreeSet<&Path> = entries.keys().flat_map(|path| path.ancestors()).collect();
     for path in all {
+        // In a directory that hides all there is nothing more to hide, and nothing to look like.
+        let inside = path.ancestors().skip(1).any(|above| entries.contains_key(above));
         match entries.get(path) {
-            Some(InitEntry::Directory) => copier.new_directory(path, 0o755)?,
+            Some(InitEntry::Directory) | None if inside => copier.new_directory(path, 0o755)?,
+            Some(InitEntry::Directory) => hiding_directory(&mut copier, path, below.and(Some(hide)))?,
             Some(InitEntry::File(content)) => copier.new_file(path, content, 0o644)?,
             Some(InitEntry::Link(target)) => copier.new_link(path, target)?,
             None => lead_through(&mut copier, path, below)?,
         }
     }
     copier.finish()
+}
+
+/// Makes a directory that shows nothing of what the image has in it.
+fn hiding_directory(copier: &mut Copier<'_>, path: &Path, hide: Option<Hide>) -> Result<(), Error> {
+    if let Some(Hide::Remove) = hide {
+        copier.remove(path)?;
+    }
+    copier.new_directory(path, 0o755)?;
+    if let Some(Hide::Mark(form)) = hide {
+        let about = |e: Error| e.during(Operation::PrepareContainer).about(path);
+        make_opaque(copier.directory(path)?, form).map_err(about)?;
+    }
+    Ok(())
 }
 
 /// Makes a directory that leads to an entry.

@@ -9,8 +9,8 @@ use std::path::{Component, Path, PathBuf};
 
 /// A layer between image and container for files that the program writes (`/etc/hosts`) and places to mount at (`/dev`, `/proc`).
 ///
-/// It hides what the image has there, whatever that is: a link `/dev` that leads elsewhere becomes a directory. What a container changes
-/// about its entries, and all that it has below them, is no part of a [commit](crate::Container::commit).
+/// It hides what the image has there, whatever that is: a link `/dev` that leads elsewhere becomes a directory, a `/dev` that is full becomes empty. What a container
+/// changes about its entries, and all that it has below them, is no part of a [commit](crate::Container::commit).
 ///
 /// ```
 /// use cofferdam_unionfs::InitLayer;
@@ -19,7 +19,7 @@ use std::path::{Component, Path, PathBuf};
 /// # let _ = init;
 /// ```
 ///
-/// Directories that lead to an entry look as the image has them.
+/// Directories that only lead to an entry look as the image has them, and show what it has in them: with `/etc/hosts` alone, `/etc` is as it was.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 #[must_use]
@@ -56,7 +56,7 @@ impl InitLayer {
         self.entry(path.as_ref(), InitEntry::File(content.into()))
     }
 
-    /// A directory of mode 0755.
+    /// A directory of mode 0755, with nothing in it but entries of this layer.
     pub fn directory(self, path: impl AsRef<Path>) -> Self {
         self.entry(path.as_ref(), InitEntry::Directory)
     }
@@ -113,7 +113,7 @@ impl InitPlaces {
         !self.cover(path) && self.0.iter().any(|place| place.starts_with(path))
     }
 
-    /// One line for each; bytes that are not plain are written as `%` and two digits.
+    /// One line for each, and one at the end; bytes that are not plain are written as `%` and two digits.
     pub(crate) fn to_text(&self) -> String {
         let mut text = String::new();
         for place in &self.0 {
@@ -126,18 +126,22 @@ impl InitPlaces {
             }
             text.push('\n');
         }
-        text
+        text + END
     }
 
     /// Reads what [`to_text`](Self::to_text) has written; `None` for anything else.
     pub(crate) fn parse(text: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(text).ok()?;
+        // What was cut off must not pass for fewer places: they would be committed.
+        let text = std::str::from_utf8(text).ok()?.strip_suffix(END)?;
         if !text.is_empty() && !text.ends_with('\n') {
             return None;
         }
         text.lines().map(place).collect::<Option<Vec<_>>>().map(InitPlaces)
     }
 }
+
+/// The last line, which is no place.
+const END: &str = "%end\n";
 
 fn place(line: &str) -> Option<PathBuf> {
     let mut bytes = Vec::new();
@@ -201,9 +205,10 @@ mod tests {
             let places = InitPlaces(paths.into_iter().map(|path| OsString::from_vec(path).into()).collect());
             let text = places.to_text();
             prop_assert_eq!(InitPlaces::parse(text.as_bytes()), Some(places));
-            if !text.is_empty() {
-                prop_assert_eq!(InitPlaces::parse(text.trim_end().as_bytes()), None);
+            for end in 0..text.len() {
+                prop_assert_eq!(InitPlaces::parse(text.get(..end).unwrap().as_bytes()), None);
             }
+            prop_assert_eq!(InitPlaces::parse(text.repeat(2).as_bytes()), None);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What is wanted of a container's files.
 
 use super::{Backend, InitLayer};
+use crate::Fallbacks;
 
 /// What is wanted of a container's files: plain data. By default an overlay, without an init layer.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -12,6 +13,8 @@ pub struct ContainerSpec {
     pub init: InitLayer,
     /// How its files are kept.
     pub backend: Backend,
+    /// What may be done instead where the kernel is older, at each of its mounts. By default nothing.
+    pub fallbacks: Fallbacks,
 }
 
 impl ContainerSpec {
@@ -31,6 +34,12 @@ impl ContainerSpec {
         self.backend = backend;
         self
     }
+
+    /// Sets what may be done instead where the kernel is older. It is kept with the container.
+    pub fn fallbacks(mut self, fallbacks: Fallbacks) -> Self {
+        self.fallbacks = fallbacks;
+        self
+    }
 }
 
 #[cfg(all(test, feature = "serde"))]
@@ -41,6 +50,7 @@ mod tests {
     #[test]
     fn a_spec_is_plain_data() {
         let spec = ContainerSpec::new().init(InitLayer::usual().file("/etc/hosts", "x")).backend(Backend::Copy);
+        let spec = spec.fallbacks(Fallbacks::MOUNT);
         let text = serde_json::to_string(&spec).unwrap();
         assert_eq!(serde_json::from_str::<ContainerSpec>(&text).unwrap(), spec);
         assert_eq!(serde_json::from_str::<ContainerSpec>("{}").unwrap(), ContainerSpec::new());

@@ -1,8 +1,8 @@
 //! What is in an ordinary file: shared with the original where the file system can, else copied without its holes.
 
 use crate::facts::At;
-use crate::{Error, Operation};
-use rustix::fs::{Mode, OFlags, SeekFrom, Stat, copy_file_range, ftruncate, ioctl_ficlone, openat, seek};
+use crate::{Error, ErrorKind, Operation};
+use rustix::fs::{Mode, OFlags, SeekFrom, Stat, copy_file_range, fstat, ftruncate, ioctl_ficlone, openat, seek};
 use rustix::io::{Errno, pread, pwrite, retry_on_intr};
 use std::ffi::OsStr;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -38,8 +38,11 @@ pub(super) fn copy(
     while at < length {
         let begin = match seek(&source, SeekFrom::Data(at)) {
             Ok(begin) => begin,
-            // Nothing but a hole up to the end.
-            Err(Errno::NXIO) => break,
+            // Nothing but a hole up to the end, if that is where it was.
+            Err(Errno::NXIO) => {
+                let now = fstat(&source).map_err(fail("fstat"))?;
+                return if now.st_size < stat.st_size { Err(shorter()) } else { Ok(()) };
+            }
             Err(e) => return Err(fail("lseek")(e)),
         };
         let end = seek(&source, SeekFrom::Hole(begin)).map_err(fail("lseek"))?;
@@ -67,13 +70,18 @@ pub(super) fn write(
     rustix::fs::fchmod(&file, mode).map_err(|e| ("fchmod", e))
 }
 
+/// Zeros in place of what is missing would pass for its content.
+fn shorter() -> Error {
+    Error::explained(ErrorKind::Os, Operation::Copy, "has become shorter while it was copied")
+}
+
 fn copy_range(source: &OwnedFd, target: &OwnedFd, begin: u64, end: u64) -> Result<(), Error> {
     let (mut from, mut to) = (begin, begin);
     while from < end {
         let length = usize::try_from(end - from).unwrap_or(usize::MAX).min(1 << 30);
         match copy_file_range(source, Some(&mut from), target, Some(&mut to), length) {
-            // It has become shorter: whoever writes to it meanwhile gets what they get.
-            Ok(0) => return Ok(()),
+            // Some file systems say so of what can be read all the same.
+            Ok(0) => return copy_by_hand(source, target, from, end),
             Ok(_) | Err(Errno::INTR) => {}
             Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => {
                 return copy_by_hand(source, target, from, end);
@@ -93,7 +101,7 @@ fn copy_by_hand(source: &OwnedFd, target: &OwnedFd, begin: u64, end: u64) -> Res
         let length =
             retry_on_intr(|| pread(source, &mut *space, at)).map_err(|e| Error::os(Operation::Copy, "pread64", e))?;
         if length == 0 {
-            return Ok(());
+            return Err(shorter());
         }
         let mut rest = buffer.get(..length).unwrap_or_default();
         while !rest.is_empty() {
@@ -104,4 +112,34 @@ fn copy_by_hand(source: &OwnedFd, target: &OwnedFd, begin: u64, end: u64) -> Res
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, File};
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn what_becomes_shorter_meanwhile_is_no_copy() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = File::open(temp.path()).unwrap();
+        fs::write(temp.path().join("source"), "whole").unwrap();
+        let open =
+            |name| File::options().create(true).truncate(false).read(true).write(true).open(temp.path().join(name));
+        let (source, target) = (OwnedFd::from(open("source").unwrap()), OwnedFd::from(open("target").unwrap()));
+        assert!(copy_range(&source, &target, 0, 5).is_ok());
+        assert_eq!(fs::read(temp.path().join("target")).unwrap(), b"whole");
+        for copy in [copy_range, copy_by_hand] {
+            assert_eq!(copy(&source, &target, 0, 6).unwrap_err().kind(), ErrorKind::Os);
+        }
+        // Also where all that is left looks like a hole. (Where data is shared there is nothing to be cut off.)
+        let from = At { dir: dir.as_fd(), name: OsStr::new("source") };
+        let mut stat = from.stat().unwrap().unwrap();
+        stat.st_size = 1 << 20;
+        if ioctl_ficlone(&target, &source).is_err() {
+            let error = copy(from, &stat, dir.as_fd(), OsStr::new("new"), || Ok(())).unwrap_err();
+            assert_eq!((error.kind(), error.operation()), (ErrorKind::Os, Operation::Copy));
+        }
+    }
 }

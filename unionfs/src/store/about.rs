@@ -3,7 +3,7 @@
 //! The first line has the version; then a line for each fact, `KEY VALUE`. A key that is not known is what a later version has added.
 
 use super::LayerId;
-use crate::{Backend, Form};
+use crate::{Backend, Fallbacks, Form};
 
 const STORE: &str = "cofferdam store 1";
 const LAYER: &str = "cofferdam layer 1";
@@ -28,6 +28,7 @@ pub(super) struct AboutLayer {
 pub(super) struct AboutContainer {
     pub(super) parent: Option<LayerId>,
     pub(super) backend: Backend,
+    pub(super) fallbacks: Fallbacks,
 }
 
 /// Why a file cannot be understood.
@@ -62,13 +63,18 @@ impl AboutContainer {
         let backend = value(facts, "backend").ok_or(Unreadable::Damaged)?;
         let backend = backend.parse().map_err(|_| Unreadable::Damaged)?;
         let parent = value(facts, "parent").map(LayerId::new).transpose().map_err(|_| Unreadable::Damaged)?;
-        Ok(AboutContainer { parent, backend })
+        // One that only a later version knows is none.
+        let fallbacks = value(facts, "fallbacks").unwrap_or_default().split(' ').filter_map(Fallbacks::from_name);
+        Ok(AboutContainer { parent, backend, fallbacks: fallbacks.collect() })
     }
 
     /// The back-end comes last: a file that ends before is damaged, and cannot pass for one without a parent.
     pub(super) fn to_text(&self) -> String {
         let parent = self.parent.as_ref().map(|id| format!("parent {id}\n")).unwrap_or_default();
-        format!("{CONTAINER}\n{parent}backend {}\n", self.backend)
+        let fallbacks: Vec<&str> = self.fallbacks.iter_names().map(|(name, _)| name).collect();
+        let fallbacks =
+            if fallbacks.is_empty() { String::new() } else { format!("fallbacks {}\n", fallbacks.join(" ")) };
+        format!("{CONTAINER}\n{parent}{fallbacks}backend {}\n", self.backend)
     }
 }
 
@@ -127,10 +133,13 @@ mod tests {
             }
         }
         for (about, text) in [
-            (AboutContainer { parent: None, backend: Backend::Copy }, "cofferdam container 1\nbackend copy\n"),
             (
-                AboutContainer { parent: id("a:b"), backend: Backend::Overlay },
-                "cofferdam container 1\nparent a:b\nbackend overlay\n",
+                AboutContainer { parent: None, backend: Backend::Copy, fallbacks: Fallbacks::empty() },
+                "cofferdam container 1\nbackend copy\n",
+            ),
+            (
+                AboutContainer { parent: id("a:b"), backend: Backend::Overlay, fallbacks: Fallbacks::MOUNT },
+                "cofferdam container 1\nparent a:b\nfallbacks MOUNT\nbackend overlay\n",
             ),
         ] {
             assert_eq!(about.to_text(), text);

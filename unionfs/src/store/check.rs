@@ -4,7 +4,7 @@ use super::about::{AboutContainer, Unreadable};
 use super::entry::EntryName;
 use super::lineage::{Parents, ancestry, descendants};
 use super::lock::Lock;
-use super::{ABOUT, CONTENT, LayerId, LayerStore, OWNERS, Shared, about};
+use super::{CONTENT, LayerId, LayerStore, OWNERS, Shared, about, about_text};
 use crate::{Error, ErrorKind, Operation, is_opaque};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -130,7 +130,7 @@ impl Shared {
             return Ok(Some(Fault::Foreign));
         }
         let Some(dir) = self.containers.find(operation, name)? else { return Ok(Some(Fault::Incomplete)) };
-        Ok(match AboutContainer::parse(&dir.read(operation, ABOUT)?.unwrap_or_default()) {
+        Ok(match AboutContainer::parse(&about_text(&dir, operation)?.unwrap_or_default()) {
             Err(Unreadable::Version) => Some(Fault::LaterVersion),
             Err(Unreadable::Damaged) => Some(Fault::Unreadable),
             Ok(AboutContainer { parent: Some(parent), .. }) if self.find(lock, operation, &parent)?.is_none() => {

@@ -42,6 +42,10 @@ impl LayerStore {
         let mut collected =
             Collected { stages: store.set_aside_what_is_dead(&lock, operation)?, ..Collected::default() };
         let kept = store.drop_dead_containers(&lock, operation, &live, &mut collected)?;
+        if !collected.containers.is_empty() && self.sync.is_durable() {
+            // Else a loss of power could bring one back without its layers.
+            store.containers.sync(operation)?;
+        }
         let mut needed: HashSet<LayerId> = kept.values().flatten().cloned().collect();
         let mut names = BTreeMap::new();
         for entry in store.entries(&lock, operation)? {
@@ -124,9 +128,8 @@ impl Shared {
         for (owner, name) in self.container_entries(lock, operation)? {
             let name = name.to_os_string();
             let dir = self.containers.open(operation, &name)?;
-            let is_dead = !live.contains(&owner)
-                && try_use(&dir).map_err(|e| Error::os(operation, "flock", e).about(dir.path()))?;
-            if is_dead {
+            let dead = if live.contains(&owner) { None } else { try_use(&dir, operation)? };
+            if dead.is_some() {
                 self.discard(lock, operation, &self.containers, &name)?;
                 collected.containers.push(owner);
             } else {

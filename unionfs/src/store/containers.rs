@@ -2,12 +2,15 @@
 
 use super::about::AboutContainer;
 use super::entry::EntryName;
-use super::lock::{Lock, try_use};
-use super::{ABOUT, LayerId, LayerStore, Owner, Shared, SyncPolicy, unreadable};
+use super::lock::{InUse, Lock, try_use};
+use super::{ABOUT, LayerId, LayerStore, Owner, Shared, SyncPolicy, about_text, unreadable};
 use crate::container::{Copied, Files, InitPlaces, Overlaid};
-use crate::dir::Dir;
+use crate::dir::{Dir, LONGEST};
+use crate::layer::Identity;
 use crate::remove::remove_tree;
 use crate::{AfterVolatile, Backend, Container, ContainerSpec, Error, ErrorKind, Operation, StoredLayer};
+use rustix::fs::fstat;
+use std::ffi::OsStr;
 use std::os::fd::AsFd;
 
 /// Where the entries of the init layer are.
@@ -21,17 +24,26 @@ impl LayerStore {
     ///
     /// # Errors
     /// [`AlreadyExists`](ErrorKind::AlreadyExists) if the owner has one; [`NotFound`](ErrorKind::NotFound) without the layer;
-    /// [`InvalidInput`](ErrorKind::InvalidInput) for an init layer that makes no sense; what the system calls say. Nothing is left then but the note.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for an init layer that makes no sense or whose names take more than 64 KiB, and for more layers than the kernel takes: with
+    /// what the container writes and the init layer, [`MAX_LOWERS`](crate::MAX_LOWERS); what the system calls say. Nothing is left then but the note.
     pub fn prepare(&self, owner: &Owner, parent: Option<&LayerId>, spec: &ContainerSpec) -> Result<Container, Error> {
         let operation = Operation::PrepareContainer;
         spec.init.checked()?;
+        if spec.init.places().to_text().len() > LONGEST {
+            let words = "has more entries than can be noted: their names take more than 64 KiB";
+            return Err(Error::invalid(operation, "the init layer", words));
+        }
         let chain = match parent {
             Some(parent) => self.hold(parent, owner)?,
             None => Vec::new(),
         };
+        if spec.backend == Backend::Overlay {
+            Overlaid::check(&chain, &spec.init)?;
+        }
+        let top = chain.first().cloned();
         let (name, dir) = self.place(operation)?;
         let result = self.fill(&dir, parent, chain, spec).and_then(|files| {
-            self.settle_container(owner, &name)?;
+            self.settle_container(owner, &name, top.as_ref())?;
             Ok(files)
         });
         match result {
@@ -40,6 +52,7 @@ impl LayerStore {
                 owner: owner.clone(),
                 parent: parent.cloned(),
                 backend: spec.backend,
+                fallbacks: spec.fallbacks,
                 places: spec.init.places(),
                 files,
                 dir,
@@ -62,9 +75,9 @@ impl LayerStore {
         let operation = Operation::PrepareContainer;
         let lock = Lock::shared(&self.shared.root, operation)?;
         let Some((_, dir)) = self.shared.find_container(&lock, operation, owner)? else { return Ok(None) };
-        if !try_use(&dir).map_err(|e| Error::os(operation, "flock", e).about(dir.path()))? {
+        let Some(dir) = try_use(dir, operation)? else {
             return Err(Error::explained(ErrorKind::Busy, operation, "is in use").about(owner.as_str()));
-        }
+        };
         let about = Shared::about_container(&dir, operation)?;
         drop(lock);
         let places = dir.read(operation, PLACES)?.and_then(|text| InitPlaces::parse(&text));
@@ -76,11 +89,15 @@ impl LayerStore {
         };
         let form = self.form();
         let files: Box<dyn Files> = match about.backend {
-            Backend::Overlay => Box::new(Overlaid::find(&dir, chain, form, after)?),
+            Backend::Overlay => {
+                let options = (form, about.fallbacks);
+                Box::new(Overlaid::find(&dir, chain, !places.is_empty(), options, after)?)
+            }
             Backend::Copy => Box::new(Copied::find(&dir, chain, form)?),
         };
         let (store, owner) = (self.clone(), owner.clone());
-        Ok(Some(Container { store, owner, parent: about.parent, backend: about.backend, places, files, dir }))
+        let AboutContainer { parent, backend, fallbacks } = about;
+        Ok(Some(Container { store, owner, parent, backend, fallbacks, places, files, dir }))
     }
 
     /// The owners that have a container, in the order of their names.
@@ -96,22 +113,24 @@ impl LayerStore {
         Ok(owners)
     }
 
-    pub(crate) fn discard_container(&self, owner: &Owner, parent: Option<&LayerId>, dir: Dir) -> Result<(), Error> {
+    pub(crate) fn discard_container(&self, owner: &Owner, parent: Option<&LayerId>, dir: InUse) -> Result<(), Error> {
         let operation = Operation::Discard;
         let store = &self.shared;
         let lock = Lock::alone(&store.root, operation)?;
-        if let Some((name, _)) = store.find_container(&lock, operation, owner)? {
-            store.discard(&lock, operation, &store.containers, &name.to_os_string())?;
-            if self.sync.is_durable() {
-                store.containers.sync(operation)?;
-            }
+        // Later, without the lock, the owner could have taken the layer for its next container. One that has no note is kept by its container.
+        if let Some(parent) = parent
+            && let Some(layer) = store.find(&lock, operation, parent)?
+        {
+            layer.owners(operation)?.unlink(operation, owner.as_str())?;
+        }
+        let Some((name, _)) = store.find_container(&lock, operation, owner)? else { return Ok(()) };
+        let trash = store.discard(&lock, operation, &store.containers, &name.to_os_string())?;
+        if self.sync.is_durable() {
+            store.containers.sync(operation)?;
         }
         // Whoever deletes it has to see that it is not in use any more.
         drop((lock, dir));
-        if let Some(parent) = parent {
-            self.release(parent, owner)?;
-        }
-        store.empty_trash(operation)?.into_iter().next().map_or(Ok(()), Err)
+        store.delete(operation, &trash)
     }
 
     /// Takes a layer, as safe as this handle's policy promises, and all below it.
@@ -124,6 +143,21 @@ impl LayerStore {
         self.chain(parent)
     }
 
+    /// Looks for the layer that was [taken](Self::hold) again, and for its note: somebody may have released and collected it since then. Nobody can once the
+    /// container stands on it.
+    fn hold_still(&self, lock: &Lock, parent: &StoredLayer, owner: &Owner) -> Result<(), Error> {
+        let operation = Operation::PrepareContainer;
+        let found = self.shared.find_or_fail(lock, operation, parent.id())?;
+        let owners = found.owners(operation)?;
+        let synced = found.name.unsynced.is_none();
+        // It may be another one of the same name.
+        if identity(found.load(operation, parent.id())?)? != identity(parent)? {
+            return Err(super::no_such_layer(operation, parent.id()));
+        }
+        let new = owners.write_new(operation, owner.as_str(), b"", false)?;
+        if new && synced && self.sync.is_durable() { owners.sync(operation) } else { Ok(()) }
+    }
+
     fn fill(
         &self,
         dir: &Dir,
@@ -132,11 +166,11 @@ impl LayerStore {
         spec: &ContainerSpec,
     ) -> Result<Box<dyn Files>, Error> {
         let (operation, form) = (Operation::PrepareContainer, self.form());
-        let about = AboutContainer { parent: parent.cloned(), backend: spec.backend };
+        let about = AboutContainer { parent: parent.cloned(), backend: spec.backend, fallbacks: spec.fallbacks };
         dir.write_new(operation, ABOUT, about.to_text().as_bytes(), false)?;
         dir.write_new(operation, PLACES, spec.init.places().to_text().as_bytes(), false)?;
         let files: Box<dyn Files> = match spec.backend {
-            Backend::Overlay => Box::new(Overlaid::prepare(dir, chain, &spec.init, form)?),
+            Backend::Overlay => Box::new(Overlaid::prepare(dir, chain, spec, form)?),
             Backend::Copy => Box::new(Copied::prepare(dir, chain, &spec.init, form)?),
         };
         match (self.sync, spec.backend) {
@@ -148,8 +182,8 @@ impl LayerStore {
         Ok(files)
     }
 
-    /// Renames a container into its place.
-    fn settle_container(&self, owner: &Owner, name: &std::ffi::OsStr) -> Result<(), Error> {
+    /// Renames a container into its place, if the layer that it stands on is there still.
+    fn settle_container(&self, owner: &Owner, name: &OsStr, parent: Option<&StoredLayer>) -> Result<(), Error> {
         let (operation, store) = (Operation::PrepareContainer, &self.shared);
         let exists = || {
             let words = "has a container already";
@@ -158,6 +192,9 @@ impl LayerStore {
         let lock = Lock::alone(&store.root, operation)?;
         if store.find_container(&lock, operation, owner)?.is_some() {
             return Err(exists());
+        }
+        if let Some(parent) = parent {
+            self.hold_still(&lock, parent, owner)?;
         }
         let unsynced = (!self.sync.is_durable()).then(|| store.boot.clone());
         let new = EntryName { id: LayerId::from(owner), unsynced };
@@ -197,9 +234,15 @@ impl Shared {
     }
 
     pub(super) fn about_container(dir: &Dir, operation: Operation) -> Result<AboutContainer, Error> {
-        let text = dir.read(operation, ABOUT)?.unwrap_or_default();
+        let text = about_text(dir, operation)?.unwrap_or_default();
         AboutContainer::parse(&text).map_err(|why| unreadable(operation, dir.path(), why))
     }
+}
+
+/// Which directory it is. Its number is nobody else's as long as it is open.
+fn identity(layer: impl AsFd) -> Result<Identity, Error> {
+    let stat = fstat(layer).map_err(|e| Error::os(Operation::PrepareContainer, "fstat", e))?;
+    Ok((stat.st_dev, stat.st_ino))
 }
 
 fn orphan(error: Error, operation: Operation, owner: &Owner) -> Error {

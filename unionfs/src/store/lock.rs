@@ -4,7 +4,9 @@ use crate::dir::Dir;
 use crate::{Error, Operation};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, openat};
 use rustix::io::{Errno, retry_on_intr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::borrow::Borrow;
+use std::ops::Deref;
+use std::os::fd::OwnedFd;
 
 const NAME: &str = "lock";
 
@@ -38,11 +40,30 @@ impl Drop for Lock {
     }
 }
 
-/// Takes a directory into use, until the descriptor is closed; the answer is no if somebody else has it.
-pub(super) fn try_use(dir: impl AsFd) -> Result<bool, Errno> {
-    match flock(dir, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(true),
-        Err(Errno::WOULDBLOCK) => Ok(false),
-        Err(e) => Err(e),
+/// A directory that is in use: others see its flock(2).
+#[derive(Debug)]
+pub(crate) struct InUse<D: Borrow<Dir> = Dir>(D);
+
+/// Takes a directory into use; `None` if somebody else has it.
+pub(super) fn try_use<D: Borrow<Dir>>(dir: D, operation: Operation) -> Result<Option<InUse<D>>, Error> {
+    match flock(dir.borrow(), FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(InUse(dir))),
+        Err(Errno::WOULDBLOCK) => Ok(None),
+        Err(e) => Err(Error::os(operation, "flock", e).about(dir.borrow().path())),
+    }
+}
+
+impl<D: Borrow<Dir>> Deref for InUse<D> {
+    type Target = Dir;
+
+    fn deref(&self) -> &Dir {
+        self.0.borrow()
+    }
+}
+
+impl<D: Borrow<Dir>> Drop for InUse<D> {
+    fn drop(&mut self) {
+        // As with the lock: a child that is just about to start would keep it in use.
+        let _ = flock(self.0.borrow(), FlockOperation::Unlock);
     }
 }

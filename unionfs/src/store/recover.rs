@@ -7,7 +7,7 @@ use super::{ABOUT, CONTAINERS, LAYERS, STAGING, Shared, TRASH, unreadable};
 use crate::dir::Dir;
 use crate::remove::remove_tree;
 use crate::{Error, ErrorKind, Form, Operation};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -47,7 +47,7 @@ impl Shared {
         let mut count = 0;
         for name in self.staging.names(operation)? {
             let Some(stage) = self.staging.find(operation, &name)? else { continue };
-            if try_use(&stage).map_err(|e| Error::os(operation, "flock", e).about(stage.path()))? {
+            if let Some(_in_use) = try_use(&stage, operation)? {
                 self.discard(lock, operation, &self.staging, &name)?;
                 count += 1;
             }
@@ -63,14 +63,15 @@ impl Shared {
         Ok(count)
     }
 
-    /// Renames something into the trash. From then on it is not there any more, whatever happens.
-    pub(super) fn discard(&self, _: &Lock, operation: Operation, from: &Dir, name: &OsStr) -> Result<(), Error> {
+    /// Renames something into the trash. From then on it is not there any more, whatever happens. The answer is its name there.
+    pub(super) fn discard(&self, _: &Lock, operation: Operation, from: &Dir, name: &OsStr) -> Result<OsString, Error> {
         loop {
-            match from.rename(operation, name, &self.trash, &self.fresh_name()) {
-                Ok(true) => return Ok(()),
+            let new = self.fresh_name();
+            match from.rename(operation, name, &self.trash, &new) {
+                Ok(true) => return Ok(new),
                 Ok(false) => {}
                 // A stage that its user was just about to remove.
-                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(new),
                 Err(error) => return Err(error),
             }
         }
@@ -84,12 +85,14 @@ impl Shared {
     }
 
     /// Deletes something in the trash, unless somebody else is just doing so.
-    fn delete(&self, operation: Operation, name: &OsStr) -> Result<(), Error> {
+    pub(super) fn delete(&self, operation: Operation, name: &OsStr) -> Result<(), Error> {
         // No directory: a file that was in a layer's place, or gone by now.
-        let dead = self.trash.find(operation, name)?;
-        if dead.as_ref().is_none_or(|dead| try_use(dead).unwrap_or(false)) {
-            remove_tree(self.trash.as_fd(), name, operation)?;
+        let Some(dead) = self.trash.find(operation, name)? else {
+            return remove_tree(self.trash.as_fd(), name, operation);
+        };
+        match try_use(dead, operation) {
+            Ok(Some(_in_use)) => remove_tree(self.trash.as_fd(), name, operation),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }

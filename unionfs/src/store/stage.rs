@@ -2,7 +2,7 @@
 
 use super::about::AboutLayer;
 use super::entry::EntryName;
-use super::lock::{Lock, try_use};
+use super::lock::{InUse, Lock, try_use};
 use super::{ABOUT, CONTENT, LayerId, LayerStore, OWNERS, Owner, StoredLayer};
 use crate::dir::Dir;
 use crate::remove::remove_tree;
@@ -25,7 +25,7 @@ pub struct Stage {
     owner: Owner,
     name: OsString,
     /// Holds the flock(2) by which others see that the stage is in use.
-    dir: Dir,
+    dir: InUse,
     content: Dir,
 }
 
@@ -45,7 +45,7 @@ impl LayerStore {
     }
 
     /// A directory among the stages, in use.
-    pub(super) fn place(&self, operation: Operation) -> Result<(OsString, Dir), Error> {
+    pub(super) fn place(&self, operation: Operation) -> Result<(OsString, InUse), Error> {
         // Between its making and its being taken into use nobody may think that it is abandoned.
         let lock = Lock::shared(&self.shared.root, operation)?;
         let name = loop {
@@ -55,8 +55,11 @@ impl LayerStore {
             }
         };
         let dir = self.shared.staging.open(operation, &name)?;
-        try_use(&dir).map_err(|e| Error::os(operation, "flock", e).about(dir.path()))?;
+        let dir = try_use(dir, operation)?;
         drop(lock);
+        // Nobody else could have it: its name is new, and the lock was held.
+        let taken = || Error::explained(ErrorKind::Busy, operation, "is in use").about(&name);
+        let dir = dir.ok_or_else(taken)?;
         Ok((name, dir))
     }
 }

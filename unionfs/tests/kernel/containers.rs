@@ -12,19 +12,19 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
-const BACKENDS: [Backend; 2] = [Backend::Overlay, Backend::Copy];
+pub(crate) const BACKENDS: [Backend; 2] = [Backend::Overlay, Backend::Copy];
 
-fn root(mount: Result<std::os::fd::OwnedFd, Error>) -> Merged {
+pub(crate) fn root(mount: Result<std::os::fd::OwnedFd, Error>) -> Merged {
     Merged(mount.unwrap_or_else(|e| panic!("{e}")))
 }
 
-fn prepared(store: &LayerStore, name: &str, parent: Option<&str>, spec: &ContainerSpec) -> Container {
+pub(crate) fn prepared(store: &LayerStore, name: &str, parent: Option<&str>, spec: &ContainerSpec) -> Container {
     let parent = parent.map(id);
     store.prepare(&owner(name), parent.as_ref(), spec).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// Runs a test once for each back-end, each with a store of its own that has a layer `base`.
-fn for_each_backend(form: Form, test: impl Fn(&LayerStore, &ContainerSpec, &Path)) {
+pub(crate) fn for_each_backend(form: Form, test: impl Fn(&LayerStore, &ContainerSpec, &Path)) {
     for backend in BACKENDS {
         let place = Place::new(form);
         let store = store(&place);
@@ -39,7 +39,7 @@ fn for_each_backend(form: Form, test: impl Fn(&LayerStore, &ContainerSpec, &Path
     }
 }
 
-fn layer_shows(store: &LayerStore, name: &str) -> Merged {
+pub(crate) fn layer_shows(store: &LayerStore, name: &str) -> Merged {
     let chain = store.chain(&id(name)).unwrap_or_else(|e| panic!("{e}"));
     root(Overlay::new().form(store.form()).lowers(chain).mount())
 }

@@ -1,7 +1,7 @@
 //! Errors: kind, object, errno, the kernel's words.
 
 use crate::support::{Place, open};
-use cofferdam_unionfs::{ErrorKind, Form, Operation, Overlay, make_opaque};
+use cofferdam_unionfs::{ErrorKind, Form, Layer, Operation, Overlay, make_opaque};
 use std::ffi::OsStr;
 
 pub(crate) fn a_layer_that_is_not_there(form: Form) {
@@ -49,11 +49,14 @@ pub(crate) fn refused_before_anything_is_done(form: Form) {
     let lowers = [place.layer("a", &[]), place.layer("b", &[])];
     let (writable, upper) = place.writable();
     make_opaque(open(&upper), form).expect("is marked");
+    let mapped = |path: &std::path::PathBuf| Layer::from(path).idmapped(open("/proc/self/ns/user"));
     for (overlay, object) in [
         (place.overlay::<&str>(&[]), "lowers"),
         (place.overlay::<&str>(&[]).writable(&writable), "lowers"),
         (place.overlay(&lowers).volatile(), "volatile"),
         (place.overlay(&lowers).metacopy(true), "metacopy"),
+        (place.overlay(&lowers).upper(mapped(&upper), &lowers[1]), "upper"),
+        (place.overlay(&lowers).upper(&lowers[0], mapped(&lowers[1])), "upper"),
         (place.overlay(&lowers).upper(&upper, &lowers[1]), upper.to_str().expect("UTF-8")),
     ] {
         let (calls, result) = cofferdam_testkit::fault::record(|| overlay.mount());

@@ -13,10 +13,12 @@ mod model;
 mod mounts;
 mod older;
 mod power;
+mod prepared;
 mod root;
 mod settled;
 mod store;
 mod support;
+mod together;
 mod tree;
 mod writable;
 
@@ -105,6 +107,18 @@ in_both_forms! {
     containers::containers_keep_what_they_stand_on,
     containers::a_commit_is_what_was_there,
     containers::a_commit_loses_nothing,
+    prepared::closed_directories_are_filled_by_their_owner,
+    prepared::an_init_layer_is_found_whole_or_not_at_all,
+    prepared::an_init_layer_hides_what_is_in_its_directories,
+    prepared::a_container_on_as_many_layers_as_can_be,
+    prepared::links_lead_to_what_is_told,
+    prepared::an_empty_init_layer_is_no_lower,
+    prepared::a_container_keeps_its_fallbacks,
+    together::a_container_is_not_prepared_on_what_is_gone,
+    together::a_note_goes_with_its_container,
+    together::a_copy_of_a_descriptor_keeps_nothing_in_use,
+    together::a_discard_tells_only_its_own,
+    together::containers_go_before_their_layers,
     older::what_is_known_of_this_kernel,
     older::an_older_kernel_mounts_all_the_same,
     root::links_lead_back_inside,

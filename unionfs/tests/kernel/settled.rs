@@ -2,6 +2,7 @@
 
 use crate::store::{id, names, owner, path_of, publish, reopened, staged, store};
 use crate::support::{Place, list, open, without_file_rights};
+use crate::together::open_of;
 use cofferdam_testkit::fault::{Action, Fault as Injected, Watch, Who};
 use cofferdam_unionfs::{ErrorKind, Fault, Form, LayerStore, SyncPolicy};
 use std::fs::{self, Permissions};
@@ -129,11 +130,4 @@ pub(crate) fn what_is_taken_over_lasts_as_well(form: Form) {
     let synced: Vec<i32> = calls.iter().filter_map(|call| i32::try_from(call.args[0]).ok()).collect();
     assert!(synced.iter().any(|fd| descriptors.contains(fd)), "{synced:?} are waited for, not {descriptors:?}");
     assert_eq!(names(&reopened(&place.path().join("store"), form)), ["base", "quick"]);
-}
-
-/// Which descriptors of this process are of that directory.
-fn open_of(directory: &Path) -> Vec<i32> {
-    let links = fs::read_dir("/proc/self/fd").expect("is read").map(|entry| entry.expect("an entry").path());
-    let of_it = |link: &std::path::PathBuf| fs::read_link(link).is_ok_and(|to| to == directory);
-    links.filter(of_it).filter_map(|link| link.file_name()?.to_str()?.parse().ok()).collect()
 }

@@ -78,8 +78,8 @@ impl IdMap {
     /// Those of the user namespace that [`Fds::bind`](crate::Fds::bind) gives this name, which the program joins instead of having one for itself. The caller needs
     /// `CAP_SYS_ADMIN` in it, as its owner has who made it.
     ///
-    /// The child is user 0 and group 0 there before it does anything else, without supplementary groups where the namespace allows that; it makes the
-    /// sandbox's other namespaces in it. A new pid or time namespace is not among them.
+    /// The child is user 0 and group 0 there before it does anything else, without supplementary groups where the caller may drop them or the namespace allows
+    /// that; it makes the sandbox's other namespaces in it. A new pid or time namespace is not among them.
     ///
     /// Who is root in that namespace may be hostile: until its program starts, the child is a copy ([`Engine::Copy`](crate::Engine::Copy)) that nobody may trace.
     #[must_use]
@@ -285,7 +285,7 @@ impl Identity {
             let changes = match &joining.ids {
                 Some(ids) => {
                     wanted.map_or(Ok(()), |wanted| wanted.check(None))?;
-                    ids.changes(wanted, (!alike).then_some(caller))
+                    ids.changes(wanted, caller)?
                 }
                 None => Changes::new(caller, None, wanted)?,
             };

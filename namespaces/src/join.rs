@@ -3,7 +3,7 @@
 use crate::program::{Program, Sys, Then};
 use crate::target::{Kind, Process, before_user, own_namespaces};
 use crate::targets_ids::{self, Ids};
-use crate::{Credentials, Error, NamespaceId, Namespaces, Sandbox, Step, Target};
+use crate::{Credentials, Error, NamespaceId, Namespaces, Sandbox, Step, Target, idmap};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -53,6 +53,8 @@ impl Join {
 
     /// Is who the target is: its effective user, group and supplementary groups. By default root, where a user namespace is joined that has one, and
     /// otherwise the caller. [`Sandbox::credentials`](crate::Sandbox::credentials) overrule it.
+    ///
+    /// A user namespace that has neither is an error: who is not mapped in there would still be the caller, for all files of his.
     #[must_use]
     pub fn credentials(mut self) -> Self {
         self.credentials = true;
@@ -70,6 +72,9 @@ impl Sandbox {
     /// The target may be hostile. What joins it is a copy of the caller ([`Engine::Copy`](crate::Engine::Copy)) that nobody in there may trace (CVE-2016-9962),
     /// and its program starts with nothing of the caller's. A second process is needed for a moment, and counts in the cgroup. Nothing of the
     /// target's confinement but its namespaces and its root is taken over: neither its cgroup nor its capabilities, seccomp filter or limits.
+    ///
+    /// The caller's supplementary groups are dropped before a user namespace is joined. A caller that may not drop them (`CAP_SETGID`) keeps them, unless
+    /// `setgroups(2)` is allowed inside.
     ///
     /// Who may signal it in there, as root of a pid namespace may, can also stop it (`SIGSTOP`) before its program starts, and the caller
     /// waits that long.
@@ -210,6 +215,9 @@ impl Joining {
         };
         // Before it is in sight: root in there must not look into a copy of the caller's memory, or write to it.
         program.call(Step::Join, "", Sys::prctl, [libc::PR_SET_DUMPABLE.into(), 0_u64.into()]);
+        if self.ids.is_some() {
+            idmap::drop_groups(program, Step::Join);
+        }
         for (kinds, fd) in &self.calls {
             let object = if object.is_empty() { names(*kinds) } else { object.clone() };
             program.call(Step::Join, object, Sys::setns, [(*fd).into(), kinds.bits().into()]);

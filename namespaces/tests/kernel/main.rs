@@ -12,6 +12,7 @@ mod escapes;
 mod fallbacks;
 mod faults;
 mod hold;
+mod hostile;
 mod identity;
 mod isolation;
 mod joins;
@@ -403,6 +404,9 @@ fn joins() -> Vec<Test> {
         user("a_joined_program_has_three_descriptors", joins::a_joined_program_has_three_descriptors),
         user("eight_threads_join_a_hundred", joins::eight_threads_join_a_hundred),
         test("joins_of_strangers_are_refused", joins::joins_of_strangers_are_refused).needs(&[Need::OrdinaryUser]),
+        user("a_namespace_in_which_the_caller_is_nobody", hostile::a_namespace_in_which_the_caller_is_nobody),
+        user("the_namespace_is_exchanged_behind_the_look", hostile::the_namespace_is_exchanged_behind_the_look),
+        root("groups_of_the_caller_stay_outside", hostile::groups_of_the_caller_stay_outside),
     ]
 }
 

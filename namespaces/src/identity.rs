@@ -1,7 +1,7 @@
 //! Who is who in a user namespace, and who the program is: plain data, and what can be told to be wrong with it.
 
 use crate::bind::Names;
-use crate::join::Joining;
+use crate::join::{Joining, check_stays_hidden};
 use crate::{Error, Namespaces, Sandbox, Step};
 use nix::errno::Errno;
 use nix::unistd::{getresgid, getresuid};
@@ -82,6 +82,7 @@ impl IdMap {
     /// that; it makes the sandbox's other namespaces in it. A new pid or time namespace is not among them.
     ///
     /// Who is root in that namespace may be hostile: until its program starts, the child is a copy ([`Engine::Copy`](crate::Engine::Copy)) that nobody may trace.
+    /// Where the administrator has set `fs.suid_dumpable` to 1, the kernel does not keep to that, and this is an error.
     #[must_use]
     #[doc(alias("setns", "nsenter", "userns"))]
     pub fn join(name: impl Into<String>) -> Self {
@@ -290,6 +291,9 @@ impl Identity {
                 None => Changes::new(caller, None, wanted)?,
             };
             let moves = joining.ids.is_some() || changes.of_ids();
+            if moves {
+                check_stays_hidden()?;
+            }
             return Ok(Identity { join: None, maps: None, changes, moves });
         }
         let root = IdMap::root();
@@ -303,6 +307,7 @@ impl Identity {
                     "cannot be made in a user namespace that is joined",
                 ));
             }
+            check_stays_hidden()?;
             let (join, changes) = (Some(names.number(name)?), Changes::joining(wanted)?);
             return Ok(Identity { join, maps: None, changes, moves: true });
         }

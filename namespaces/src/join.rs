@@ -43,7 +43,8 @@ impl Join {
 
     /// Starts with the environment that the target's program was started with, as `/proc/PID/environ` has it; variables of the sandbox's go on top.
     ///
-    /// The target may have changed it: it is what the target says.
+    /// The target may have changed it: it is what the target says, `PATH` and `LD_PRELOAD` too. Where the target's mount namespace is not joined, because it is
+    /// not among those that are asked for or is the caller's own, these would name the caller's files: that is an error.
     #[must_use]
     #[doc(alias("env", "environ"))]
     pub fn environment(mut self) -> Self {
@@ -70,7 +71,8 @@ impl Sandbox {
     /// ([`namespaces`](Sandbox::namespaces)), but for user and time, are made beside those that are joined, and belong to the user namespace that is joined.
     ///
     /// The target may be hostile. What joins it is a copy of the caller ([`Engine::Copy`](crate::Engine::Copy)) that nobody in there may trace (CVE-2016-9962),
-    /// and its program starts with nothing of the caller's. A second process is needed for a moment, and counts in the cgroup. Nothing of the
+    /// and its program starts with nothing of the caller's. Where the administrator has set `fs.suid_dumpable` to 1, the kernel does not keep to that, and
+    /// joining a user namespace, or changing the user, is an error. A second process is needed for a moment, and counts in the cgroup. Nothing of the
     /// target's confinement but its namespaces and its root is taken over: neither its cgroup nor its capabilities, seccomp filter or limits.
     ///
     /// The caller's supplementary groups are dropped before a user namespace is joined. A caller that may not drop them (`CAP_SETGID`) keeps them, unless
@@ -147,6 +149,10 @@ impl Joining {
             self.working_directory = Some(process.directory("cwd")?);
         }
         if join.environment {
+            // It names files, which are the program's own to load: LD_PRELOAD.
+            if self.root.is_none() {
+                return Err(Error::config("environment", "of a target whose mount namespace is not joined"));
+            }
             self.environment = Some(variables(&process.read("environ")?));
         }
         let ids = targets_ids::of(process)?;
@@ -240,6 +246,19 @@ fn check(sandbox: &Sandbox, join: &Join) -> Result<(), Error> {
         return Err(Error::config("user or time namespace", "cannot be new where others are joined"));
     }
     Ok(())
+}
+
+/// With this setting a process that is not dumpable becomes so whenever its ids or its user namespace change: for a moment at least, a hostile target could
+/// look into a copy of the caller's memory.
+pub(crate) fn check_stays_hidden() -> Result<(), Error> {
+    let path = "/proc/sys/fs/suid_dumpable";
+    let text = std::fs::read(path);
+    match text.map_err(|e| Error::os(Step::Prepare, "read", e.raw_os_error().unwrap_or(0)).about(path))? {
+        text if text.starts_with(b"1") => {
+            Err(Error::config(path, "is 1: who joins a user namespace could be traced from there"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn names(kinds: Namespaces) -> String {

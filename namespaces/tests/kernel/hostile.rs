@@ -4,8 +4,9 @@ use crate::faults::fork;
 use crate::identity::strangers;
 use crate::joins::{end, inside, target};
 use crate::support::{program, sh, without};
-use cofferdam_namespaces::{Child, ErrorKind, Fds, IdMap, Join, Sandbox, Step};
+use cofferdam_namespaces::{Child, Engine, ErrorKind, Fds, IdMap, Join, Namespaces, Sandbox, Step, Target};
 use cofferdam_testkit::fault::{Action, Fault, Watch, Who};
+use nix::mount::{MsFlags, mount, umount};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Gid, setgroups};
 use std::io::{Read, Write};
@@ -80,7 +81,7 @@ pub(crate) fn groups_of_the_caller_stay_outside() {
             assert_eq!(seen_outside(&joined, "Groups:"), [2000], "{map:?}");
             end(&joined);
             // The other way to come in.
-            let user = child.namespace(cofferdam_namespaces::Namespaces::USER).unwrap();
+            let user = child.namespace(Namespaces::USER).unwrap();
             if map != IdMap::single(5, 6) {
                 let sandbox = Sandbox::new("/bin/sleep").arg("1000").user(IdMap::join("user"));
                 let joined = sandbox.spawn_with(Fds::new().bind("user", user)).unwrap();
@@ -91,4 +92,68 @@ pub(crate) fn groups_of_the_caller_stay_outside() {
         }
     });
     assert_eq!(waitpid(caller, None), Ok(WaitStatus::Exited(caller, 0)));
+}
+
+/// What is its environment it says itself: `LD_PRELOAD`. Where its files are not the program's it may not say that.
+pub(crate) fn no_environment_without_its_files() {
+    let child = inside(sh("echo ready; read line").user(IdMap::root()).namespaces(Namespaces::UTS | Namespaces::MOUNT));
+    let prepare = |join: Join| sh("true").join(join.environment()).prepare(Fds::new().target(target(&child)));
+    for namespaces in [Namespaces::USER, Namespaces::USER | Namespaces::UTS] {
+        let error = prepare(Join::only(namespaces)).unwrap_err();
+        assert_eq!(
+            (error.kind(), error.object().unwrap()),
+            (ErrorKind::InvalidConfig, "environment".as_ref()),
+            "{error}"
+        );
+    }
+    assert!(prepare(Join::only(Namespaces::USER | Namespaces::MOUNT)).is_ok());
+    end(&child);
+    // All that it has of its own; the mount namespace is the caller's.
+    let child = inside(sh("echo ready; read line").user(IdMap::root()).namespaces(Namespaces::UTS));
+    let error = sh("true").join(Join::all().environment()).prepare(Fds::new().target(target(&child))).unwrap_err();
+    assert_eq!(error.object().unwrap(), "environment", "{error}");
+    end(&child);
+}
+
+/// With `fs.suid_dumpable` of 1 the kernel makes a process traceable again when its ids change.
+pub(crate) fn no_join_where_the_kernel_shows_it() {
+    let child = inside(sh("echo ready; read line").user(IdMap::root()).namespaces(Namespaces::UTS));
+    let user = child.namespace(Namespaces::USER).unwrap();
+    let join = |join: Join| sh("true").join(join).prepare(Fds::new().target(target(&child)));
+    let enter = || {
+        let fds = Fds::new().bind("user", user.try_clone().unwrap());
+        Sandbox::new("/bin/true").user(IdMap::join("user")).prepare(fds)
+    };
+    assert!(join(Join::all()).is_ok() && enter().is_ok());
+    // The setting is the machine's: here it only looks so.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let place = "/proc/sys/fs/suid_dumpable";
+    mount(Some(file.path()), place, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+    for (text, refused) in [("0\n", false), ("1\n", true), ("2\n", false)] {
+        std::fs::write(file.path(), text).unwrap();
+        for (plan, refused) in
+            [(join(Join::all()), refused), (enter(), refused), (join(Join::only(Namespaces::UTS)), false)]
+        {
+            let object = plan.as_ref().err().and_then(cofferdam_namespaces::Error::object);
+            assert_eq!(object, refused.then_some(place.as_ref()), "{text:?}");
+        }
+    }
+    umount(place).unwrap();
+    end(&child);
+}
+
+/// A number of the caller's pid namespace, and a `/proc` that numbers by another one: what would be looked at is another process.
+pub(crate) fn numbers_of_another_proc() {
+    let plan = program("/bin/true").user(IdMap::root()).namespaces(Namespaces::PID).engine(Engine::Copy);
+    let plan = plan.prepare(Fds::new()).unwrap();
+    #[expect(unsafe_code, reason = "a closure in a copy")]
+    // SAFETY: no other thread of this process holds a lock.
+    let child = unsafe {
+        plan.spawn_fn(|| match Target::process(std::process::id()) {
+            Err(error) if error.kind() == ErrorKind::InvalidConfig => 0,
+            Err(_) => 1,
+            Ok(_) => 2,
+        })
+    };
+    assert_eq!(child.unwrap().wait().unwrap().code(), Some(0));
 }

@@ -407,6 +407,9 @@ fn joins() -> Vec<Test> {
         user("a_namespace_in_which_the_caller_is_nobody", hostile::a_namespace_in_which_the_caller_is_nobody),
         user("the_namespace_is_exchanged_behind_the_look", hostile::the_namespace_is_exchanged_behind_the_look),
         root("groups_of_the_caller_stay_outside", hostile::groups_of_the_caller_stay_outside),
+        user("no_environment_without_its_files", hostile::no_environment_without_its_files),
+        root("no_join_where_the_kernel_shows_it", hostile::no_join_where_the_kernel_shows_it),
+        user("numbers_of_another_proc", hostile::numbers_of_another_proc),
     ]
 }
 

@@ -33,7 +33,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
     let apart = sandbox.namespaces | joined;
     let sources = mounts::Sources::look_up(sandbox, &mut names, apart.contains(Namespaces::USER))?;
     let identity = Identity::of(sandbox, &mut names, joining.as_ref())?;
-    let rights = sandbox.privilege.bind(&mut names, sandbox.fallbacks)?;
+    let rights = sandbox.privilege.bind(&mut names, sandbox.fallbacks, identity.leaves_root)?;
     let held = names.finish()?;
     let parent = parent(sandbox, &identity)?;
     let namespaces = of_clone(sandbox, &cgroup, &identity);

@@ -276,6 +276,8 @@ pub(crate) struct Identity {
     pub(crate) changes: Changes,
     /// Whether the program is another user or group than the caller is by its effective ids.
     pub(crate) moves: bool,
+    /// Whether it is root, inside or outside, until it becomes another user.
+    pub(crate) leaves_root: bool,
 }
 
 impl Identity {
@@ -294,7 +296,9 @@ impl Identity {
             if moves {
                 check_stays_hidden()?;
             }
-            return Ok(Identity { join: None, maps: None, changes, moves });
+            let root = if joining.ids.is_some() { changes.first.uid == Some(0) } else { caller.0 == 0 };
+            let leaves_root = changes.leave_root(root);
+            return Ok(Identity { join: None, maps: None, changes, moves, leaves_root });
         }
         let root = IdMap::root();
         let map = sandbox.namespaces.contains(Namespaces::USER).then(|| sandbox.user.as_ref().unwrap_or(&root));
@@ -309,13 +313,15 @@ impl Identity {
             }
             check_stays_hidden()?;
             let (join, changes) = (Some(names.number(name)?), Changes::joining(wanted)?);
-            return Ok(Identity { join, maps: None, changes, moves: true });
+            let leaves_root = changes.leave_root(true);
+            return Ok(Identity { join, maps: None, changes, moves: true, leaves_root });
         }
         let maps = map.map(|map| Maps::new(map, caller)).transpose()?;
         let changes = Changes::new(caller, maps.as_ref(), wanted)?;
         let moves = changes.of_ids();
         let changes = if alike { changes } else { changes.of_all(caller, maps.as_ref()) };
-        Ok(Identity { join: None, maps, changes, moves })
+        let leaves_root = changes.leave_root(maps.as_ref().map_or(caller.0 == 0, |maps| maps.uids.has(0)));
+        Ok(Identity { join: None, maps, changes, moves, leaves_root })
     }
 
     /// Whether the caller writes the maps, while the child waits.
@@ -346,6 +352,10 @@ impl Changes {
 
     pub(crate) fn of_ids(&self) -> bool {
         self.first.of_ids() || self.last.of_ids()
+    }
+
+    fn leave_root(&self, root_first: bool) -> bool {
+        root_first && self.last.uid.is_some_and(|uid| uid != 0)
     }
 
     /// In a namespace whose maps are not known.

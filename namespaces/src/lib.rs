@@ -128,7 +128,8 @@
 //!
 //! The order in the child is that of `capabilities(7)` and `seccomp(2)`: the bounding set before its user changes, the other sets and the securebits behind that; then
 //! `no_new_privs`, then the rulesets. A filter goes in last of all, when the program has been found and nothing but `execve(2)` is left for it to forbid. Without
-//! `no_new_privs` that takes `CAP_SYS_ADMIN`, which the child keeps until then and gives up by one more `capset(2)`.
+//! `no_new_privs` that takes `CAP_SYS_ADMIN`, which the child keeps until then and gives up by one more `capset(2)`, if [capabilities](Sandbox::capabilities) are asked for: without,
+//! a program that becomes another user than root has lost it by then, and the plan is refused.
 //!
 //! # Cgroups
 //!

@@ -193,6 +193,7 @@ fn privilege() -> Vec<Test> {
         user("capabilities_that_the_kernel_does_not_know", privilege::capabilities_that_the_kernel_does_not_know),
         user("a_ruleset_restricts", privilege::a_ruleset_restricts),
         test("what_the_kernel_lacks_is_told", privilege::what_the_kernel_lacks_is_told),
+        root("rights_that_are_lost_with_the_user", privilege::rights_that_are_lost_with_the_user),
         user("keys_of_the_host_are_out_of_sight", privilege::keys_of_the_host_are_out_of_sight),
         user("the_host_program_keeps_its_privileges", privilege::the_host_program_keeps_its_privileges),
     ]

@@ -73,13 +73,12 @@ impl Ids {
         let first = match (root, wanted) {
             (true, _) => Change { gid: Some(0), uid: Some(0), ..none },
             (false, Some(_)) => none,
-            (false, None) => match (mapped(&self.uids, caller.0), mapped(&self.gids, caller.1)) {
-                (Some(uid), Some(gid)) => Change { gid: Some(gid), uid: Some(uid), ..none },
-                _ => {
-                    let words = "of the target has neither root nor the caller: say who the program is, by credentials";
-                    return Err(Error::config("user namespace", words));
-                }
-            },
+            (false, None) => {
+                let there = mapped(&self.uids, caller.0).zip(mapped(&self.gids, caller.1));
+                let words = "of the target has neither root nor the caller: say who the program is, by credentials";
+                let (uid, gid) = there.ok_or_else(|| Error::config("user namespace", words))?;
+                Change { gid: Some(gid), uid: Some(uid), ..none }
+            }
         };
         let last = wanted.map(|wanted| {
             let (groups, gid, uid) = (wanted.groups.clone(), Some(wanted.gid), Some(wanted.uid));
@@ -109,11 +108,12 @@ mod tests {
 
     #[test]
     fn nobody_comes_in_who_is_not_there() {
+        // The maps, who the program is to be; who the child is first, and then, if it may.
+        type Case<'a> = (Ids, Option<&'a Credentials>, Option<[Option<u32>; 3]>);
         let ids = |uids: &[u8], gids: &[u8]| Ids { uids: ranges(uids), gids: ranges(gids), setgroups: true };
         let (caller, five) = ((1000, 1000), Credentials::new(5, 5));
         let (root, other, own) = (b"0 1000 1", b"5 2000 1", b"5 1000 1");
-        // The maps, who the program is to be; who the child is first, and then, if it may.
-        let cases: [(Ids, Option<&Credentials>, Option<[Option<u32>; 3]>); 10] = [
+        let cases: [Case<'_>; 10] = [
             (ids(root, root), None, Some([Some(0), Some(0), None])),
             (ids(root, root), Some(&five), Some([Some(0), Some(0), Some(5)])),
             (ids(own, own), None, Some([Some(5), Some(5), None])),

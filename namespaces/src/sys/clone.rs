@@ -193,11 +193,11 @@ mod tests {
         for fd in others {
             let birth = noted(fd.as_raw_fd());
             assert!(birth.take_known().is_none() && birth.take().is_none());
-            fd.try_clone().expect("is still open");
+            fd.try_clone().unwrap();
         }
         assert!(Birth::new().take_known().is_none());
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
-        let born = noted(pidfd_of(child.id()).unwrap().into_raw_fd()).take_known().expect("is ours");
+        let born = noted(pidfd_of(child.id()).unwrap().into_raw_fd()).take_known().unwrap();
         assert_eq!(born.pid, child.id());
         child.kill().unwrap();
         child.wait().unwrap();

@@ -249,11 +249,11 @@ pub(crate) fn what_the_kernel_lacks_is_told() {
 
 /// The right to restrict itself is lost with the user: that is told before, and how it is kept.
 pub(crate) fn rights_that_are_lost_with_the_user() {
+    type Ask = fn(Sandbox) -> Sandbox;
     let other = Credentials::new(1000, 1000);
     let bits = |s: Sandbox| s.securebits(SecureBits::NOROOT);
     let filter = |s: Sandbox| s.seccomp(Seccomp::no_user_namespaces());
     let rules = |s: Sandbox| s.landlock("rules");
-    type Ask = fn(Sandbox) -> Sandbox;
     let asks: [(&str, Ask); 3] =
         [("securebits", bits), ("filters and rulesets", filter), ("filters and rulesets", rules)];
     for (at, (object, ask)) in asks.into_iter().enumerate() {

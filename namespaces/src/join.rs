@@ -28,6 +28,8 @@ impl Join {
     }
 
     /// Only these.
+    ///
+    /// Without the target's user namespace the program has the caller's user and capabilities also where it runs the target's files.
     #[must_use]
     pub fn only(namespaces: Namespaces) -> Self {
         Join { namespaces: Some(namespaces), ..Self::default() }
@@ -78,8 +80,12 @@ impl Sandbox {
     /// The caller's supplementary groups are dropped before a user namespace is joined. A caller that may not drop them (`CAP_SETGID`) keeps them, unless
     /// `setgroups(2)` is allowed inside.
     ///
-    /// Who may signal it in there, as root of a pid namespace may, can also stop it (`SIGSTOP`) before its program starts, and the caller
-    /// waits that long.
+    /// The caller waits until the program has started, and a hostile target can make that long: who may signal the child in there, as root of a pid namespace may, can
+    /// stop it (`SIGSTOP`), and a file system of the target's own (FUSE) over `/bin`, or wherever the program is looked for, need not answer.
+    /// Where the caller must not be kept, spawn from a thread that may be.
+    ///
+    /// As long as nobody may trace the child, its own files in `/proc` are root's: [`oom_score_adj`](Sandbox::oom_score_adj) and labels are for a caller
+    /// who is root; for another one they fail (`EACCES`).
     #[must_use]
     #[doc(alias("nsenter", "setns", "docker exec"))]
     pub fn join(mut self, join: Join) -> Self {

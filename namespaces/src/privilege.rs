@@ -273,7 +273,7 @@ impl Bound {
             // Not only added to: what is not asked for is not there.
             let clear = [libc::PR_CAP_AMBIENT.into(), libc::PR_CAP_AMBIENT_CLEAR_ALL.into(), zero, zero, zero];
             program.call(Step::Capabilities, "ambient", Sys::prctl, clear);
-            for one in sets.last.ambient.iter() {
+            for one in sets.last.ambient {
                 let number = u64::from(one.number()).into();
                 let raise = [libc::PR_CAP_AMBIENT.into(), libc::PR_CAP_AMBIENT_RAISE.into(), number, zero, zero];
                 program.call(Step::Capabilities, one.name(), Sys::prctl, raise);

@@ -157,3 +157,12 @@ pub(crate) fn numbers_of_another_proc() {
     };
     assert_eq!(child.unwrap().wait().unwrap().code(), Some(0));
 }
+
+/// As long as it is hidden from the target, its files are hidden from itself, if it is not root.
+pub(crate) fn its_own_files_are_roots() {
+    let child = inside(sh("echo ready; read line").user(IdMap::root()));
+    let sandbox = program("/bin/true").oom_score_adj(500).join(Join::all());
+    let error = sandbox.spawn_with(Fds::new().target(target(&child))).unwrap_err();
+    assert_eq!((error.step(), error.raw_os_error()), (Step::OomScore, Some(libc::EACCES)), "{error}");
+    end(&child);
+}

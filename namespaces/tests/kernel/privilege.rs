@@ -43,7 +43,7 @@ pub(crate) fn the_five_sets_are_the_programs() {
         (&other, Capabilities::only(two), with(&["Bnd"], just)),
         (&other, Capabilities::none().with_ambient(two), with(&["Inh", "Prm", "Eff", "Bnd", "Amb"], just)),
         // Inheritable is what a file must ask for.
-        (&other, Capabilities::only(two).inheritable(two.into_iter().collect()), with(&["Inh", "Bnd"], just)),
+        (&other, Capabilities::only(two).inheritable(two), with(&["Inh", "Bnd"], just)),
         (
             &root,
             Capabilities::container_default(),
@@ -88,7 +88,7 @@ pub(crate) fn nothing_is_inherited_unasked() {
         let inherited = |sandbox| sets(&output(sandbox))["Inh"];
         assert_eq!(inherited(sh(STATUS)), bits([own]), "the attack is none");
         assert_eq!(inherited(sh(STATUS).capabilities(Capabilities::container_default())), 0);
-        let asked = Capabilities::container_default().inheritable(own.into());
+        let asked = Capabilities::container_default().inheritable(own);
         assert_eq!(inherited(sh(STATUS).capabilities(asked)), bits([own]));
     })
     .join()
@@ -124,7 +124,7 @@ pub(crate) fn no_new_privileges() {
 }
 
 pub(crate) fn privileges_that_cannot_be() {
-    let error = refused(&sh("true").capabilities(Capabilities::none().effective(Capability::Kill.into())));
+    let error = refused(&sh("true").capabilities(Capabilities::none().effective(Capability::Kill)));
     assert_eq!((error.step(), error.kind()), (Step::Configure, ErrorKind::InvalidConfig), "{error}");
     let error = refused(&sh("true").securebits(SecureBits::from_bits_retain(1 << 20)));
     assert_eq!((error.step(), error.kind()), (Step::Configure, ErrorKind::InvalidConfig), "{error}");

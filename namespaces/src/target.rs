@@ -56,7 +56,7 @@ impl Target {
         match sys::pid_of(&pidfd) {
             Some(0) => Err(failed(libc::ESRCH)),
             Some(found) if found == pid => Self::new(pid, pidfd),
-            _ => Err(Error::config("/proc", "is not that of the caller's pid namespace")),
+            _ => Err(Error::config("/proc", "is not there, or not that of the caller's pid namespace")),
         }
     }
 

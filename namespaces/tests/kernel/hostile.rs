@@ -1,14 +1,17 @@
 //! Targets that lie in wait for who joins them.
 
-use crate::faults::fork;
+use crate::fallbacks::lacking;
+use crate::faults::{fork, no_child_is_left};
+use crate::hold::threads_end;
 use crate::identity::strangers;
 use crate::joins::{end, inside, target};
 use crate::support::{program, sh, without};
-use cofferdam_namespaces::{Child, Engine, ErrorKind, Fds, IdMap, Join, Namespaces, Sandbox, Step, Target};
+use cofferdam_namespaces::{Child, Engine, ErrorKind, Fallbacks, Fds, IdMap, Join, Namespaces, Sandbox, Step, Target};
 use cofferdam_testkit::fault::{Action, Fault, Watch, Who};
 use nix::mount::{MsFlags, mount, umount};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{Gid, setgroups};
+use nix::unistd::{Gid, Pid, setgroups};
 use std::io::{Read, Write};
 
 /// What it is to the host.
@@ -165,4 +168,38 @@ pub(crate) fn its_own_files_are_roots() {
     let error = sandbox.spawn_with(Fds::new().target(target(&child))).unwrap_err();
     assert_eq!((error.step(), error.raw_os_error()), (Step::OomScore, Some(libc::EACCES)), "{error}");
     end(&child);
+}
+
+/// The processes whose parent this is, but for these.
+fn children_but(known: &[u32]) -> Vec<i32> {
+    let parent = format!("PPid:\t{}\n", std::process::id());
+    let all = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    let ours = all.filter(|pid: &u32| {
+        std::fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| status.contains(&parent))
+    });
+    ours.filter(|pid| !known.contains(pid)).map(u32::cast_signed).collect()
+}
+
+/// The process between is killed while its child waits: the child is ended too, and the plan is as good as new, by either clone.
+pub(crate) fn the_process_between_is_killed() {
+    let child = inside(sh("echo ready; read line").user(IdMap::root()).namespaces(Namespaces::PID));
+    let sandbox = program("/bin/true").fallbacks(Fallbacks::CLONE).join(Join::all());
+    let plan = sandbox.prepare(Fds::new().target(target(&child))).unwrap();
+    let kill_it = || {
+        let held = plan.hold().unwrap();
+        let between = children_but(&[child.id(), held.id()]);
+        assert_eq!(between.len(), 1);
+        kill(Pid::from_raw(between[0]), Signal::SIGKILL).unwrap();
+        let error = held.release().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::StatusLost, "{error}");
+        assert_eq!(children_but(&[child.id()]), [0_i32; 0]);
+    };
+    kill_it();
+    // The first clone3(2) is that of the thread.
+    lacking(Who::Parent, libc::SYS_clone3, 1, libc::ENOSYS, kill_it);
+    let joined = plan.spawn().unwrap();
+    assert!(joined.wait().unwrap().success());
+    end(&child);
+    threads_end();
+    no_child_is_left();
 }

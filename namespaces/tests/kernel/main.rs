@@ -411,6 +411,7 @@ fn joins() -> Vec<Test> {
         user("no_environment_without_its_files", hostile::no_environment_without_its_files),
         root("no_join_where_the_kernel_shows_it", hostile::no_join_where_the_kernel_shows_it),
         user("numbers_of_another_proc", hostile::numbers_of_another_proc),
+        user("the_process_between_is_killed", hostile::the_process_between_is_killed),
         user("its_own_files_are_roots", hostile::its_own_files_are_roots).needs(&[Need::OrdinaryUser]),
     ]
 }

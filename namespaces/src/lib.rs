@@ -260,7 +260,8 @@
 //! - Binds have no devices and no set-user-id programs unless that is asked for; the flags that the host has set are kept.
 //! - The working directory is opened without magic links: no descriptor that is still open leads out (CVE-2024-21626).
 //! - What joins the namespaces of others is a copy of the caller that nobody in them may trace or look at (CVE-2016-9962, CVE-2019-5736). It is somebody who is mapped in the
-//!   user namespace that it joins, without the caller's groups, or it does not join. Nothing in there leads it to another file: the target's root is entered by descriptor, the child's own files are found in the caller's `/proc`.
+//!   user namespace that it joins, without the caller's groups, or it does not join. Nothing in there leads it to another file: the target's root is entered by
+//!   descriptor, the child's own files are found in the caller's `/proc`.
 //! - The program of a root is looked at before it is started: neither it, nor what runs it if it is a script, may be a magic link, which would be the
 //!   host's own program (CVE-2019-5736). It must be readable for that, and two descriptors free (`RLIMIT_NOFILE`). Who can write to the root at this very moment, another sandbox say, can still
 //!   exchange it after the look; and what `binfmt_misc` of the host names without the flag `F`, the kernel looks up in the root by itself.

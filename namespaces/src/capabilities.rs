@@ -37,8 +37,8 @@ impl Capabilities {
 
     /// These in the effective, permitted and bounding set; the inheritable and the ambient set are empty.
     #[must_use]
-    pub fn only(set: impl IntoIterator<Item = Capability>) -> Self {
-        let set = set.into_iter().collect();
+    pub fn only(set: impl Into<CapabilitySet>) -> Self {
+        let set = set.into();
         Capabilities { effective: set, permitted: set, bounding: set, ..Self::default() }
     }
 
@@ -65,8 +65,8 @@ impl Capabilities {
 
     /// Adds these to all five sets, so that a program of any user has them.
     #[must_use]
-    pub fn with_ambient(mut self, set: impl IntoIterator<Item = Capability>) -> Self {
-        let set: CapabilitySet = set.into_iter().collect();
+    pub fn with_ambient(mut self, set: impl Into<CapabilitySet>) -> Self {
+        let set = set.into();
         for which in
             [&mut self.effective, &mut self.permitted, &mut self.inheritable, &mut self.bounding, &mut self.ambient]
         {
@@ -77,36 +77,36 @@ impl Capabilities {
 
     /// Sets the effective set: what the kernel looks at. Must be part of the permitted one.
     #[must_use]
-    pub fn effective(mut self, set: CapabilitySet) -> Self {
-        self.effective = set;
+    pub fn effective(mut self, set: impl Into<CapabilitySet>) -> Self {
+        self.effective = set.into();
         self
     }
 
     /// Sets the permitted set: what the process may make effective.
     #[must_use]
-    pub fn permitted(mut self, set: CapabilitySet) -> Self {
-        self.permitted = set;
+    pub fn permitted(mut self, set: impl Into<CapabilitySet>) -> Self {
+        self.permitted = set.into();
         self
     }
 
     /// Sets the inheritable set: what a program keeps whose file says so, and any program of user 0. Must be part of the bounding one.
     #[must_use]
-    pub fn inheritable(mut self, set: CapabilitySet) -> Self {
-        self.inheritable = set;
+    pub fn inheritable(mut self, set: impl Into<CapabilitySet>) -> Self {
+        self.inheritable = set.into();
         self
     }
 
     /// Sets the bounding set: what any program can get at most.
     #[must_use]
-    pub fn bounding(mut self, set: CapabilitySet) -> Self {
-        self.bounding = set;
+    pub fn bounding(mut self, set: impl Into<CapabilitySet>) -> Self {
+        self.bounding = set.into();
         self
     }
 
     /// Sets the ambient set: what a program without capabilities of its own keeps. Must be part of the permitted and of the inheritable one.
     #[must_use]
-    pub fn ambient(mut self, set: CapabilitySet) -> Self {
-        self.ambient = set;
+    pub fn ambient(mut self, set: impl Into<CapabilitySet>) -> Self {
+        self.ambient = set.into();
         self
     }
 

@@ -149,7 +149,7 @@ impl FromStr for Capability {
 ///
 /// ```
 /// # use cofferdam_namespaces::{Capability, CapabilitySet};
-/// let set = CapabilitySet::from_iter([Capability::Kill, Capability::Chown]);
+/// let set = CapabilitySet::from([Capability::Kill, Capability::Chown]);
 /// assert_eq!(set.to_string(), "CAP_CHOWN,CAP_KILL");
 /// assert!((set - Capability::Kill.into()).contains(Capability::Chown));
 /// ```
@@ -185,8 +185,9 @@ impl CapabilitySet {
     }
 
     /// Each of them, in the kernel's order.
-    pub fn iter(self) -> impl Iterator<Item = Capability> {
-        Capability::ALL.iter().copied().filter(move |one| self.contains(*one))
+    #[must_use]
+    pub fn iter(self) -> CapabilityIter {
+        CapabilityIter(self.0)
     }
 
     pub(crate) fn bits(self) -> u64 {
@@ -197,6 +198,35 @@ impl CapabilitySet {
 impl From<Capability> for CapabilitySet {
     fn from(one: Capability) -> Self {
         CapabilitySet(1 << one.number())
+    }
+}
+
+impl<const N: usize> From<[Capability; N]> for CapabilitySet {
+    fn from(all: [Capability; N]) -> Self {
+        all.into_iter().collect()
+    }
+}
+
+/// Each of a [`CapabilitySet`], in the kernel's order.
+#[derive(Debug, Clone)]
+pub struct CapabilityIter(u64);
+
+impl Iterator for CapabilityIter {
+    type Item = Capability;
+
+    fn next(&mut self) -> Option<Capability> {
+        let next = Capability::ALL.get(self.0.trailing_zeros() as usize).copied()?;
+        self.0 &= self.0 - 1;
+        Some(next)
+    }
+}
+
+impl IntoIterator for CapabilitySet {
+    type Item = Capability;
+    type IntoIter = CapabilityIter;
+
+    fn into_iter(self) -> CapabilityIter {
+        self.iter()
     }
 }
 
@@ -265,8 +295,10 @@ mod tests {
         let (a, b) = (CapabilitySet::from_iter([Capability::Chown, Capability::Bpf]), Capability::Bpf.into());
         assert_eq!((a & b, a - b, (a - b) | b), (b, Capability::Chown.into(), a));
         assert!(a.is_superset(b) && !b.is_superset(a) && a.is_superset(CapabilitySet::EMPTY));
+        assert_eq!(a.into_iter().collect::<Vec<_>>(), [Capability::Chown, Capability::Bpf]);
         assert_eq!(a.iter().collect::<CapabilitySet>(), a);
-        assert_eq!(CapabilitySet::all().iter().count(), 41);
+        assert_eq!(CapabilitySet::all().into_iter().collect::<Vec<_>>(), Capability::ALL);
+        assert_eq!(CapabilitySet::EMPTY.iter().count(), 0);
         assert_eq!(CapabilitySet::EMPTY.to_string(), "");
     }
 }

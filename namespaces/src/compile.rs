@@ -33,7 +33,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
     let apart = sandbox.namespaces | joined;
     let sources = mounts::Sources::look_up(sandbox, &mut names, apart.contains(Namespaces::USER))?;
     let identity = Identity::of(sandbox, &mut names, joining.as_ref())?;
-    let rights = sandbox.privilege.bind(&mut names, sandbox.fallbacks)?;
+    let rights = sandbox.privilege.bind(&mut names, sandbox.fallbacks, identity.leaves_root)?;
     let held = names.finish()?;
     let parent = parent(sandbox, &identity)?;
     let namespaces = of_clone(sandbox, &cgroup, &identity);
@@ -52,6 +52,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
     };
     let program = bound.program(sandbox)?;
     let engine = engine::choose(sandbox.engine, identity.changes.of_ids(), joining.is_some())?;
+    let procs = cgroup.procs.into_iter().map(|(_, fd)| fd).collect();
     let (target, of_target) = joining.map(Joining::keep).unzip();
     Ok(Plan::new(Parts {
         name: sandbox.program.clone(),
@@ -71,14 +72,11 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
         die_with_parent: sandbox.die_with_parent,
         changes_ids: identity.moves,
         maps: identity.maps.filter(|maps| !maps.by_child),
-        held: held
+        held: [held, streams.held, sources.held, procs, of_target.unwrap_or_default()]
             .into_iter()
-            .chain(streams.held)
-            .chain(cgroup.procs.into_iter().map(|(_, fd)| fd))
+            .flatten()
             .chain(parent)
             .chain(fallback_procs)
-            .chain(sources.held)
-            .chain(of_target.into_iter().flatten())
             .collect(),
     }))
 }
@@ -125,33 +123,7 @@ impl Bound<'_> {
     fn program(&self, sandbox: &Sandbox) -> Result<Program, Error> {
         let mut list = Program::default();
         let program = &mut list;
-        if self.identity.by_caller() {
-            program.hold_always();
-        }
-        if let Some(joining) = self.joining {
-            program.proc_is(joining.proc.as_raw_fd());
-            joining.compile(program);
-        }
-        if let Some(parent) = self.parent {
-            die_with_parent(program, parent);
-        }
-        close_descriptors(program, sandbox.fallbacks, self.passed.highest);
-        self.enter_cgroups(program, sandbox);
-        attributes::oom_score(program, sandbox);
-        sandbox.privilege.labels(program);
-        // As long as the file of its offsets is the child's: with other ids it is root's.
-        clocks::compile(program, sandbox);
-        if let Some(maps) = &self.identity.maps {
-            maps.compile(program);
-        }
-        if let Some(user_namespace) = self.identity.join {
-            idmap::join(program, user_namespace);
-        }
-        self.change_ids(program, Step::IdMap, &self.identity.changes.first);
-        let others = sandbox.namespaces - Namespaces::USER;
-        if self.identity.join.is_some() && !others.is_empty() {
-            program.call(Step::Unshare, "", Sys::unshare, [others.bits().into()]);
-        }
+        self.arrive(program, sandbox);
         sysctl::compile(program, sandbox)?;
         if sandbox.namespaces.contains(Namespaces::MOUNT) {
             mounts::compile(program, self.sources, sandbox)?;
@@ -182,6 +154,37 @@ impl Bound<'_> {
         let_go(program, sandbox.fallbacks, self.passed);
         start::compile(program, sandbox, rights, self.joining)?;
         Ok(list)
+    }
+
+    /// Where it is to be, in cgroups and namespaces, and as whom it is there.
+    fn arrive(&self, program: &mut Program, sandbox: &Sandbox) {
+        if self.identity.by_caller() {
+            program.hold_always();
+        }
+        if let Some(joining) = self.joining {
+            program.proc_is(joining.proc.as_raw_fd());
+            joining.compile(program);
+        }
+        if let Some(parent) = self.parent {
+            die_with_parent(program, parent);
+        }
+        close_descriptors(program, sandbox.fallbacks, self.passed.highest);
+        self.enter_cgroups(program, sandbox);
+        attributes::oom_score(program, sandbox);
+        sandbox.privilege.labels(program);
+        // As long as the file of its offsets is the child's: with other ids it is root's.
+        clocks::compile(program, sandbox);
+        if let Some(maps) = &self.identity.maps {
+            maps.compile(program);
+        }
+        if let Some(user_namespace) = self.identity.join {
+            idmap::join(program, user_namespace);
+        }
+        self.change_ids(program, Step::IdMap, &self.identity.changes.first);
+        let others = sandbox.namespaces - Namespaces::USER;
+        if self.identity.join.is_some() && !others.is_empty() {
+            program.call(Step::Unshare, "", Sys::unshare, [others.bits().into()]);
+        }
     }
 
     fn enter_cgroups(&self, program: &mut Program, sandbox: &Sandbox) {

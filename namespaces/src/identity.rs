@@ -1,7 +1,7 @@
 //! Who is who in a user namespace, and who the program is: plain data, and what can be told to be wrong with it.
 
 use crate::bind::Names;
-use crate::join::Joining;
+use crate::join::{Joining, check_stays_hidden};
 use crate::{Error, Namespaces, Sandbox, Step};
 use nix::errno::Errno;
 use nix::unistd::{getresgid, getresuid};
@@ -78,10 +78,11 @@ impl IdMap {
     /// Those of the user namespace that [`Fds::bind`](crate::Fds::bind) gives this name, which the program joins instead of having one for itself. The caller needs
     /// `CAP_SYS_ADMIN` in it, as its owner has who made it.
     ///
-    /// The child is user 0 and group 0 there before it does anything else, without supplementary groups where the namespace allows that; it makes the
-    /// sandbox's other namespaces in it. A new pid or time namespace is not among them.
+    /// The child is user 0 and group 0 there before it does anything else, without supplementary groups where the caller may drop them or the namespace allows
+    /// that; it makes the sandbox's other namespaces in it. A new pid or time namespace is not among them.
     ///
     /// Who is root in that namespace may be hostile: until its program starts, the child is a copy ([`Engine::Copy`](crate::Engine::Copy)) that nobody may trace.
+    /// Where the administrator has set `fs.suid_dumpable` to 1, the kernel does not keep to that, and this is an error.
     #[must_use]
     #[doc(alias("setns", "nsenter", "userns"))]
     pub fn join(name: impl Into<String>) -> Self {
@@ -275,6 +276,8 @@ pub(crate) struct Identity {
     pub(crate) changes: Changes,
     /// Whether the program is another user or group than the caller is by its effective ids.
     pub(crate) moves: bool,
+    /// Whether it is root, inside or outside, until it becomes another user.
+    pub(crate) leaves_root: bool,
 }
 
 impl Identity {
@@ -285,12 +288,17 @@ impl Identity {
             let changes = match &joining.ids {
                 Some(ids) => {
                     wanted.map_or(Ok(()), |wanted| wanted.check(None))?;
-                    ids.changes(wanted, (!alike).then_some(caller))
+                    ids.changes(wanted, caller)?
                 }
                 None => Changes::new(caller, None, wanted)?,
             };
             let moves = joining.ids.is_some() || changes.of_ids();
-            return Ok(Identity { join: None, maps: None, changes, moves });
+            if moves {
+                check_stays_hidden()?;
+            }
+            let root = if joining.ids.is_some() { changes.first.uid == Some(0) } else { caller.0 == 0 };
+            let leaves_root = changes.leave_root(root);
+            return Ok(Identity { join: None, maps: None, changes, moves, leaves_root });
         }
         let root = IdMap::root();
         let map = sandbox.namespaces.contains(Namespaces::USER).then(|| sandbox.user.as_ref().unwrap_or(&root));
@@ -303,14 +311,17 @@ impl Identity {
                     "cannot be made in a user namespace that is joined",
                 ));
             }
+            check_stays_hidden()?;
             let (join, changes) = (Some(names.number(name)?), Changes::joining(wanted)?);
-            return Ok(Identity { join, maps: None, changes, moves: true });
+            let leaves_root = changes.leave_root(true);
+            return Ok(Identity { join, maps: None, changes, moves: true, leaves_root });
         }
         let maps = map.map(|map| Maps::new(map, caller)).transpose()?;
         let changes = Changes::new(caller, maps.as_ref(), wanted)?;
         let moves = changes.of_ids();
         let changes = if alike { changes } else { changes.of_all(caller, maps.as_ref()) };
-        Ok(Identity { join: None, maps, changes, moves })
+        let leaves_root = changes.leave_root(maps.as_ref().map_or(caller.0 == 0, |maps| maps.uids.has(0)));
+        Ok(Identity { join: None, maps, changes, moves, leaves_root })
     }
 
     /// Whether the caller writes the maps, while the child waits.
@@ -341,6 +352,10 @@ impl Changes {
 
     pub(crate) fn of_ids(&self) -> bool {
         self.first.of_ids() || self.last.of_ids()
+    }
+
+    fn leave_root(&self, root_first: bool) -> bool {
+        root_first && self.last.uid.is_some_and(|uid| uid != 0)
     }
 
     /// In a namespace whose maps are not known.

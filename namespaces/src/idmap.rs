@@ -99,7 +99,15 @@ pub(crate) fn write_file(program: &mut Program, step: Step, path: CString, text:
 /// The child goes into a user namespace that is there. Root in it must not trace a process that has a copy of the caller's memory (CVE-2016-9962).
 pub(crate) fn join(program: &mut Program, user_namespace: i32) {
     program.call(Step::JoinUser, "", Sys::prctl, [libc::PR_SET_DUMPABLE.into(), 0_u64.into()]);
+    drop_groups(program, Step::JoinUser);
     program.call(Step::JoinUser, "", Sys::setns, [user_namespace.into(), libc::CLONE_NEWUSER.into()]);
+}
+
+/// Before a user namespace is joined: inside, `setgroups(2)` may be denied, by somebody whom the caller's groups are no business of. A caller that may not drop
+/// them keeps them.
+pub(crate) fn drop_groups(program: &mut Program, step: Step) {
+    let none = [0_u64.into(), 0_u64.into()];
+    program.call_then(step, "groups", Sys::setgroups, none, Then::Unless(libc::EPERM));
 }
 
 /// Groups first and the user last: who is no longer root may not change them. By system calls of this process alone: libc's would

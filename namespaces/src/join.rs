@@ -3,7 +3,7 @@
 use crate::program::{Program, Sys, Then};
 use crate::target::{Kind, Process, before_user, own_namespaces};
 use crate::targets_ids::{self, Ids};
-use crate::{Credentials, Error, NamespaceId, Namespaces, Sandbox, Step, Target};
+use crate::{Credentials, Error, NamespaceId, Namespaces, Sandbox, Step, Target, idmap};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -28,6 +28,8 @@ impl Join {
     }
 
     /// Only these.
+    ///
+    /// Without the target's user namespace the program has the caller's user and capabilities also where it runs the target's files.
     #[must_use]
     pub fn only(namespaces: Namespaces) -> Self {
         Join { namespaces: Some(namespaces), ..Self::default() }
@@ -43,7 +45,8 @@ impl Join {
 
     /// Starts with the environment that the target's program was started with, as `/proc/PID/environ` has it; variables of the sandbox's go on top.
     ///
-    /// The target may have changed it: it is what the target says.
+    /// The target may have changed it: it is what the target says, `PATH` and `LD_PRELOAD` too. Where the target's mount namespace is not joined, because it is
+    /// not among those that are asked for or is the caller's own, these would name the caller's files: that is an error.
     #[must_use]
     #[doc(alias("env", "environ"))]
     pub fn environment(mut self) -> Self {
@@ -53,6 +56,8 @@ impl Join {
 
     /// Is who the target is: its effective user, group and supplementary groups. By default root, where a user namespace is joined that has one, and
     /// otherwise the caller. [`Sandbox::credentials`](crate::Sandbox::credentials) overrule it.
+    ///
+    /// A user namespace that has neither is an error: who is not mapped in there would still be the caller, for all files of his.
     #[must_use]
     pub fn credentials(mut self) -> Self {
         self.credentials = true;
@@ -68,11 +73,19 @@ impl Sandbox {
     /// ([`namespaces`](Sandbox::namespaces)), but for user and time, are made beside those that are joined, and belong to the user namespace that is joined.
     ///
     /// The target may be hostile. What joins it is a copy of the caller ([`Engine::Copy`](crate::Engine::Copy)) that nobody in there may trace (CVE-2016-9962),
-    /// and its program starts with nothing of the caller's. A second process is needed for a moment, and counts in the cgroup. Nothing of the
+    /// and its program starts with nothing of the caller's. Where the administrator has set `fs.suid_dumpable` to 1, the kernel does not keep to that, and
+    /// joining a user namespace, or changing the user, is an error. A second process is needed for a moment, and counts in the cgroup. Nothing of the
     /// target's confinement but its namespaces and its root is taken over: neither its cgroup nor its capabilities, seccomp filter or limits.
     ///
-    /// Who may signal it in there, as root of a pid namespace may, can also stop it (`SIGSTOP`) before its program starts, and the caller
-    /// waits that long.
+    /// The caller's supplementary groups are dropped before a user namespace is joined. A caller that may not drop them (`CAP_SETGID`) keeps them, unless
+    /// `setgroups(2)` is allowed inside.
+    ///
+    /// The caller waits until the program has started, and a hostile target can make that long: who may signal the child in there, as root of a pid namespace may, can
+    /// stop it (`SIGSTOP`), and a file system of the target's own (FUSE) over `/bin`, or wherever the program is looked for, need not answer.
+    /// Where the caller must not be kept, spawn from a thread that may be.
+    ///
+    /// As long as nobody may trace the child, its own files in `/proc` are root's: [`oom_score_adj`](Sandbox::oom_score_adj) and labels are for a caller
+    /// who is root; for another one they fail (`EACCES`).
     #[must_use]
     #[doc(alias("nsenter", "setns", "docker exec"))]
     pub fn join(mut self, join: Join) -> Self {
@@ -142,6 +155,10 @@ impl Joining {
             self.working_directory = Some(process.directory("cwd")?);
         }
         if join.environment {
+            // It names files, which are the program's own to load: LD_PRELOAD.
+            if self.root.is_none() {
+                return Err(Error::config("environment", "of a target whose mount namespace is not joined"));
+            }
             self.environment = Some(variables(&process.read("environ")?));
         }
         let ids = targets_ids::of(process)?;
@@ -210,6 +227,9 @@ impl Joining {
         };
         // Before it is in sight: root in there must not look into a copy of the caller's memory, or write to it.
         program.call(Step::Join, "", Sys::prctl, [libc::PR_SET_DUMPABLE.into(), 0_u64.into()]);
+        if self.ids.is_some() {
+            idmap::drop_groups(program, Step::Join);
+        }
         for (kinds, fd) in &self.calls {
             let object = if object.is_empty() { names(*kinds) } else { object.clone() };
             program.call(Step::Join, object, Sys::setns, [(*fd).into(), kinds.bits().into()]);
@@ -232,6 +252,19 @@ fn check(sandbox: &Sandbox, join: &Join) -> Result<(), Error> {
         return Err(Error::config("user or time namespace", "cannot be new where others are joined"));
     }
     Ok(())
+}
+
+/// With this setting a process that is not dumpable becomes so whenever its ids or its user namespace change: for a moment at least, a hostile target could
+/// look into a copy of the caller's memory.
+pub(crate) fn check_stays_hidden() -> Result<(), Error> {
+    let path = "/proc/sys/fs/suid_dumpable";
+    let text = std::fs::read(path);
+    match text.map_err(|e| Error::os(Step::Prepare, "read", e.raw_os_error().unwrap_or(0)).about(path))? {
+        text if text.starts_with(b"1") => {
+            Err(Error::config(path, "is 1: who joins a user namespace could be traced from there"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn names(kinds: Namespaces) -> String {

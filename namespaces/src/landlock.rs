@@ -13,7 +13,7 @@ impl Sandbox {
     /// be about: what the ruleset handles is denied there. With a [`Root`](crate::Root) of its own the rules must name folders in that, not the host's `/`.
     ///
     /// A kernel without Landlock gives an error of kind [`Unsupported`](crate::ErrorKind::Unsupported). With [`Fallbacks::LANDLOCK`] it goes without, also
-    /// where the name is not bound, because there was nothing to bind.
+    /// where the name is not bound there, because there was nothing to bind.
     ///
     /// ```no_run
     /// # use cofferdam_namespaces::{Fds, Sandbox};

@@ -128,7 +128,8 @@
 //!
 //! The order in the child is that of `capabilities(7)` and `seccomp(2)`: the bounding set before its user changes, the other sets and the securebits behind that; then
 //! `no_new_privs`, then the rulesets. A filter goes in last of all, when the program has been found and nothing but `execve(2)` is left for it to forbid. Without
-//! `no_new_privs` that takes `CAP_SYS_ADMIN`, which the child keeps until then and gives up by one more `capset(2)`.
+//! `no_new_privs` that takes `CAP_SYS_ADMIN`, which the child keeps until then and gives up by one more `capset(2)`, if [capabilities](Sandbox::capabilities) are asked for: without,
+//! a program that becomes another user than root has lost it by then, and the plan is refused.
 //!
 //! # Cgroups
 //!
@@ -245,7 +246,8 @@
 //! - A terminal is opened in the file system that was just mounted for it, and its other end by `TIOCGPTPEER`: no path inside is asked (CVE-2025-52565). It comes
 //!   with a session of its own, so that nothing can be typed into the caller's (CVE-2017-5226).
 //! - The environment is empty unless the caller fills it: secrets of the host program do not leak by default.
-//! - Capabilities are not inherited unless they are named (CVE-2022-27650), and what setting up takes is given up before the program starts.
+//! - Where [capabilities](Sandbox::capabilities) are asked for, the program has those that are named and no others, the inheritable set is empty unless it is named
+//!   (CVE-2022-27650), and what setting up takes is given up before the program starts. Where they are not, it has the caller's, all five sets, or in a new user namespace all.
 //! - A filter of system calls compares arguments as the kernel reads them: 32 bits of the number of an `ioctl(2)` (CVE-2017-5226, CVE-2019-10063).
 //! - `setgroups(2)` is denied in a user namespace before its group map is written (CVE-2014-8989), unless the administrator has given the caller
 //!   groups of its own: with ranges that root or `newgidmap(1)` writes, the caller's supplementary groups are dropped.
@@ -257,8 +259,9 @@
 //! - A [mask](Mount::mask) is the host's null device, seen to be that, and not what the root calls `/dev/null` (CVE-2025-31133).
 //! - Binds have no devices and no set-user-id programs unless that is asked for; the flags that the host has set are kept.
 //! - The working directory is opened without magic links: no descriptor that is still open leads out (CVE-2024-21626).
-//! - What joins the namespaces of others is a copy of the caller that nobody in them may trace or look at (CVE-2016-9962, CVE-2019-5736), and nothing in
-//!   there leads it to another file: the target's root is entered by descriptor, the child's own files are found in the caller's `/proc`.
+//! - What joins the namespaces of others is a copy of the caller that nobody in them may trace or look at (CVE-2016-9962, CVE-2019-5736). It is somebody who is mapped in the
+//!   user namespace that it joins, without the caller's groups, or it does not join. Nothing in there leads it to another file: the target's root is entered by
+//!   descriptor, the child's own files are found in the caller's `/proc`.
 //! - The program of a root is looked at before it is started: neither it, nor what runs it if it is a script, may be a magic link, which would be the
 //!   host's own program (CVE-2019-5736). It must be readable for that, and two descriptors free (`RLIMIT_NOFILE`). Who can write to the root at this very moment, another sandbox say, can still
 //!   exchange it after the look; and what `binfmt_misc` of the host names without the flag `F`, the kernel looks up in the root by itself.
@@ -335,7 +338,7 @@ mod terminal;
 
 pub use attributes::{OomScoreAdj, Personality};
 pub use capabilities::{Capabilities, SecureBits};
-pub use capability::{Capability, CapabilitySet, UnknownCapability};
+pub use capability::{Capability, CapabilityIter, CapabilitySet, UnknownCapability};
 pub use child::Child;
 pub use clocks::{Clock, ClockOffset};
 pub use engine::Engine;

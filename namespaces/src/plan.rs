@@ -150,12 +150,13 @@ impl Shared {
             })
         };
         let outcome = telling.outcome();
-        if let Some(telling) = shared {
-            self.give_back(telling);
-        }
         cloned?;
         if let Some(first) = first.take() {
             self.see_off(&first, birth, &outcome)?;
+        }
+        // Not before: a child whose process between was killed may still tell something.
+        if let Some(telling) = shared {
+            self.give_back(telling);
         }
         Ok(outcome)
     }
@@ -167,7 +168,7 @@ impl Shared {
             return Ok(());
         }
         // Killed while the child was on its way: nobody knows how far that has come.
-        if let Some(child) = birth.take() {
+        if let Some(child) = birth.take_known() {
             end(&child);
         }
         Err(self.failure(outcome, status))

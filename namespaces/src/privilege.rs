@@ -36,7 +36,8 @@ impl Sandbox {
         self
     }
 
-    /// What being user 0 means for capabilities. By default as for the caller; in a new user namespace nothing is set. Takes `CAP_SETPCAP`.
+    /// What being user 0 means for capabilities. By default as for the caller; in a new user namespace nothing is set. Takes `CAP_SETPCAP`, and
+    /// with [`credentials`](Sandbox::credentials) of another user than root [`capabilities`](Sandbox::capabilities) that are said.
     #[must_use]
     pub fn securebits(mut self, bits: SecureBits) -> Self {
         self.privilege.securebits = Some(bits);
@@ -125,8 +126,12 @@ impl Sets {
 
 #[cfg_attr(not(all(feature = "landlock", feature = "seccomp")), allow(clippy::unused_self, reason = "for features"))]
 impl Privilege {
-    pub(crate) fn bind(&self, names: &mut Names, allowed: Fallbacks) -> Result<Bound, Error> {
+    /// `leaves_root`: whether its user changes from root to another, with which the capabilities are lost that are not asked for.
+    pub(crate) fn bind(&self, names: &mut Names, allowed: Fallbacks, leaves_root: bool) -> Result<Bound, Error> {
         self.check()?;
+        if leaves_root && self.capabilities.is_none() {
+            self.check_without_capabilities()?;
+        }
         let mut bound = Bound::default();
         if let Some(wanted) = self.capabilities {
             let (known, bits) = sys::known_capabilities()
@@ -139,7 +144,10 @@ impl Privilege {
         for name in &self.landlock {
             match names.number(name) {
                 Ok(number) => bound.rulesets.push((name.clone(), number)),
-                Err(_) if allowed.contains(Fallbacks::LANDLOCK) => bound.skipped |= Fallbacks::LANDLOCK,
+                // Nothing to bind where there is no Landlock; anything else is a name that is wrong.
+                Err(_) if allowed.contains(Fallbacks::LANDLOCK) && lacks_landlock() => {
+                    bound.skipped |= Fallbacks::LANDLOCK;
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -167,6 +175,18 @@ impl Privilege {
                 let words = "is not active on this machine";
                 return Err(Error::words(ErrorKind::Unsupported, Step::Prepare, module.name, words));
             }
+        }
+        Ok(())
+    }
+
+    fn check_without_capabilities(&self) -> Result<(), Error> {
+        if self.securebits.is_some() {
+            let words = "of a program that is not root take capabilities that are said, or the right to set them is lost with the user";
+            return Err(Error::config("securebits", words));
+        }
+        if self.filters() && !self.no_new_privs {
+            let words = "of a program that is not root take no_new_privs, or capabilities that are said";
+            return Err(Error::config("filters and rulesets", words));
         }
         Ok(())
     }
@@ -210,6 +230,12 @@ impl Privilege {
     }
 }
 
+/// As `landlock_restrict_self(2)` would say it too.
+#[cfg(feature = "landlock")]
+fn lacks_landlock() -> bool {
+    matches!(sys::landlock_abi(), Err(libc::ENOSYS | libc::EOPNOTSUPP))
+}
+
 impl Capabilities {
     fn masked(self, known: CapabilitySet) -> Self {
         Capabilities {
@@ -247,7 +273,7 @@ impl Bound {
             // Not only added to: what is not asked for is not there.
             let clear = [libc::PR_CAP_AMBIENT.into(), libc::PR_CAP_AMBIENT_CLEAR_ALL.into(), zero, zero, zero];
             program.call(Step::Capabilities, "ambient", Sys::prctl, clear);
-            for one in sets.last.ambient.iter() {
+            for one in sets.last.ambient {
                 let number = u64::from(one.number()).into();
                 let raise = [libc::PR_CAP_AMBIENT.into(), libc::PR_CAP_AMBIENT_RAISE.into(), number, zero, zero];
                 program.call(Step::Capabilities, one.name(), Sys::prctl, raise);

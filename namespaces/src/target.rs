@@ -48,11 +48,16 @@ impl Target {
     /// The process that has this number now, in the caller's pid namespace.
     ///
     /// # Errors
-    /// [`NoSuchProcess`](crate::ErrorKind::NoSuchProcess).
+    /// [`NoSuchProcess`](crate::ErrorKind::NoSuchProcess); [`InvalidConfig`](crate::ErrorKind::InvalidConfig) if `/proc` is not that of the caller's pid namespace.
     pub fn process(pid: u32) -> Result<Self, Error> {
         let failed = |errno| Error::os(Step::Target, "pidfd_open", errno).about(format!("process {pid}"));
         let pidfd = sys::pidfd_of(pid).map_err(|e| failed(e.raw_os_error().unwrap_or(0)))?;
-        Self::new(pid, pidfd)
+        // What is looked at in /proc must be the same process.
+        match sys::pid_of(&pidfd) {
+            Some(0) => Err(failed(libc::ESRCH)),
+            Some(found) if found == pid => Self::new(pid, pidfd),
+            _ => Err(Error::config("/proc", "is not there, or not that of the caller's pid namespace")),
+        }
     }
 
     /// The process of a pidfd, `pidfd_open(2)`: a [`Child`](crate::Child) gives one (`as_fd().try_clone_to_owned()`).
@@ -212,9 +217,16 @@ pub(crate) fn before_user(user: BorrowedFd<'_>, namespace: BorrowedFd<'_>) -> Re
 impl Error {
     /// The same, if the process that was to be joined has ended: that is why.
     pub(crate) fn of_target(self, target: &Process) -> Error {
+        let killed = self.kind() == ErrorKind::Killed;
+        let by_its_death = killed || self.step() == Step::Join;
         // When process 1 of a pid namespace ends, all others in it are killed and reaped before it can be waited for.
-        let patience = PollTimeout::from(200_u8);
-        let by_its_death = self.step() == Step::Join || self.kind() == ErrorKind::Killed;
+        let dying = killed || self.raw_os_error().is_some_and(is_of_the_dying);
+        let patience = if dying { PollTimeout::from(200_u8) } else { PollTimeout::ZERO };
         if by_its_death && target.ends_within(patience) { self.of_kind(ErrorKind::NoSuchProcess) } else { self }
     }
+}
+
+/// What the kernel says of a process that ends: to `setns(2)`, and to a clone in its pid namespace.
+fn is_of_the_dying(errno: i32) -> bool {
+    matches!(errno, libc::ESRCH | libc::ENOMEM)
 }

@@ -61,27 +61,30 @@ impl Ids {
         Ids { uids: root.clone(), gids: root, setgroups: true }
     }
 
-    /// What a child does that comes in: it is root, if there is one, and then who the program is.
-    /// A caller that is not alike in all its ids is who it effectively is.
-    pub(crate) fn changes(&self, wanted: Option<&Credentials>, unlike: Option<(u32, u32)>) -> Changes {
+    /// What a child does that comes in: it is root, if there is one, or who the caller is in there, and then who the program is.
+    ///
+    /// It says who it is also where it is that already: to the kernel somebody who is not mapped is still the caller, for every file of his, and a hostile
+    /// target may be in another namespace by the time that it is joined. That call fails there.
+    pub(crate) fn changes(&self, wanted: Option<&Credentials>, caller: (u32, u32)) -> Result<Changes, Error> {
         let has_root = |ranges: &[IdRange]| ranges.iter().any(|range| range.inside == 0 && range.count > 0);
         let root = has_root(&self.uids) && has_root(&self.gids);
-        let mut changes = Changes::default();
-        if root {
-            // The caller's own groups are nothing in there, unless that is denied.
-            let groups = Some(Vec::new());
-            changes.first = Change { groups, may_keep_groups: true, gid: Some(0), uid: Some(0) };
-        }
-        if let (false, Some((uid, gid))) = (root, unlike) {
-            changes.first.uid = mapped(&self.uids, uid);
-            changes.first.gid = mapped(&self.gids, gid);
-        }
-        if let Some(wanted) = wanted {
-            let groups = wanted.groups.clone().or((!root).then(Vec::new));
-            let may_keep_groups = wanted.groups.is_none();
-            changes.last = Change { groups, may_keep_groups, gid: Some(wanted.gid), uid: Some(wanted.uid) };
-        }
-        changes
+        // The caller's own groups are nothing in there, unless that is denied.
+        let none = Change { groups: Some(Vec::new()), may_keep_groups: true, ..Change::default() };
+        let first = match (root, wanted) {
+            (true, _) => Change { gid: Some(0), uid: Some(0), ..none },
+            (false, Some(_)) => none,
+            (false, None) => {
+                let there = mapped(&self.uids, caller.0).zip(mapped(&self.gids, caller.1));
+                let words = "of the target has neither root nor the caller: say who the program is, by credentials";
+                let (uid, gid) = there.ok_or_else(|| Error::config("user namespace", words))?;
+                Change { gid: Some(gid), uid: Some(uid), ..none }
+            }
+        };
+        let last = wanted.map(|wanted| {
+            let (groups, gid, uid) = (wanted.groups.clone(), Some(wanted.gid), Some(wanted.uid));
+            Change { groups, may_keep_groups: false, gid, uid }
+        });
+        Ok(Changes { first, last: last.unwrap_or_default() })
     }
 }
 
@@ -104,17 +107,31 @@ mod tests {
     }
 
     #[test]
-    fn root_first_if_there_is_one() {
-        let ids = |map: &[u8]| Ids { uids: ranges(map), gids: ranges(map), setgroups: true };
-        let with = ids(b"0 1000 1").changes(Some(&Credentials::new(0, 0)), None);
-        assert_eq!((with.first.uid, with.first.gid, with.first.groups), (Some(0), Some(0), Some(vec![])));
-        assert_eq!((with.last.uid, with.last.groups), (Some(0), None));
-        let without = ids(b"5 1000 1");
-        assert_eq!(without.changes(None, None), Changes::default());
-        let alike = without.changes(None, Some((1000, 1000)));
-        assert_eq!((alike.first.uid, alike.first.gid), (Some(5), Some(5)));
-        let changes = without.changes(Some(&Credentials::new(5, 5)), None);
-        assert_eq!((changes.first.of_ids(), changes.last.uid), (false, Some(5)));
-        assert!(changes.last.may_keep_groups);
+    fn nobody_comes_in_who_is_not_there() {
+        // The maps, who the program is to be; who the child is first, and then, if it may.
+        type Case<'a> = (Ids, Option<&'a Credentials>, Option<[Option<u32>; 3]>);
+        let ids = |uids: &[u8], gids: &[u8]| Ids { uids: ranges(uids), gids: ranges(gids), setgroups: true };
+        let (caller, five) = ((1000, 1000), Credentials::new(5, 5));
+        let (root, other, own) = (b"0 1000 1", b"5 2000 1", b"5 1000 1");
+        let cases: [Case<'_>; 10] = [
+            (ids(root, root), None, Some([Some(0), Some(0), None])),
+            (ids(root, root), Some(&five), Some([Some(0), Some(0), Some(5)])),
+            (ids(own, own), None, Some([Some(5), Some(5), None])),
+            (ids(own, own), Some(&five), Some([None, None, Some(5)])),
+            (ids(other, other), Some(&five), Some([None, None, Some(5)])),
+            (ids(root, own), None, Some([Some(0), Some(5), None])),
+            (ids(b"", b""), None, None),
+            (ids(root, b""), None, None),
+            (ids(b"", root), None, None),
+            (ids(b"0 2000 1", other), None, None),
+        ];
+        for (ids, wanted, expected) in cases {
+            let found = ids.changes(wanted, caller);
+            let who = |changes: &Changes| [changes.first.uid, changes.first.gid, changes.last.uid];
+            assert_eq!(found.as_ref().ok().map(who), expected, "{ids:?} {wanted:?}");
+            if let Ok(Changes { first, .. }) = found {
+                assert_eq!((first.groups, first.may_keep_groups), (Some(vec![]), true), "{ids:?} {wanted:?}");
+            }
+        }
     }
 }

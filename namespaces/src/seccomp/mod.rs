@@ -148,7 +148,8 @@ impl Seccomp {
 }
 
 impl Sandbox {
-    /// Adds a filter of system calls. Takes [`no_new_privs`](Sandbox::no_new_privs) or `CAP_SYS_ADMIN`.
+    /// Adds a filter of system calls. Takes [`no_new_privs`](Sandbox::no_new_privs) or `CAP_SYS_ADMIN`; with [`credentials`](Sandbox::credentials) of another user than
+    /// root, `no_new_privs` or [`capabilities`](Sandbox::capabilities) that are said.
     ///
     /// It is installed last of all, so that it need not allow what the child does before: but see [`Seccomp::bpf`].
     #[must_use]

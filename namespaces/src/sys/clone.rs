@@ -1,6 +1,7 @@
 //! The clone itself, and who was born.
 
 use super::interpreter::{Frame, child};
+use super::process::is_child;
 use super::raw::{Entry, clone, errno_of};
 use super::stack::Stack;
 use crate::Engine;
@@ -141,6 +142,16 @@ impl Birth {
         };
         Some(Born { pid, pidfd: Arc::new(pidfd) })
     }
+
+    /// As [`take`](Self::take), where who cloned was killed meanwhile. clone3(2) notes the pid of a child that there is; what clone(2) has noted may be another's by
+    /// now, and counts only if it is a child of ours.
+    pub(crate) fn take_known(&self) -> Option<Born> {
+        let by_pid = self.pid.load(Relaxed) != 0;
+        if !by_pid && !is_child(self.pidfd.load(Relaxed)) {
+            self.pidfd.store(-1, Relaxed);
+        }
+        self.take()
+    }
 }
 
 /// Clones with these namespaces and returns when the child has started its program or ended; `frame` tells which, `birth` who it is.
@@ -159,4 +170,36 @@ pub(crate) fn clone_and_run(engine: Engine, world: World<'_>, frame: &Frame<'_>,
     // nobody else uses the stack; a copy has copies of them. `child` never returns and keeps to the rules of this folder.
     let result = unsafe { args.clone(world.by_old_clone, child, std::ptr::from_ref(frame).cast_mut().cast()) };
     if result < 0 { Err(birth.failed(result)) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::process::{own_pidfd, pidfd_of};
+    use super::*;
+    use std::fs::File;
+    use std::os::fd::IntoRawFd;
+    use std::process::Command;
+
+    /// Noted by a clone(2) whose caller was killed: it may have failed late, and the number may be anybody's since.
+    #[test]
+    fn a_number_of_others_is_not_taken() {
+        let noted = |number: i32| {
+            let birth = Birth::new();
+            birth.by_old_clone.store(1, Relaxed);
+            birth.pidfd.store(number, Relaxed);
+            birth
+        };
+        let others: [OwnedFd; 2] = [File::open("/dev/null").unwrap().into(), own_pidfd().unwrap()];
+        for fd in others {
+            let birth = noted(fd.as_raw_fd());
+            assert!(birth.take_known().is_none() && birth.take().is_none());
+            fd.try_clone().unwrap();
+        }
+        assert!(Birth::new().take_known().is_none());
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let born = noted(pidfd_of(child.id()).unwrap().into_raw_fd()).take_known().unwrap();
+        assert_eq!(born.pid, child.id());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
 }

@@ -79,8 +79,7 @@ pub(super) fn follow(frame: &Frame<'_>, from: usize) -> bool {
         let at = next;
         next += 1;
         sealed = sealed.next(op.seals);
-        let left_out = op.held && !frame.held || op.starts_program() && !frame.program || sealed == Sealed::Again;
-        if left_out || !op.only.is_empty() && !op.only.intersects(used) {
+        if sealed == Sealed::Again || is_left_out(frame, op, used) {
             continue;
         }
         frame.telling.at.store(at, Relaxed);
@@ -132,6 +131,12 @@ pub(super) fn follow(frame: &Frame<'_>, from: usize) -> bool {
         }
     }
     true
+}
+
+/// Whether it is for other children: that are held, that start a program, that need a fallback.
+fn is_left_out(frame: &Frame<'_>, op: &Op, used: Fallbacks) -> bool {
+    let for_others = op.held && !frame.held || op.starts_program() && !frame.program;
+    for_others || !op.only.is_empty() && !op.only.intersects(used)
 }
 
 fn resolve(frame: &Frame<'_>, arg: Arg, scratch: u64) -> u64 {

@@ -50,6 +50,14 @@ pub(crate) fn reap(pidfd: BorrowedFd<'_>, block: Block) -> Result<Option<i32>, i
     }))
 }
 
+/// Whether this number is a pidfd of a child that has not been waited for.
+pub(super) fn is_child(number: RawFd) -> bool {
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    // SAFETY: `info` is writable and of the right type; a number that is no pidfd is refused.
+    number >= 0 && unsafe { libc::waitid(libc::P_PIDFD, number.cast_unsigned(), info.as_mut_ptr(), options) } == 0
+}
+
 /// `pidfd_send_signal(2)`.
 pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     // SAFETY: numbers and a null pointer only.

@@ -3,7 +3,9 @@
 use crate::escape;
 use crate::roots::Busybox;
 use crate::support::{program, read};
-use cofferdam_namespaces::{Capabilities, Capability, Fds, IdMap, Mount, Namespaces, Root, Sandbox, Seccomp, Stdio};
+use cofferdam_namespaces::{
+    Capabilities, Capability, CapabilitySet, Fds, IdMap, Mount, Namespaces, Root, Sandbox, Seccomp, Stdio,
+};
 use nix::pty::openpty;
 use std::collections::BTreeSet;
 use std::fs;
@@ -101,9 +103,8 @@ pub(crate) fn without_defences_they_get_out() {
     crate::privilege::have_a_key();
     let sandbox = open(root.path(), Mount::bind("/proc", "/proc")).args(open_ways).args(files);
     let inherit = |sandbox: Sandbox| {
-        let mut sets =
-            Capabilities::only(Capability::ALL.iter().copied().filter(|one| *one != Capability::SysResource));
-        sets = sets.inheritable(Capability::Chown.into());
+        let mut sets = Capabilities::only(CapabilitySet::all() - Capability::SysResource.into());
+        sets = sets.inheritable(Capability::Chown);
         sandbox.capabilities(sets)
     };
     let (_master, fds) = terminal();

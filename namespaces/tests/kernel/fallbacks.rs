@@ -8,7 +8,7 @@ use cofferdam_testkit::fault::{Action, Fault, Watch, Who};
 use std::fs;
 
 /// Spawns it where the `nth` call of this number fails with this errno.
-fn lacking<T: Send>(who: Who, number: i64, nth: usize, errno: i32, spawn: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn lacking<T: Send>(who: Who, number: i64, nth: usize, errno: i32, spawn: impl FnOnce() -> T + Send) -> T {
     let fault = Fault { who, nth, action: Action::Errno(errno) };
     let (calls, result) = Watch::only(&[number]).inject(fault, spawn);
     assert!(calls.iter().any(|call| call.fault.is_some() && call.number == number), "the call was made");

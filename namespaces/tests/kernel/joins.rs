@@ -41,15 +41,15 @@ fn whole() -> Sandbox {
         .hostname("target")
 }
 
-fn target(child: &Child) -> Target {
+pub(crate) fn target(child: &Child) -> Target {
     Target::from_pidfd(child.as_fd().try_clone_to_owned().unwrap()).unwrap()
 }
 
-fn joined(child: &Child, sandbox: Sandbox) -> String {
+pub(crate) fn joined(child: &Child, sandbox: Sandbox) -> String {
     output_with(sandbox, Fds::new().target(target(child)))
 }
 
-fn end(child: &Child) {
+pub(crate) fn end(child: &Child) {
     child.kill().unwrap();
     child.wait().unwrap();
 }

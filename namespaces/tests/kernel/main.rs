@@ -12,6 +12,7 @@ mod escapes;
 mod fallbacks;
 mod faults;
 mod hold;
+mod hostile;
 mod identity;
 mod isolation;
 mod joins;
@@ -192,6 +193,7 @@ fn privilege() -> Vec<Test> {
         user("capabilities_that_the_kernel_does_not_know", privilege::capabilities_that_the_kernel_does_not_know),
         user("a_ruleset_restricts", privilege::a_ruleset_restricts),
         test("what_the_kernel_lacks_is_told", privilege::what_the_kernel_lacks_is_told),
+        root("rights_that_are_lost_with_the_user", privilege::rights_that_are_lost_with_the_user),
         user("keys_of_the_host_are_out_of_sight", privilege::keys_of_the_host_are_out_of_sight),
         user("the_host_program_keeps_its_privileges", privilege::the_host_program_keeps_its_privileges),
     ]
@@ -403,6 +405,14 @@ fn joins() -> Vec<Test> {
         user("a_joined_program_has_three_descriptors", joins::a_joined_program_has_three_descriptors),
         user("eight_threads_join_a_hundred", joins::eight_threads_join_a_hundred),
         test("joins_of_strangers_are_refused", joins::joins_of_strangers_are_refused).needs(&[Need::OrdinaryUser]),
+        user("a_namespace_in_which_the_caller_is_nobody", hostile::a_namespace_in_which_the_caller_is_nobody),
+        user("the_namespace_is_exchanged_behind_the_look", hostile::the_namespace_is_exchanged_behind_the_look),
+        root("groups_of_the_caller_stay_outside", hostile::groups_of_the_caller_stay_outside),
+        user("no_environment_without_its_files", hostile::no_environment_without_its_files),
+        root("no_join_where_the_kernel_shows_it", hostile::no_join_where_the_kernel_shows_it),
+        user("numbers_of_another_proc", hostile::numbers_of_another_proc),
+        user("the_process_between_is_killed", hostile::the_process_between_is_killed),
+        user("its_own_files_are_roots", hostile::its_own_files_are_roots).needs(&[Need::OrdinaryUser]),
     ]
 }
 

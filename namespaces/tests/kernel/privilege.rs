@@ -4,7 +4,7 @@ use crate::escape;
 use crate::support::{engine, output, output_with, program, refused, sh};
 use cofferdam_namespaces::{
     Capabilities, Capability, CapabilitySet, Credentials, Engine, ErrorKind, Fallbacks, Fds, IdMap, IdRange,
-    Namespaces, SecureBits, Step, landlock_abi,
+    Namespaces, Sandbox, Seccomp, SecureBits, Step, landlock_abi,
 };
 use cofferdam_testkit::fault::{Action, Fault, Watch, Who};
 use landlock::{Access, AccessFs, Ruleset, RulesetAttr, RulesetCreatedAttr, path_beneath_rules};
@@ -43,7 +43,7 @@ pub(crate) fn the_five_sets_are_the_programs() {
         (&other, Capabilities::only(two), with(&["Bnd"], just)),
         (&other, Capabilities::none().with_ambient(two), with(&["Inh", "Prm", "Eff", "Bnd", "Amb"], just)),
         // Inheritable is what a file must ask for.
-        (&other, Capabilities::only(two).inheritable(two.into_iter().collect()), with(&["Inh", "Bnd"], just)),
+        (&other, Capabilities::only(two).inheritable(two), with(&["Inh", "Bnd"], just)),
         (
             &root,
             Capabilities::container_default(),
@@ -88,7 +88,7 @@ pub(crate) fn nothing_is_inherited_unasked() {
         let inherited = |sandbox| sets(&output(sandbox))["Inh"];
         assert_eq!(inherited(sh(STATUS)), bits([own]), "the attack is none");
         assert_eq!(inherited(sh(STATUS).capabilities(Capabilities::container_default())), 0);
-        let asked = Capabilities::container_default().inheritable(own.into());
+        let asked = Capabilities::container_default().inheritable(own);
         assert_eq!(inherited(sh(STATUS).capabilities(asked)), bits([own]));
     })
     .join()
@@ -124,11 +124,11 @@ pub(crate) fn no_new_privileges() {
 }
 
 pub(crate) fn privileges_that_cannot_be() {
-    let error = refused(&sh("true").capabilities(Capabilities::none().effective(Capability::Kill.into())));
+    let error = refused(&sh("true").capabilities(Capabilities::none().effective(Capability::Kill)));
     assert_eq!((error.step(), error.kind()), (Step::Configure, ErrorKind::InvalidConfig), "{error}");
     let error = refused(&sh("true").securebits(SecureBits::from_bits_retain(1 << 20)));
     assert_eq!((error.step(), error.kind()), (Step::Configure, ErrorKind::InvalidConfig), "{error}");
-    let unsupported = |sandbox: &cofferdam_namespaces::Sandbox| {
+    let unsupported = |sandbox: &Sandbox| {
         let error = refused(sandbox);
         assert_eq!((error.step(), error.kind()), (Step::Prepare, ErrorKind::Unsupported), "{error}");
     };
@@ -151,17 +151,17 @@ pub(crate) fn capabilities_are_dropped_by_those_who_may() {
     let error = refused(&sh("true").capabilities(Capabilities::none()));
     assert_eq!((error.step(), error.raw_os_error()), (Step::BoundingSet, Some(libc::EPERM)), "{error}");
     assert!(error.hint().unwrap().contains("CAP_SETPCAP"), "{error}");
-    let error = refused(&sh("true").seccomp(cofferdam_namespaces::Seccomp::no_user_namespaces()));
+    let error = refused(&sh("true").seccomp(Seccomp::no_user_namespaces()));
     assert_eq!((error.step(), error.raw_os_error()), (Step::Seccomp, Some(libc::EACCES)), "{error}");
     assert!(error.hint().unwrap().contains("no_new_privs"), "{error}");
-    output(sh("true").seccomp(cofferdam_namespaces::Seccomp::no_user_namespaces()).no_new_privs());
+    output(sh("true").seccomp(Seccomp::no_user_namespaces()).no_new_privs());
 }
 
 /// A kernel that knows fewer capabilities than this crate: they are left out, and told.
 pub(crate) fn capabilities_that_the_kernel_does_not_know() {
     let asked = Capabilities::only([Capability::Kill, Capability::CheckpointRestore, Capability::Bpf]);
     let sandbox = sh(STATUS).user(IdMap::root()).capabilities(asked).stdout(cofferdam_namespaces::Stdio::Pipe);
-    let report = |sandbox: &cofferdam_namespaces::Sandbox| {
+    let report = |sandbox: &Sandbox| {
         let mut child = sandbox.spawn().unwrap();
         let status = crate::support::read(&mut child);
         assert!(child.wait().unwrap().success());
@@ -215,7 +215,7 @@ pub(crate) fn a_ruleset_restricts() {
 
 /// What the kernel lacks is an error, or left out because that was allowed, and told.
 pub(crate) fn what_the_kernel_lacks_is_told() {
-    type Case = (i64, i32, Step, Fallbacks, fn(cofferdam_namespaces::Sandbox) -> cofferdam_namespaces::Sandbox);
+    type Case = (i64, i32, Step, Fallbacks, fn(Sandbox) -> Sandbox);
     let cases: [Case; 2] = [
         (libc::SYS_keyctl, libc::ENOSYS, Step::Keyring, Fallbacks::SESSION_KEYRING, |s| s.new_session_keyring()),
         (libc::SYS_landlock_restrict_self, libc::EOPNOTSUPP, Step::Landlock, Fallbacks::LANDLOCK, |s| {
@@ -236,10 +236,40 @@ pub(crate) fn what_the_kernel_lacks_is_told() {
         assert!(child.wait().unwrap().success());
         assert_eq!(child.report().fallbacks(), fallback);
     }
-    // There was nothing to bind.
-    let child = program("/bin/true").landlock("rules").fallbacks(Fallbacks::LANDLOCK).spawn().unwrap();
+    // There was nothing to bind. Where there is, a name that is not bound is none that may be left out.
+    let unbound = program("/bin/true").landlock("rules").fallbacks(Fallbacks::LANDLOCK);
+    let fault = Fault { who: Who::Parent, nth: Fault::EVERY, action: Action::Errno(libc::EOPNOTSUPP) };
+    let (_, child) = Watch::only(&[libc::SYS_landlock_create_ruleset]).inject(fault, || unbound.spawn());
+    let child = child.unwrap();
     assert!(child.wait().unwrap().success());
     assert_eq!(child.report().fallbacks(), Fallbacks::LANDLOCK);
+    let error = refused(&unbound);
+    assert_eq!((error.kind(), error.object().unwrap()), (ErrorKind::InvalidConfig, "descriptor \"rules\"".as_ref()));
+}
+
+/// The right to restrict itself is lost with the user: that is told before, and how it is kept.
+pub(crate) fn rights_that_are_lost_with_the_user() {
+    type Ask = fn(Sandbox) -> Sandbox;
+    let other = Credentials::new(1000, 1000);
+    let bits = |s: Sandbox| s.securebits(SecureBits::NOROOT);
+    let filter = |s: Sandbox| s.seccomp(Seccomp::no_user_namespaces());
+    let rules = |s: Sandbox| s.landlock("rules");
+    let asks: [(&str, Ask); 3] =
+        [("securebits", bits), ("filters and rulesets", filter), ("filters and rulesets", rules)];
+    for (at, (object, ask)) in asks.into_iter().enumerate() {
+        let fds = || if at == 2 { Fds::new().bind("rules", self::rules(&["/"])) } else { Fds::new() };
+        for base in [program("/bin/true"), program("/bin/true").user(crate::identity::strangers())] {
+            let sandbox = ask(base.clone().credentials(other.clone()));
+            let error = sandbox.prepare(fds()).unwrap_err();
+            assert_eq!((error.kind(), error.object().unwrap()), (ErrorKind::InvalidConfig, object.as_ref()), "{error}");
+            let run = |sandbox: Sandbox| assert!(sandbox.spawn_with(fds()).unwrap().wait().unwrap().success());
+            run(sandbox.clone().capabilities(Capabilities::none()));
+            run(ask(base.clone().credentials(Credentials::new(0, 0))));
+            if object != "securebits" {
+                run(sandbox.no_new_privs());
+            }
+        }
+    }
 }
 
 /// A session of the test's own, with a key in it.
@@ -296,7 +326,7 @@ pub(crate) fn the_host_program_keeps_its_privileges() {
         .securebits(SecureBits::NO_SETUID_FIXUP)
         .no_new_privs()
         .new_session_keyring()
-        .seccomp(cofferdam_namespaces::Seccomp::container_default(&Capabilities::container_default()));
+        .seccomp(Seccomp::container_default(&Capabilities::container_default()));
     let child = sandbox.spawn().unwrap();
     assert!(child.wait().unwrap().success());
     assert_eq!(child.report().engine(), engine());

@@ -130,7 +130,7 @@ pub(crate) fn the_default_is_that_of_container_engines() {
     assert_eq!(theirs.len(), sets.len());
     let mut answers = BTreeMap::new();
     for (set, theirs) in sets.iter().zip(&theirs) {
-        let ours = Seccomp::container_default(&Capabilities::only(set.iter())).program();
+        let ours = Seccomp::container_default(&Capabilities::only(*set)).program();
         assert!(ours.len() < theirs.len(), "{} instructions", ours.len());
         for (number, architecture) in numbers() {
             for args in ARGUMENTS {

@@ -4,6 +4,7 @@ mod entries;
 mod faults;
 mod hostile;
 mod layout;
+mod links;
 mod properties;
 mod python;
 mod race;
@@ -36,6 +37,9 @@ fn main() -> ExitCode {
         test("what_cannot_be_had", entries::what_cannot_be_had),
         test("a_merged_directory_has_only_the_new_attributes", entries::a_merged_directory_has_only_the_new_attributes),
         test("the_whole_group_of_links_is_copied", entries::the_whole_group_of_links_is_copied),
+        test("bytes_of_copied_files_are_limited", links::bytes_of_copied_files_are_limited),
+        test("names_of_copied_files_are_limited", links::names_of_copied_files_are_limited),
+        test("a_lower_layer_is_walked_once", links::a_lower_layer_is_walked_once),
         test("contradictions_are_refused", semantics::contradictions_are_refused),
         test("a_link_to_a_lower_file", semantics::a_link_to_a_lower_file_is_of_one_file_with_all_its_attributes),
         test(
@@ -107,7 +111,7 @@ fn images() -> Vec<Test> {
         test("several_writers_of_one_layout", writing::several_writers_of_one_layout),
         test("a_layer_that_changes_while_it_is_saved", writing::a_layer_that_changes_while_it_is_saved),
         test("an_observer_that_panics", store::an_observer_that_panics),
-        test("killed_at_any_moment", store::killed_at_any_moment),
+        test("killed_at_any_moment", store::killed_at_any_moment).time(Duration::from_secs(180)),
         test("users_are_the_images_own", store::users_are_the_images_own),
     ]
 }

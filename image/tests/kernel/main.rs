@@ -109,6 +109,7 @@ fn images() -> Vec<Test> {
         test("a_failure_leaves_whole_layers_only", store::a_failure_leaves_whole_layers_only),
         root("a_full_disk", store::a_full_disk).needs(&[Need::Program("/bin/mount")]),
         test("several_writers_of_one_layout", writing::several_writers_of_one_layout),
+        test("what_a_killed_writer_has_left_is_removed", writing::what_a_killed_writer_has_left_is_removed),
         test("a_layer_that_changes_while_it_is_saved", writing::a_layer_that_changes_while_it_is_saved),
         test("an_observer_that_panics", store::an_observer_that_panics),
         test("killed_at_any_moment", store::killed_at_any_moment).time(Duration::from_secs(180)),

@@ -156,7 +156,7 @@ pub(crate) fn an_observer_that_panics() {
 }
 
 /// Runs something in a process of its own, which is to be killed.
-fn start(body: impl FnOnce()) -> Pid {
+pub(crate) fn start(body: impl FnOnce()) -> Pid {
     #[expect(unsafe_code, reason = "a process to be killed")]
     // SAFETY: the thread is the only one of the test; the child takes no lock that another one may hold.
     match unsafe { fork() }.unwrap() {

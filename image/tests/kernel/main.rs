@@ -67,7 +67,10 @@ fn main() -> ExitCode {
         test("layouts_that_are_none", layout::layouts_that_are_none),
         test("by_name_and_platform", layout::by_name_and_platform_through_an_inner_index),
         python("entries_are_those_of_tarfile", python::entries_are_those_of_tarfile),
-        python("entries_are_those_of_tarfile_at_random", python::entries_are_those_of_tarfile_at_random),
+        Test::new("entries_are_those_of_gnu_tar", python::entries_are_those_of_gnu_tar)
+            .needs(&[Need::Program(python::TAR)]),
+        python("entries_are_those_of_tarfile_at_random", python::entries_are_those_of_tarfile_at_random)
+            .time(Duration::from_secs(180)),
         test("the_order_of_entries_does_not_matter", properties::the_order_of_entries_does_not_matter)
             .time(Duration::from_secs(180)),
         overlay("the_union_of_layers_is_their_flattened_tree", properties::the_union_of_layers_is_their_flattened_tree),
@@ -110,6 +113,7 @@ fn images() -> Vec<Test> {
         root("a_full_disk", store::a_full_disk).needs(&[Need::Program("/bin/mount")]),
         test("several_writers_of_one_layout", writing::several_writers_of_one_layout),
         test("what_a_killed_writer_has_left_is_removed", writing::what_a_killed_writer_has_left_is_removed),
+        test("foreign_layers_are_not_written", writing::foreign_layers_are_not_written),
         test("a_layer_that_changes_while_it_is_saved", writing::a_layer_that_changes_while_it_is_saved),
         test("an_observer_that_panics", store::an_observer_that_panics),
         test("killed_at_any_moment", store::killed_at_any_moment).time(Duration::from_secs(180)),

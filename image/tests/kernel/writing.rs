@@ -323,6 +323,54 @@ pub(crate) fn what_a_killed_writer_has_left_is_removed() {
     assert_eq!(open(&dir, "one").layers().len(), 1);
 }
 
+/// Layers that must not be distributed are read, and never written: not into another layout, not below a new layer, not into an archive.
+pub(crate) fn foreign_layers_are_not_written() {
+    for foreign in [
+        "application/vnd.oci.image.layer.nondistributable.v1.tar",
+        "application/vnd.docker.image.rootfs.foreign.diff.tar",
+    ] {
+        let scratch = Scratch::new();
+        let dir = scratch.stage();
+        let writer = LayoutWriter::open(File::open(&dir).unwrap()).unwrap();
+        let layer = writer.import(&Tar::of(&["a=secret"]).end()[..]).unwrap();
+        Draft::empty("amd64").layer(&layer, "x").write(&writer, "one").unwrap();
+        rename_media_type(&dir, "application/vnd.oci.image.layer.v1.tar", foreign);
+        let image = open(&dir, "one");
+        assert_eq!(listing(&flatten(&scratch, &image)), ["a=secret"]);
+        let other = scratch.stage();
+        let to = LayoutWriter::open(File::open(&other).unwrap()).unwrap();
+        let own = to.import(&Tar::of(&["b=1"]).end()[..]).unwrap();
+        let draft = Draft::of(&image).unwrap().layer(&own, "y");
+        let mut saved = Vec::new();
+        for result in [
+            image.copy_to(&to, "copied").map(drop),
+            draft.write(&to, "on top").map(drop),
+            draft.write(&writer, "where it is").map(drop),
+            image.save(&["x:y"], &mut saved),
+        ] {
+            let error = result.unwrap_err();
+            assert_eq!((error.kind(), error.layer()), (ErrorKind::Unsupported, Some(0)), "{error}");
+        }
+        assert!(saved.is_empty() && !other.join("index.json").exists());
+        assert!(!other.join("blobs/sha256").join(layer.summary.blob_digest.hex()).exists(), "{foreign}");
+    }
+}
+
+/// Gives the layers of the one image of a layout another media type.
+fn rename_media_type(dir: &Path, old: &str, new: &str) {
+    let index = fs::read_to_string(dir.join("index.json")).unwrap();
+    let digest = &index.split_once("sha256:").unwrap().1[..64];
+    let path = dir.join("blobs/sha256").join(digest);
+    let before = fs::read_to_string(&path).unwrap();
+    let manifest = before.replace(&format!("{old}\""), &format!("{new}\""));
+    assert_ne!(manifest, before);
+    let renamed = Digest::of(manifest.as_bytes());
+    fs::write(dir.join("blobs/sha256").join(renamed.hex()), &manifest).unwrap();
+    let size = |text: &str| format!("\"size\":{}", text.len());
+    let index = index.replace(digest, renamed.hex()).replace(&size(&before), &size(&manifest));
+    fs::write(dir.join("index.json"), index).unwrap();
+}
+
 /// A layer that changes between the two times it is read is not passed on as if it had been verified.
 pub(crate) fn a_layer_that_changes_while_it_is_saved() {
     struct Changes<'a> {

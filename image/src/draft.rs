@@ -1,6 +1,6 @@
 //! An image that is being made: from nothing or from another one, with more layers and another config.
 
-use crate::image::DOCKER_LAYER;
+use crate::image::{DOCKER_LAYER, Layer};
 use crate::writer::descriptor;
 use crate::{Digest, Error, ErrorKind, Image, LayoutWriter, NewLayer, Operation};
 use serde_json::{Map, Value, json};
@@ -209,16 +209,21 @@ fn write_manifest(layout: &LayoutWriter, config: &[u8], layers: &[Value], refere
     Ok(digest)
 }
 
+/// Not what an image only refers to because others may not pass it on.
+pub(crate) fn may_be_written(layer: &Layer) -> Result<(), Error> {
+    if FOREIGN.iter().any(|word| layer.media_type.contains(word)) {
+        let error = Error::new(ErrorKind::Unsupported, Operation::Write, "must not be distributed");
+        return Err(error.about(layer.media_type.clone()));
+    }
+    Ok(())
+}
+
 /// Copies a layer's blob if it is not there, and describes it.
 fn copy_layer(base: &Image, number: usize, layout: &LayoutWriter) -> Result<Value, Error> {
     let layer = base.layers().get(number).ok_or_else(|| {
         Error::new(ErrorKind::InvalidInput, Operation::Write, "is no layer of this image").in_layer(number)
     })?;
-    let foreign = FOREIGN.iter().any(|word| layer.media_type.contains(word));
-    if foreign {
-        let error = Error::new(ErrorKind::Unsupported, Operation::Write, "must not be distributed");
-        return Err(error.in_layer(number).about(layer.media_type.clone()));
-    }
+    may_be_written(layer).map_err(|e| e.in_layer(number))?;
     if let Some(digest) = &layer.digest
         && layout.has_blob(digest)?
     {

@@ -40,9 +40,10 @@ pub enum Devices {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Entries: 2,000,000.
+    /// Entries, and names of lower layers' files that are copied because the layer links to them: 2,000,000.
     pub entries: u64,
-    /// Bytes of the archive, decompressed, headers and padding included: 64 GiB.
+    /// Bytes of the archive, decompressed, headers and padding included: 64 GiB. The bytes in files, those copied from lower layers because this
+    /// one links to them among them, have the same limit.
     pub bytes: u64,
     /// Components in the name of an entry: 128.
     pub depth: usize,
@@ -55,7 +56,8 @@ pub struct Limits {
     /// Bytes of the map of a sparse file: 1 MiB.
     pub sparse_bytes: u64,
     /// Bytes of names and attributes that have to be kept in memory until the end of a layer, about 200 added for each: 64 MiB. Those of directories,
-    /// whiteouts, links to what comes later, and of what is left out and listed.
+    /// whiteouts, links to what comes later, and of what is left out and listed. If a lower layer's file with several names is linked to, 100 and its length for each
+    /// name of any such file of that layer.
     pub kept_bytes: u64,
     /// Bytes of the archive for each byte of the blob, once 256 MiB have come out: 200. Archives of programs have 2 to 10.
     #[doc(alias = "bomb")]

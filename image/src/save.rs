@@ -1,6 +1,7 @@
 //! Writes an image as `docker save` does: one tar archive, its layers not compressed.
 
 use crate::archive::{Entry, Kind, pad, write_end, write_entry};
+use crate::draft::may_be_written;
 use crate::{Digest, Error, Image, Operation};
 use serde_json::json;
 use std::io::{self, Write};
@@ -11,11 +12,15 @@ impl Image {
     /// that what has been written until an error is no image.
     ///
     /// # Errors
-    /// As [`read_layer`](Self::read_layer); [`Mismatch`](crate::ErrorKind::Mismatch) for a layer that is not what the image promises; what writing says.
+    /// As [`read_layer`](Self::read_layer); [`Mismatch`](crate::ErrorKind::Mismatch) for a layer that is not what the image promises;
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) for one that must not be distributed; what writing says.
     #[doc(alias = "docker-archive")]
     pub fn save(&self, names: &[&str], mut to: impl Write) -> Result<(), Error> {
         let to = &mut to;
         let failed = |e| Error::from_io(Operation::Write, e);
+        for (number, layer) in self.layers().iter().enumerate() {
+            may_be_written(layer).map_err(|e| e.in_layer(number))?;
+        }
         let config = self.config().json();
         let config_name = format!("{}.json", Digest::of(config).hex());
         let mut layers = Vec::new();

@@ -4,6 +4,7 @@ mod dirs;
 mod finish;
 mod flatten;
 mod leaf;
+mod links;
 mod lowers;
 mod meta;
 mod name;
@@ -13,9 +14,12 @@ mod tree;
 use crate::archive::{Archive, Entry, Kind};
 use crate::pipeline::{self, Chunks};
 use crate::report::{Skipped, SkippedPart};
-use crate::{Devices, Error, ErrorKind, LayerReader, LayerSummary, Observer, Operation, Options, Policy, Report};
+use crate::{
+    Devices, Error, ErrorKind, LayerReader, LayerSummary, Observer, Operation, Options, Policy, Progress, Report,
+};
 pub(crate) use dirs::{Dirs, names, stat_in};
 use flatten::Target;
+use links::Groups;
 use lowers::Lowers;
 use meta::{LeftOut, Meta};
 pub(crate) use name::split;
@@ -59,14 +63,18 @@ pub struct Unpacker {
     wait: Option<Wait>,
     /// What to merge onto.
     target: Option<Target>,
-    observer: Option<Watcher>,
+    watch: Watch,
     whiteouts: BTreeSet<TreePath>,
     opaques: BTreeSet<TreePath>,
     /// Symlinks of lower layers that entries went through, and their targets.
     followed: BTreeMap<TreePath, Vec<u8>>,
     /// Hard links whose targets this layer has not had so far.
     links: BTreeMap<TreePath, TreePath>,
+    /// The names of linked files, by the number of the lower layer.
+    groups: BTreeMap<usize, Groups>,
     entries: u64,
+    /// Names that this layer has not, but lower ones, whose files had to be copied.
+    copied_names: u64,
     bytes: u64,
     skipped: Vec<Skipped>,
     /// Bytes that all these names take in memory.
@@ -76,7 +84,20 @@ pub struct Unpacker {
 /// Blocks until all layers below are there. It may say where they are now, lowest first.
 pub(crate) struct Wait(pub(crate) Box<dyn FnOnce() -> Result<Option<Vec<OwnedFd>>, Error> + Send>);
 
-struct Watcher(Arc<dyn Observer>);
+/// Who watches, and what there is to be told when all has been read.
+#[derive(Clone)]
+struct Watch {
+    observer: Option<Arc<dyn Observer>>,
+    progress: Progress,
+}
+
+impl Watch {
+    /// Asks whether to go on.
+    fn go_on(&self) -> Result<(), Error> {
+        let answer = self.observer.as_ref().map(|observer| observer.progress(self.progress));
+        if answer.is_some_and(|answer| answer.is_break()) { Err(Error::cancelled()) } else { Ok(()) }
+    }
+}
 
 impl fmt::Debug for Wait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -84,9 +105,9 @@ impl fmt::Debug for Wait {
     }
 }
 
-impl fmt::Debug for Watcher {
+impl fmt::Debug for Watch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Watcher")
+        f.write_str("Watch")
     }
 }
 
@@ -111,13 +132,15 @@ impl Unpacker {
             lowers: Lowers::unknown(),
             wait: None,
             target: None,
-            observer: None,
+            watch: Watch { observer: None, progress: Progress { layer: 0, blob: 0, archive: 0 } },
             options,
             whiteouts: BTreeSet::new(),
             opaques: BTreeSet::new(),
             followed: BTreeMap::new(),
             links: BTreeMap::new(),
+            groups: BTreeMap::new(),
             entries: 0,
+            copied_names: 0,
             bytes: 0,
             skipped: Vec::new(),
             kept: 0,
@@ -167,7 +190,7 @@ impl Unpacker {
     /// Tells how far it is, and can be cancelled.
     #[must_use]
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
-        self.observer = Some(Watcher(observer));
+        self.watch.observer = Some(observer);
         self
     }
 
@@ -197,9 +220,9 @@ impl Unpacker {
         check: impl FnOnce(&LayerSummary) -> Result<(), Error>,
     ) -> Result<Report, Error> {
         let layer = layer.limit(self.options.limits.bytes).ratio(self.options.limits.ratio);
-        let observer = self.observer.take();
-        let observer = observer.as_ref().map(|watcher| &*watcher.0);
-        let ((), summary) = pipeline::run(layer, observer, |chunks| self.entries(chunks))?;
+        let observer = self.watch.observer.clone();
+        let ((), summary) = pipeline::run(layer, observer.as_deref(), |chunks| self.entries(chunks))?;
+        self.watch.progress = Progress { layer: 0, blob: summary.blob_size, archive: summary.size };
         check(&summary)?;
         self.finish()?;
         Ok(Report {
@@ -305,11 +328,12 @@ impl Unpacker {
 
     /// Few bytes of a layer can ask for much memory: one global header gives every directory its attributes.
     fn check_kept(&self) -> Result<(), Error> {
-        let limit = self.options.limits.kept_bytes;
-        if self.kept.saturating_add(self.tree.kept()) > limit {
-            return Err(Error::limit(Operation::Unpack, "bytes to be kept until the end", limit));
-        }
-        Ok(())
+        let kept = self.kept.saturating_add(self.tree.kept());
+        if kept > self.options.limits.kept_bytes { Err(self.too_much_kept()) } else { Ok(()) }
+    }
+
+    fn too_much_kept(&self) -> Error {
+        Error::limit(Operation::Unpack, "bytes to be kept until the end", self.options.limits.kept_bytes)
     }
 
     fn skip(&mut self, name: &[u8], what: SkippedPart) {

@@ -1,9 +1,9 @@
 //! Writes into an OCI layout: blobs under their digests, and the index that names images.
 
 use crate::document::REF_NAME;
-use crate::layout::{Layout, open_beneath};
+use crate::layout::{Layout, RETRIES, open_beneath};
 use crate::{Compression, Digest, Error, ErrorKind, LayerSummary, Operation};
-use rustix::fs::{AtFlags, Mode, OFlags, fsync, mkdirat, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock, fstat, fsync, mkdirat, openat, renameat, unlinkat};
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde_json::{Value, json};
@@ -45,7 +45,8 @@ pub(crate) fn descriptor(media_type: &str, digest: &Digest, size: u64) -> Value 
 }
 
 impl LayoutWriter {
-    /// Opens a layout in this directory, or makes one there if it is empty.
+    /// Opens a layout in this directory, or makes one there if it is empty. Half-written files of writers that were killed are removed, where the file system has
+    /// locks (`flock`) that tell them from those of others who are at work.
     ///
     /// # Errors
     /// What the system calls say; what [`Image::open`](crate::Image::open) says of a layout that is none.
@@ -65,6 +66,8 @@ impl LayoutWriter {
         }
         // Whether it is a version that is known.
         Layout::at(writer.dir.try_clone().map_err(|e| Error::from_io(Operation::Write, e))?)?;
+        sweep(&writer.dir, ".")?;
+        sweep(&writer.blobs, "blobs/sha256")?;
         Ok(writer)
     }
 
@@ -159,15 +162,53 @@ impl LayoutWriter {
     }
 }
 
+/// How the name of a file in the making begins; 32 random digits follow.
+const NEW: &str = ".new-";
+
 /// A new file under a name that nobody else has, or could have foreseen: not another writer, not one with the same process id in another
-/// namespace, not one that was killed.
+/// namespace, not one that was killed. It is locked for as long as it is open, which tells it from what that one has left.
 fn create_new(dir: &OwnedFd) -> Result<(File, String), Error> {
-    let mut random = [0; 16];
-    getrandom(&mut random, GetRandomFlags::empty()).map_err(|e| failed("getrandom", e, ""))?;
-    let name = format!(".new-{:032x}", u128::from_ne_bytes(random));
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = openat(dir, &name, flags, Mode::from_raw_mode(0o644)).map_err(|e| failed("openat", e, &name))?;
-    Ok((File::from(file), name))
+    for _ in 0..RETRIES {
+        let mut random = [0; 16];
+        getrandom(&mut random, GetRandomFlags::empty()).map_err(|e| failed("getrandom", e, ""))?;
+        let name = format!("{NEW}{:032x}", u128::from_ne_bytes(random));
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(dir, &name, flags, Mode::from_raw_mode(0o644)).map_err(|e| failed("openat", e, &name))?;
+        let locked = lock(&file).map_err(|e| failed("flock", e, &name))?;
+        // Before it was locked, somebody else could take it for left over.
+        if locked && fstat(&file).map_err(|e| failed("fstat", e, &name))?.st_nlink == 1 {
+            return Ok((File::from(file), name));
+        }
+    }
+    Err(failed("flock", Errno::AGAIN, NEW))
+}
+
+/// Whether nobody else has a lock. Where a file system has none, nobody has.
+fn lock(file: &OwnedFd) -> Result<bool, Errno> {
+    for _ in 0..RETRIES {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) | Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(true),
+            Err(Errno::WOULDBLOCK) => return Ok(false),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Err(Errno::INTR)
+}
+
+/// Removes what writers have left that were killed: files in the making that nobody has locked.
+fn sweep(dir: &OwnedFd, path: &str) -> Result<(), Error> {
+    let names = crate::unpack::names(dir.as_fd(), path.as_bytes()).map_err(|e| e.during(Operation::Write))?;
+    let digits = |rest: &[u8]| rest.len() == 32 && rest.iter().all(u8::is_ascii_hexdigit);
+    for name in names.iter().filter(|name| name.strip_prefix(NEW.as_bytes()).is_some_and(digits)) {
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        // Another one may have finished it, or removed it; whose it is may not be ours. What is in nobody's way can stay.
+        let Ok(file) = openat(dir, name.as_slice(), flags, Mode::empty()) else { continue };
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            let _ = unlinkat(dir, name.as_slice(), AtFlags::empty());
+        }
+    }
+    Ok(())
 }
 
 const REF_POINTER: &str = "/annotations/org.opencontainers.image.ref.name";

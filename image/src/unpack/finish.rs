@@ -86,12 +86,14 @@ impl Unpacker {
         if self.target.is_some() {
             return self.link_below(path, &found);
         }
+        self.count_copied_name()?;
         self.copy_up(target, &found)?;
         self.link(path, target)?;
         // What is linked below stays linked.
-        for other in self.below()?.other_names(&found)? {
+        for other in self.names_below(&found)? {
             let replaced = self.is_cut(&other) || self.is_replaced(&other)?;
             if !replaced && self.tree.look(&other)? == Node::Absent {
+                self.count_copied_name()?;
                 self.link(&other, target)?;
             }
         }
@@ -147,7 +149,12 @@ impl Unpacker {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
         let from = open_beneath(&found.dir, found.leaf.as_slice(), flags).map_err(fail("openat2", path))?;
         let to = self.create(path)?;
-        self.bytes += copy_data(&File::from(from), &to, found.stat.st_size, path)?;
+        let (watch, limit, bytes) = (self.watch.clone(), self.options.limits.bytes, &mut self.bytes);
+        let count = |more: u64| {
+            *bytes = bytes.saturating_add(more);
+            if *bytes > limit { Err(Error::limit(Operation::Unpack, "bytes in files", limit)) } else { Ok(()) }
+        };
+        copy_data(&File::from(from), &to, found.stat.st_size, path, count, || watch.go_on())?;
         meta.apply(to.as_fd(), path, &self.options)
     }
 
@@ -266,10 +273,21 @@ impl Unpacker {
     }
 }
 
-/// Copies so much of a file, holes as holes: what is in them would have to be written. Returns the bytes of data.
-fn copy_data(mut from: &File, mut to: &File, length: i64, path: &[u8]) -> Result<u64, Error> {
+/// As many bytes are copied at a time.
+const PIECE: u64 = 16 << 20;
+
+/// Copies so much of a file, holes as holes: what is in them would have to be written. Before each stretch of data `count` is told how long it is, and before each
+/// piece of it `go_on` is asked.
+fn copy_data(
+    mut from: &File,
+    mut to: &File,
+    length: i64,
+    path: &[u8],
+    mut count: impl FnMut(u64) -> Result<(), Error>,
+    go_on: impl Fn() -> Result<(), Error>,
+) -> Result<(), Error> {
     let length = u64::try_from(length).unwrap_or(0);
-    let (mut end, mut copied) = (0, 0);
+    let mut end = 0;
     while end < length {
         let start = match seek(from, SeekFrom::Data(end)) {
             Ok(start) => start,
@@ -281,15 +299,18 @@ fn copy_data(mut from: &File, mut to: &File, length: i64, path: &[u8]) -> Result
         for file in [from, to] {
             seek(file, SeekFrom::Start(start)).map_err(fail("lseek", path))?;
         }
-        let count = end.saturating_sub(start);
-        let now = io::copy(&mut (&mut from).take(count), &mut to).map_err(|e| write_error(&e, path))?;
-        if now != count {
-            return Err(interfered(path));
+        let mut left = end.saturating_sub(start);
+        count(left)?;
+        while left > 0 {
+            go_on()?;
+            let piece = left.min(PIECE);
+            if io::copy(&mut (&mut from).take(piece), &mut to).map_err(|e| write_error(&e, path))? != piece {
+                return Err(interfered(path));
+            }
+            left -= piece;
         }
-        copied += now;
     }
-    ftruncate(to, length).map_err(fail("ftruncate", path))?;
-    Ok(copied)
+    ftruncate(to, length).map_err(fail("ftruncate", path))
 }
 
 /// Names the path that an error is about, as an entry of that name would.

@@ -1,7 +1,8 @@
 //! The layers below, in overlay form: what is seen of them at a path.
 
-use super::dirs::{self, is_directory, stat_in};
-use super::name::{TreePath, components, join, split};
+use super::dirs::{is_directory, stat_in};
+use super::links::{FileId, Groups};
+use super::name::{components, split};
 use super::resolve::Node;
 use super::tree::fail;
 use crate::layout::open_beneath;
@@ -27,7 +28,7 @@ pub(super) struct Lowers {
 #[derive(Debug)]
 pub(super) struct Found {
     /// Which one, the topmost being 0.
-    layer: usize,
+    pub(super) layer: usize,
     pub(super) dir: OwnedFd,
     pub(super) leaf: Vec<u8>,
     pub(super) stat: Stat,
@@ -36,6 +37,10 @@ pub(super) struct Found {
 impl Found {
     pub(super) fn is_directory(&self) -> bool {
         is_directory(&self.stat)
+    }
+
+    pub(super) fn file(&self) -> FileId {
+        (self.stat.st_dev, self.stat.st_ino)
     }
 
     pub(super) fn target(&self) -> Result<Vec<u8>, Error> {
@@ -99,36 +104,14 @@ impl Lowers {
         Ok(None)
     }
 
-    /// The other names of a file, that are seen in the union.
-    pub(super) fn other_names(&self, found: &Found) -> Result<Vec<TreePath>, Error> {
-        let file = |stat: &Stat| (stat.st_dev, stat.st_ino);
-        let mut names = Vec::new();
-        let Some(layer) = self.layers.get(found.layer).filter(|_| found.stat.st_nlink > 1) else { return Ok(names) };
-        let mut waiting = vec![TreePath::new()];
-        while let Some(path) = waiting.pop() {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-            let dir = match path.as_slice() {
-                b"" => layer.try_clone().map_err(|e| Error::from_io(Operation::Unpack, e))?,
-                path => open_beneath(layer, path, flags).map_err(fail("openat2", path))?,
-            };
-            for name in dirs::names(dir.as_fd(), &path)? {
-                let child = join(&path, &name);
-                match stat_in(dir.as_fd(), &name)? {
-                    Some(stat) if is_directory(&stat) => waiting.push(child),
-                    Some(stat) if file(&stat) == file(&found.stat) => names.push(child),
-                    _ => {}
-                }
-            }
-        }
-        let mut seen = Vec::new();
-        for name in names {
-            if self.look(&name)?.is_some_and(|other| file(&other.stat) == file(&found.stat)) {
-                seen.push(name);
-            }
-        }
-        // In whatever order a file system lists them.
-        seen.sort_unstable();
-        Ok(seen)
+    /// The names of a layer's files that have several. See [`Groups::of`].
+    pub(super) fn groups(
+        &self,
+        layer: usize,
+        room: u64,
+        go_on: impl Fn() -> Result<(), Error>,
+    ) -> Result<Option<Groups>, Error> {
+        self.layers.get(layer).map_or_else(|| Ok(Some(Groups::default())), |layer| Groups::of(layer, room, go_on))
     }
 
     fn ask(&self, number: usize, layer: &OwnedFd, path: &[u8]) -> Result<Answer, Error> {

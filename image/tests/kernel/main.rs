@@ -4,6 +4,7 @@ mod entries;
 mod faults;
 mod hostile;
 mod layout;
+mod links;
 mod properties;
 mod python;
 mod race;
@@ -36,6 +37,9 @@ fn main() -> ExitCode {
         test("what_cannot_be_had", entries::what_cannot_be_had),
         test("a_merged_directory_has_only_the_new_attributes", entries::a_merged_directory_has_only_the_new_attributes),
         test("the_whole_group_of_links_is_copied", entries::the_whole_group_of_links_is_copied),
+        test("bytes_of_copied_files_are_limited", links::bytes_of_copied_files_are_limited),
+        test("names_of_copied_files_are_limited", links::names_of_copied_files_are_limited),
+        test("a_lower_layer_is_walked_once", links::a_lower_layer_is_walked_once),
         test("contradictions_are_refused", semantics::contradictions_are_refused),
         test("a_link_to_a_lower_file", semantics::a_link_to_a_lower_file_is_of_one_file_with_all_its_attributes),
         test(
@@ -63,7 +67,10 @@ fn main() -> ExitCode {
         test("layouts_that_are_none", layout::layouts_that_are_none),
         test("by_name_and_platform", layout::by_name_and_platform_through_an_inner_index),
         python("entries_are_those_of_tarfile", python::entries_are_those_of_tarfile),
-        python("entries_are_those_of_tarfile_at_random", python::entries_are_those_of_tarfile_at_random),
+        Test::new("entries_are_those_of_gnu_tar", python::entries_are_those_of_gnu_tar)
+            .needs(&[Need::Program(python::TAR)]),
+        python("entries_are_those_of_tarfile_at_random", python::entries_are_those_of_tarfile_at_random)
+            .time(Duration::from_secs(180)),
         test("the_order_of_entries_does_not_matter", properties::the_order_of_entries_does_not_matter)
             .time(Duration::from_secs(180)),
         overlay("the_union_of_layers_is_their_flattened_tree", properties::the_union_of_layers_is_their_flattened_tree),
@@ -105,9 +112,11 @@ fn images() -> Vec<Test> {
         test("a_failure_leaves_whole_layers_only", store::a_failure_leaves_whole_layers_only),
         root("a_full_disk", store::a_full_disk).needs(&[Need::Program("/bin/mount")]),
         test("several_writers_of_one_layout", writing::several_writers_of_one_layout),
+        test("what_a_killed_writer_has_left_is_removed", writing::what_a_killed_writer_has_left_is_removed),
+        test("foreign_layers_are_not_written", writing::foreign_layers_are_not_written),
         test("a_layer_that_changes_while_it_is_saved", writing::a_layer_that_changes_while_it_is_saved),
         test("an_observer_that_panics", store::an_observer_that_panics),
-        test("killed_at_any_moment", store::killed_at_any_moment),
+        test("killed_at_any_moment", store::killed_at_any_moment).time(Duration::from_secs(180)),
         test("users_are_the_images_own", store::users_are_the_images_own),
     ]
 }

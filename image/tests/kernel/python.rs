@@ -1,12 +1,13 @@
-//! The entries that we see are those that Python's `tarfile` sees: nothing is smuggled past one of the two.
+//! The entries that we see are those that Python's `tarfile` and GNU tar see: nothing is smuggled past one of them.
 
 use crate::support::{Scratch, Tar, lenient, unpack};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 pub(crate) const PYTHON: &str = "/usr/bin/python3";
+pub(crate) const TAR: &str = "/bin/tar";
 
 /// `kind name size`, the name in hexadecimal, of each entry of each archive, archives separated by a line `--`.
 const LIST: &str = r#"
@@ -78,10 +79,12 @@ fn hidden() -> Vec<u8> {
     Tar::of(&["smuggled=evil"]).0
 }
 
-fn corpus() -> Vec<(&'static str, Vec<u8>)> {
+type Named = (&'static str, Vec<u8>);
+
+/// Sizes that readers disagree about.
+fn sizes() -> Vec<Named> {
     let hidden = hidden();
     let size = |n: usize| n.to_string().into_bytes();
-    let long = "long/".repeat(50);
     let pax_size = |pax: usize, ustar: u64| {
         Tar::default().pax(b'x', &[("size", &size(pax))]).header(b'0', "f", "", &hidden, move |h| h.set_size(ustar))
     };
@@ -92,6 +95,30 @@ fn corpus() -> Vec<(&'static str, Vec<u8>)> {
         ("PAX before a symlink", Tar::default().pax(b'x', &[("size", b"1024")]).raw(b'2', "s", "t", &hidden).end()),
         ("a symlink with a size", Tar::default().header(b'2', "s", "t", &hidden, |h| h.set_size(1024)).end()),
         ("a fifo with a size", Tar::default().header(b'6', "p", "", b"", |h| h.set_size(512)).entry("after=1").end()),
+        (
+            "base 256",
+            Tar::default()
+                .header(b'0', "f", "", &hidden, |h| {
+                    h.as_mut_bytes()[124..136].copy_from_slice(&[0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0]);
+                })
+                .entry("after=1")
+                .end(),
+        ),
+        (
+            "spaces around numbers",
+            Tar::default()
+                .header(b'0', "f", "", &hidden, |h| {
+                    h.as_mut_bytes()[124..136].copy_from_slice(b"   2000 \0\0\0\0");
+                })
+                .entry("after=1")
+                .end(),
+        ),
+    ]
+}
+
+fn names() -> Vec<Named> {
+    let long = "long/".repeat(50);
+    vec![
         (
             "a GNU name",
             Tar::default().raw(b'L', "././@LongLink", "", format!("{long}f\0").as_bytes()).entry("x=1").end(),
@@ -113,44 +140,78 @@ fn corpus() -> Vec<(&'static str, Vec<u8>)> {
                 })
                 .end(),
         ),
-        (
-            "base 256",
-            Tar::default()
-                .header(b'0', "f", "", &hidden, |h| {
-                    h.as_mut_bytes()[124..136].copy_from_slice(&[0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0]);
-                })
-                .entry("after=1")
-                .end(),
-        ),
+    ]
+}
+
+fn kinds() -> Vec<Named> {
+    vec![
         ("a directory of old", Tar::default().raw(0, "d/", "", b"").raw(0, "f", "", b"1").end()),
         ("contiguous", Tar::default().raw(b'7', "f", "", b"12").end()),
         ("a global comment", Tar::default().pax(b'g', &[("comment", b"x"), ("mtime", b"1")]).entry("f=1").end()),
         ("no end", Tar::of(&["f=1"]).0),
-        ("after the end", [Tar::of(&["f=1"]).end(), hidden.clone()].concat()),
+        ("after the end", [Tar::of(&["f=1"]).end(), hidden()].concat()),
         ("nothing", Tar::default().end()),
-        (
-            "spaces around numbers",
-            Tar::default()
-                .header(b'0', "f", "", &hidden, |h| {
-                    h.as_mut_bytes()[124..136].copy_from_slice(b"   2000 \0\0\0\0");
-                })
-                .entry("after=1")
-                .end(),
-        ),
     ]
+}
+
+fn corpus() -> Vec<Named> {
+    [sizes(), names(), kinds()].concat()
+}
+
+/// What we make of each archive, without the directories that its entries only pass through.
+fn ours_of_corpus(mut check: impl FnMut(&str, &[u8], BTreeSet<String>)) {
+    let scratch = Scratch::new();
+    for (what, archive) in corpus() {
+        let stage = scratch.stage();
+        unpack(&archive, &stage, None, lenient()).unwrap_or_else(|e| panic!("{what}: {e}"));
+        let passed_through = |line: &String| line.starts_with("d long");
+        let ours = ours(&stage).into_iter().filter(|l| !passed_through(l) && l != "d prefix 0").collect();
+        check(what, &archive, ours);
+    }
 }
 
 pub(crate) fn entries_are_those_of_tarfile() {
     let scratch = Scratch::new();
-    let (names, archives): (Vec<_>, Vec<_>) = corpus().into_iter().unzip();
-    let lists = python(&archives, &scratch);
-    for ((what, archive), theirs) in names.iter().zip(&archives).zip(&lists) {
-        let stage = scratch.stage();
-        unpack(archive, &stage, None, lenient()).unwrap_or_else(|e| panic!("{what}: {e}"));
-        let passed_through = |line: &String| line.starts_with("d long");
-        let ours: BTreeSet<_> = ours(&stage).into_iter().filter(|l| !passed_through(l) && l != "d prefix 0").collect();
-        assert_eq!(ours, *theirs, "{what}");
-    }
+    let archives: Vec<Vec<u8>> = corpus().into_iter().map(|(_, archive)| archive).collect();
+    let mut lists = python(&archives, &scratch).into_iter();
+    ours_of_corpus(|what, _, ours| assert_eq!(ours, lists.next().unwrap(), "{what}"));
+}
+
+/// `type name size` of each entry in GNU tar's list, the last one of a name.
+fn gnu_tar(archive: &[u8], path: &Path) -> BTreeSet<String> {
+    fs::write(path, archive).unwrap();
+    let mut tar = Command::new(TAR);
+    tar.args(["--list", "--verbose", "--numeric-owner", "--file"]).arg(path).env("LC_ALL", "C");
+    let text = String::from_utf8(tar.output().unwrap().stdout).unwrap();
+    let entry = |line: &str| {
+        // Mode, owner, size, date, time, name; then where a link leads.
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (kind, size, name) = (line.chars().next().unwrap(), words[2], words[5].trim_end_matches('/'));
+        let kind = match kind {
+            '-' | 'C' => 'f',
+            'd' | 'l' | 'h' => kind,
+            _ => 'o',
+        };
+        (name.to_owned(), format!("{kind} {name} {}", if kind == 'f' { size } else { "0" }))
+    };
+    text.lines().map(entry).collect::<BTreeMap<_, _>>().into_values().collect()
+}
+
+/// GNU tar takes what follows for data where there can be none; Python, as we do, for the next entry.
+const DATA_OF_NO_FILE: [&str; 3] = ["PAX before a symlink", "a symlink with a size", "a fifo with a size"];
+
+pub(crate) fn entries_are_those_of_gnu_tar() {
+    let scratch = Scratch::new();
+    let path = scratch.path().join("list.tar");
+    ours_of_corpus(|what, archive, ours| {
+        let theirs = gnu_tar(archive, &path);
+        if DATA_OF_NO_FILE.contains(&what) {
+            let without_data = ours.into_iter().filter(|line| !line.starts_with("f ")).collect();
+            assert_eq!(theirs, without_data, "{what}");
+        } else {
+            assert_eq!(ours, theirs, "{what}");
+        }
+    });
 }
 
 /// Of which archives are put together.

@@ -14,6 +14,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn image(scratch: &Scratch, layers: &[Tar]) -> Image {
     let dir = scratch.stage();
@@ -155,7 +156,7 @@ pub(crate) fn an_observer_that_panics() {
 }
 
 /// Runs something in a process of its own, which is to be killed.
-fn start(body: impl FnOnce()) -> Pid {
+pub(crate) fn start(body: impl FnOnce()) -> Pid {
     #[expect(unsafe_code, reason = "a process to be killed")]
     // SAFETY: the thread is the only one of the test; the child takes no lock that another one may hold.
     match unsafe { fork() }.unwrap() {
@@ -176,54 +177,65 @@ fn several() -> Vec<Tar> {
     (0..6).map(layer).chain([Tar::of(&["h=>d0/f", "d1/.wh.f"])]).collect()
 }
 
+/// Unpacks in a process of its own, which is killed when its observer is called for the time of this number, from 0, and does not return from that call.
+fn killed_at(sign: usize, unpack: impl FnOnce(Arc<dyn cofferdam_image::Observer>)) {
+    let (mut life, death) = std::io::pipe().unwrap();
+    let child = start(|| {
+        let calls = AtomicUsize::new(0);
+        unpack(Arc::new(move |_: Progress| {
+            if calls.fetch_add(1, Ordering::SeqCst) == sign {
+                (&death).write_all(b"x").unwrap();
+                loop {
+                    std::thread::park();
+                }
+            }
+            ControlFlow::Continue(())
+        }));
+    });
+    let alive = life.read(&mut [0]).unwrap();
+    kill(child, Signal::SIGKILL).unwrap();
+    let ended = waitpid(child, None).unwrap();
+    assert!(alive == 1 && matches!(ended, WaitStatus::Signaled(..)), "it ended before call {sign}: {ended:?}");
+}
+
 /// A store whose user is killed while an image is unpacked into it: another one finds whole layers only, and unpacks the rest.
 pub(crate) fn killed_at_any_moment() {
     let scratch = Scratch::new();
     let image = image(&scratch, &several());
     let owner = Owner::new("image:killed").unwrap();
+    let signs = Arc::new(AtomicUsize::new(0));
     let whole: Vec<Vec<String>> = {
-        let store = open(&scratch.stage());
-        let unpacked = image.unpack_into(&store, &owner, &lenient(), None).unwrap();
+        let (store, signs) = (open(&scratch.stage()), Arc::clone(&signs));
+        let observer = Arc::new(move |_: Progress| {
+            signs.fetch_add(1, Ordering::SeqCst);
+            ControlFlow::Continue(())
+        });
+        let unpacked = image.unpack_into(&store, &owner, &lenient(), Some(observer)).unwrap();
         unpacked.layers.iter().map(|layer| listing(&content(layer))).collect()
     };
-    let (mut killed, mut some) = (0, 0);
+    let signs = signs.load(Ordering::SeqCst);
+    assert!(signs >= 2 * whole.len(), "at the beginning and the end of each layer, but {signs}");
     let dir = scratch.stage();
-    // The first one is killed at its first sign of life, each next one a bit later, until one comes to its end.
-    for signs in 0.. {
-        let (mut life, death) = std::io::pipe().unwrap();
-        let child = start(|| {
-            let store = open(&dir);
-            let death = std::sync::Mutex::new(death.try_clone().unwrap());
-            let observer: Arc<dyn cofferdam_image::Observer> = Arc::new(move |_: Progress| {
-                let _ = death.lock().unwrap().write_all(b"x");
-                ControlFlow::Continue(())
-            });
-            image.unpack_into(&store, &owner, &lenient(), Some(observer)).unwrap();
+    let mut there = 0;
+    for sign in 0..signs {
+        killed_at(sign, |observer| {
+            image.unpack_into(&open(&dir), &owner, &lenient(), Some(observer)).unwrap();
         });
-        drop(death);
-        let seen = (0..=signs).take_while(|_| life.read(&mut [0]).unwrap() == 1).count();
-        kill(child, Signal::SIGKILL).unwrap();
-        let ended = waitpid(child, None).unwrap();
         let store = open(&dir);
         assert_eq!(store.check().unwrap(), []);
-        let there = store.layers().unwrap();
-        for id in &there {
+        let layers = store.layers().unwrap();
+        for id in &layers {
             let found = listing(&content(&store.layer(id).unwrap().unwrap()));
             assert!(whole.contains(&found), "{id}: {found:?}");
         }
         assert!(fs::read_dir(dir.join("staging")).unwrap().next().is_none(), "nothing is left of the others");
-        some += usize::from((1..whole.len()).contains(&there.len()));
-        killed += usize::from(matches!(ended, WaitStatus::Signaled(..)));
-        if seen <= signs {
-            break;
-        }
-        // From the beginning, every other time: else it would get a bit further each time.
-        if signs % 2 == 1 {
-            store.gc(&[]).unwrap();
-            assert_eq!(store.layers().unwrap(), []);
-        }
+        there = layers.len();
+        let unpacked = image.unpack_into(&store, &owner, &lenient(), None).unwrap();
+        assert!(unpacked.layers.iter().map(|layer| listing(&content(layer))).eq(whole.iter().cloned()));
+        drop(unpacked);
+        store.gc(&[]).unwrap();
+        assert_eq!(store.layers().unwrap(), []);
     }
-    assert!(killed > 5 && some > 0, "{killed} were killed, {some} between two layers");
-    let unpacked = image.unpack_into(&open(&dir), &owner, &lenient(), None).unwrap();
-    assert!(unpacked.layers.iter().map(|layer| listing(&content(layer))).eq(whole));
+    // When the last one of them speaks for the last time, four at most are in the making.
+    assert!((whole.len() - 4..whole.len()).contains(&there), "{there} layers");
 }

@@ -9,7 +9,7 @@ use std::io::{Cursor, Write as _};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// A tar archive, written header by header, so that it can be as wrong as a test wants.
 #[derive(Clone, Default)]
@@ -286,5 +286,14 @@ pub(crate) fn unlock(path: &Path) {
         for entry in fs::read_dir(path).unwrap() {
             unlock(&entry.unwrap().path());
         }
+    }
+}
+
+/// Tells another thread to end, also when this one panics: who joins it would wait for ever.
+pub(crate) struct Done<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
     }
 }

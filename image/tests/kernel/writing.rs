@@ -1,14 +1,17 @@
 //! Layers made of files, and images written: what comes out is what went in, and always the same.
 
 use crate::semantics::seen;
+use crate::store::start;
 use crate::support::{Scratch, Tar, lenient, listing, tree, unpack};
 use cofferdam_image::{
     Compression, Digest, Draft, ErrorKind, Image, LayerBuilder, LayerReader, LayerSummary, Layers, LayoutWriter,
     Selection,
 };
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
 use std::fs::{self, File};
-use std::io::Cursor;
-use std::os::unix::fs::PermissionsExt;
+use std::io::{Cursor, Read, Write};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -271,6 +274,101 @@ pub(crate) fn several_writers_of_one_layout() {
     Draft::empty("amd64").layer(&layer, "x").write(&one, "one").unwrap();
     assert_eq!(open(&dir, "one").layers().len(), 1);
     assert_eq!(fs::read(&trap).unwrap(), b"untouched", "no file is written through a name that could be guessed");
+}
+
+/// A writer that is killed leaves a half-written file, until the next one opens the layout. What another one is writing stays.
+pub(crate) fn what_a_killed_writer_has_left_is_removed() {
+    let scratch = Scratch::new();
+    let dir = scratch.stage();
+    let open_writer = || LayoutWriter::open(File::open(&dir).unwrap()).unwrap();
+    let unfinished = || {
+        let names = ["", "blobs/sha256"].map(|sub| fs::read_dir(dir.join(sub)).unwrap()).into_iter().flatten();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.filter(|name| name.starts_with(".new-")).collect();
+        names.sort();
+        names
+    };
+    let writer = open_writer();
+    let (mut life, death) = std::io::pipe().unwrap();
+    let child = start(|| {
+        let _ = writer.layer(|to| {
+            to.write_all(b"half").unwrap();
+            (&death).write_all(b"x").unwrap();
+            loop {
+                std::thread::park();
+            }
+        });
+    });
+    assert_eq!(life.read(&mut [0]).unwrap(), 1);
+    open_writer();
+    let left = unfinished();
+    assert_eq!(left.len(), 1, "it is being written: {left:?}");
+    kill(child, Signal::SIGKILL).unwrap();
+    waitpid(child, None).unwrap();
+    assert_eq!(unfinished(), left, "it was killed");
+    // Of the index, too; what only looks like it is not ours.
+    fs::write(dir.join(format!(".new-{:032x}", 7)), "{").unwrap();
+    fs::write(dir.join(".new-start"), "").unwrap();
+    symlink("oci-layout", dir.join(format!(".new-{:032x}", 8))).unwrap();
+    open_writer();
+    assert_eq!(unfinished(), [format!(".new-{:032x}", 8), ".new-start".to_owned()]);
+    // In the middle of writing, others open the layout.
+    let layer = writer.layer(|to| {
+        let inner = Tar::of(&["a=1"]).end();
+        to.write_all(&inner).unwrap();
+        open_writer();
+        LayerReader::new(&inner[..])?.finish()
+    });
+    Draft::empty("amd64").layer(&layer.unwrap(), "x").write(&writer, "one").unwrap();
+    assert_eq!(open(&dir, "one").layers().len(), 1);
+}
+
+/// Layers that must not be distributed are read, and never written: not into another layout, not below a new layer, not into an archive.
+pub(crate) fn foreign_layers_are_not_written() {
+    for foreign in [
+        "application/vnd.oci.image.layer.nondistributable.v1.tar",
+        "application/vnd.docker.image.rootfs.foreign.diff.tar",
+    ] {
+        let scratch = Scratch::new();
+        let dir = scratch.stage();
+        let writer = LayoutWriter::open(File::open(&dir).unwrap()).unwrap();
+        let layer = writer.import(&Tar::of(&["a=secret"]).end()[..]).unwrap();
+        Draft::empty("amd64").layer(&layer, "x").write(&writer, "one").unwrap();
+        rename_media_type(&dir, "application/vnd.oci.image.layer.v1.tar", foreign);
+        let image = open(&dir, "one");
+        assert_eq!(listing(&flatten(&scratch, &image)), ["a=secret"]);
+        let other = scratch.stage();
+        let to = LayoutWriter::open(File::open(&other).unwrap()).unwrap();
+        let own = to.import(&Tar::of(&["b=1"]).end()[..]).unwrap();
+        let draft = Draft::of(&image).unwrap().layer(&own, "y");
+        let mut saved = Vec::new();
+        for result in [
+            image.copy_to(&to, "copied").map(drop),
+            draft.write(&to, "on top").map(drop),
+            draft.write(&writer, "where it is").map(drop),
+            image.save(&["x:y"], &mut saved),
+        ] {
+            let error = result.unwrap_err();
+            assert_eq!((error.kind(), error.layer()), (ErrorKind::Unsupported, Some(0)), "{error}");
+        }
+        assert!(saved.is_empty() && !other.join("index.json").exists());
+        assert!(!other.join("blobs/sha256").join(layer.summary.blob_digest.hex()).exists(), "{foreign}");
+    }
+}
+
+/// Gives the layers of the one image of a layout another media type.
+fn rename_media_type(dir: &Path, old: &str, new: &str) {
+    let index = fs::read_to_string(dir.join("index.json")).unwrap();
+    let digest = &index.split_once("sha256:").unwrap().1[..64];
+    let path = dir.join("blobs/sha256").join(digest);
+    let before = fs::read_to_string(&path).unwrap();
+    let manifest = before.replace(&format!("{old}\""), &format!("{new}\""));
+    assert_ne!(manifest, before);
+    let renamed = Digest::of(manifest.as_bytes());
+    fs::write(dir.join("blobs/sha256").join(renamed.hex()), &manifest).unwrap();
+    let size = |text: &str| format!("\"size\":{}", text.len());
+    let index = index.replace(digest, renamed.hex()).replace(&size(&before), &size(&manifest));
+    fs::write(dir.join("index.json"), index).unwrap();
 }
 
 /// A layer that changes between the two times it is read is not passed on as if it had been verified.

@@ -155,7 +155,7 @@ fn delete_pair(host: &Host, endpoint: &Endpoint) -> Result<(), Error> {
     host.session().run(batch)?.gone()
 }
 
-fn random() -> Result<u64, Error> {
+pub(crate) fn random() -> Result<u64, Error> {
     let mut bytes = [0; 8];
     // So few bytes come at once and all together, once the machine has booted.
     let got = rustix::io::retry_on_intr(|| rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()));

@@ -105,6 +105,7 @@ fn rules() -> Vec<Test> {
         root("routes_and_mtu", upkeep::routes_and_mtu),
         root("a_crowd_with_addresses", pool::a_crowd_with_addresses),
         root("whose_addresses", pool::whose_addresses),
+        root("addresses_after_a_reboot", pool::addresses_after_a_reboot),
         root("looked_for_while_attaching", upkeep::looked_for_while_attaching),
         root("undone_as_far_as_possible", fault::undone_as_far_as_possible),
         root("a_pool_that_is_full", pool::a_pool_that_is_full),

@@ -88,6 +88,8 @@ fn rules() -> Vec<Test> {
         root("a_port_at_loopback", defence::a_port_at_loopback),
         root("a_source_at_loopback", defence::a_source_at_loopback),
         root("a_resolver_at_loopback", defence::a_resolver_at_loopback),
+        root("at_loopback_from_now_on", defence::at_loopback_from_now_on),
+        root("alone_at_loopback_from_now_on", defence::alone_at_loopback_from_now_on),
         root("apart_from_now_on", defence::apart_from_now_on),
         root("loopback_without_rules", defence::loopback_without_rules),
         root("a_router_in_a_container", defence::a_router_in_a_container),

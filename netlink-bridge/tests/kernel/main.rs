@@ -52,6 +52,8 @@ fn links() -> Vec<Test> {
         root("created_by_eight_threads", life::created_by_eight_threads),
         root("every_way_to_a_namespace", life::every_way_to_a_namespace),
         root("pinned", life::pinned),
+        root("pinned_by_others", life::pinned_by_others),
+        root("unpinned_whatever_is_left", life::unpinned_whatever_is_left),
         root("shared_with_another", life::shared_with_another),
         root("a_name_that_is_taken", errors::a_name_that_is_taken),
         root("no_namespace", errors::no_namespace),

@@ -114,7 +114,7 @@ impl Lease {
 
 /// Whether one claim is the other, or was made before it. Two that are far apart were not numbered by the same file: it was lost in between.
 fn is_until(claim: u64, until: u64) -> bool {
-    until.wrapping_sub(claim) <= u64::from(u32::MAX)
+    u32::try_from(until.wrapping_sub(claim)).is_ok()
 }
 
 /// Who has which address, and where the search goes on. Pure.

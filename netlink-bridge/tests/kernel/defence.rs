@@ -32,7 +32,7 @@ pub(crate) fn a_port_at_loopback() {
     get_in().unwrap_err();
     say(|| connect(([127, 0, 0, 1], 8080).into()), &listener).unwrap();
     nft("flush chain inet cofferdam loopback");
-    get_in().unwrap();
+    within(&neighbour, || connect(([127, 0, 0, 1], 8080).into())).unwrap();
     finish(&host, &network, &[endpoint]);
 }
 
@@ -56,6 +56,7 @@ pub(crate) fn a_source_at_loopback() {
     };
     knock().unwrap_err();
     nft("flush chain inet cofferdam loopback");
+    trusting.set_read_timeout(Some(PATIENCE)).unwrap();
     assert!(knock().unwrap());
     finish(&host, &network, &[endpoint]);
 }
@@ -196,6 +197,7 @@ pub(crate) fn loopback_without_rules() {
     nft("delete table inet cofferdam");
     knock().unwrap_err();
     std::fs::write("/proc/sys/net/ipv4/conf/br-test/route_localnet", "1").unwrap();
+    secret.set_read_timeout(Some(PATIENCE)).unwrap();
     knock().unwrap();
     clean_up(&host, &network, &[endpoint]);
 }

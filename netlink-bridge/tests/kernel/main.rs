@@ -15,6 +15,7 @@ mod upkeep;
 
 use cofferdam_testkit::{Need, Test, run};
 use std::process::ExitCode;
+use std::time::Duration;
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(rootless::INSIDE) {
@@ -30,6 +31,11 @@ fn main() -> ExitCode {
 
 fn root(name: &'static str, run: fn()) -> Test {
     Test::new(name, run).needs(&[Need::Root, Need::Veth])
+}
+
+/// One that takes seconds, and on a busy machine minutes.
+fn slow(name: &'static str, run: fn()) -> Test {
+    root(name, run).time(Duration::from_secs(300))
 }
 
 /// Bridges, and containers connected to them.
@@ -64,9 +70,9 @@ fn links() -> Vec<Test> {
         root("a_route_that_is_there", errors::a_route_that_is_there),
         root("ipv6_switched_off", errors::ipv6_switched_off),
         root("invalid_configuration", errors::invalid_configuration),
-        root("creating_a_network", fault::creating_a_network),
+        slow("creating_a_network", fault::creating_a_network),
         root("opening_namespaces", fault::opening_namespaces),
-        root("attaching", fault::attaching),
+        slow("attaching", fault::attaching),
         root("removing", fault::removing),
         root("messages_of_an_attach", fault::messages_of_an_attach),
     ]
@@ -95,19 +101,19 @@ fn rules() -> Vec<Test> {
         root("apart_from_now_on", defence::apart_from_now_on),
         root("loopback_without_rules", defence::loopback_without_rules),
         root("a_router_in_a_container", defence::a_router_in_a_container),
-        root("thousands_of_ports", defence::thousands_of_ports),
-        root("answers_to_creating", fault::answers_to_creating),
-        root("answers_to_attaching", fault::answers_to_attaching),
-        root("killed_while_attaching", killed::killed_while_attaching),
-        root("killed_between_system_calls", killed::killed_between_system_calls),
-        root("golden_rulesets", upkeep::golden_rulesets),
+        slow("thousands_of_ports", defence::thousands_of_ports),
+        slow("answers_to_creating", fault::answers_to_creating),
+        slow("answers_to_attaching", fault::answers_to_attaching),
+        slow("killed_while_attaching", killed::killed_while_attaching),
+        slow("killed_between_system_calls", killed::killed_between_system_calls),
+        slow("golden_rulesets", upkeep::golden_rulesets),
         root("mended", upkeep::mended),
         root("others_in_the_way", upkeep::others_in_the_way),
         root("left_by_the_dead", upkeep::left_by_the_dead),
         root("all_at_once", upkeep::all_at_once),
         root("a_subnet_that_is_taken", upkeep::a_subnet_that_is_taken),
         root("routes_and_mtu", upkeep::routes_and_mtu),
-        root("a_crowd_with_addresses", pool::a_crowd_with_addresses),
+        slow("a_crowd_with_addresses", pool::a_crowd_with_addresses),
         root("whose_addresses", pool::whose_addresses),
         root("addresses_after_a_reboot", pool::addresses_after_a_reboot),
         root("looked_for_while_attaching", upkeep::looked_for_while_attaching),

@@ -112,7 +112,7 @@ impl Lease {
     }
 }
 
-/// Whether one claim is the other, or was made before it. Two that are far apart were not numbered by the same file: it was lost in between.
+/// Whether one claim is the other, or was made before it. Two that are far apart are not of the same boot, or the file was lost in between.
 fn is_until(claim: u64, until: u64) -> bool {
     u32::try_from(until.wrapping_sub(claim)).is_ok()
 }

@@ -3,8 +3,8 @@
 //! What is held is valid for one boot: no container outlives it. So nothing needs to reach the disk, and a crash of the machine
 //! loses nothing that is still true. A crash of a program loses nothing either: the file is replaced by renaming.
 //!
-//! But records of endpoints may outlive the boot, and with them the numbers of their claims. So those go on where they were; and if the file is lost with
-//! the boot (it may be on a tmpfs, or never have reached the disk), they begin somewhere else: at a random number, far from all that there were.
+//! But records of endpoints may outlive the boot, and with them the numbers of their claims. So those go on where they were, with a leap, as the
+//! file that a loss of power leaves may not be the last one; and if it is lost altogether (it may be on a tmpfs), they begin at a random number.
 
 use super::{AddressPool, Holder, Lease, Leases, TakenAddresses, WantedAddress};
 use crate::{Error, ErrorKind, Operation};
@@ -19,6 +19,8 @@ const LOCK: &str = "lock";
 const FILE: &str = "leases";
 const NEXT: &str = "leases.new";
 const HEAD: &str = "cofferdam leases 2";
+/// Between the numbers of one boot and the next: further than those of one file ever are from each other, see [`super::is_until`].
+const LEAP: u64 = 1 << 33;
 /// No file of ours is longer; who can write to the folder cannot fill the memory.
 const LONGEST: u64 = 64 << 20;
 
@@ -174,7 +176,7 @@ fn print(leases: &Leases, boot: &str) -> String {
     [begin].into_iter().chain(last).chain(held).chain(["end\n".into()]).collect()
 }
 
-/// What is held in this boot. Of a file of another one only the number of its last claim, whatever else is in it; `None` if it makes no sense. Claims
+/// What is held in this boot. A file of another one tells only which claims were numbered, whatever else is in it; `None` if it makes no sense. Claims
 /// are numbered from `start` on if there is no number.
 fn parse(text: &str, boot: &str, start: u64) -> Option<Leases> {
     let mut lines = text.lines();
@@ -186,7 +188,8 @@ fn parse(text: &str, boot: &str, start: u64) -> Option<Leases> {
         return None;
     }
     if lines.next()?.strip_prefix("boot\t")? != boot {
-        leases.claim = whole_lines(text).find_map(|line| line.strip_prefix("claim\t")?.parse().ok()).unwrap_or(start);
+        let last = whole_lines(text).find_map(|line| line.strip_prefix("claim\t")?.parse::<u64>().ok());
+        leases.claim = last.map_or(start, |last| last.wrapping_add(LEAP));
         return Some(leases);
     }
     for line in lines.by_ref() {
@@ -233,14 +236,14 @@ mod tests {
         let text = print(&some(), "boot-1");
         assert_eq!(parse(&text, "boot-1", 77), Some(some()));
         let numbered = |claim| Some(Leases { claim, ..Leases::default() });
-        assert_eq!(parse(&text, "boot-2", 77), numbered(9), "of another boot: the numbers go on");
+        assert_eq!(parse(&text, "boot-2", 77), numbered(LEAP + 9), "of another boot: the numbers go on");
         assert_eq!(parse("", "boot-1", 77), numbered(77), "no number: they begin elsewhere");
         // What a loss of power has left of it: a number without its end may be another.
         let (cut, _) = text.split_once("9\n").unwrap();
         for end in ["", "9", "x\n", "9x\n", "\n"] {
             assert_eq!(parse(&format!("{cut}{end}"), "boot-2", 77), numbered(77), "{end:?}");
         }
-        assert_eq!(parse(&format!("{cut}12\nrubbish"), "boot-2", 77), numbered(12));
+        assert_eq!(parse(&format!("{cut}12\nrubbish"), "boot-2", 77), numbered(LEAP + 12));
     }
 
     proptest! {

@@ -42,7 +42,8 @@ impl Connection {
         // A bridge alone changes nothing of the host's own settings; who publishes a port wants packets to be forwarded.
         let publishes = !options.ports.is_empty();
         let spec = NetworkSpec::new(BRIDGE).owner("run-image").subnet(subnet);
-        let made = Network::create(&host, &spec.enable_forwarding(publishes).host_loopback(publishes));
+        // All share the bridge: what one has at the host's loopback must not go when another comes that has nothing there.
+        let made = Network::create(&host, &spec.enable_forwarding(publishes).host_loopback(true));
         let network = made.inspect_err(|_| lease.give_back())?;
         // The bridge's own settings are nobody else's concern.
         for change in network.host_settings().iter().map(ToString::to_string).filter(|change| !change.contains(BRIDGE))

@@ -19,7 +19,7 @@ pub(crate) fn attach(network: &Network, netns: &NetNs, spec: &EndpointSpec) -> R
     let set_up = network
         .set_up_port(&endpoint, ends.port, false)
         .and_then(|()| set_up_interface(netns, &endpoint, ends.interface))
-        .and_then(|()| publish(network.host(), &endpoint));
+        .and_then(|()| publish(network, &endpoint));
     match set_up {
         Ok(()) => Ok(endpoint),
         Err(error) => Err(undo(network.host(), &endpoint, error)),
@@ -110,12 +110,12 @@ fn set_up_interface(netns: &NetNs, endpoint: &Endpoint, index: u32) -> Result<()
     netns.session().run(batch)?.all()
 }
 
-fn publish(host: &Host, endpoint: &Endpoint) -> Result<(), Error> {
+fn publish(network: &Network, endpoint: &Endpoint) -> Result<(), Error> {
     if endpoint.ports().is_empty() {
         return Ok(());
     }
-    rules::add(host, Operation::Publish, &firewall::of_endpoint(endpoint))?;
-    rules::forget_connections(host, Operation::Publish, endpoint)
+    rules::add(network.host(), Operation::Publish, &firewall::of_endpoint(network.spec(), endpoint))?;
+    rules::forget_connections(network.host(), Operation::Publish, endpoint)
 }
 
 fn undo(host: &Host, endpoint: &Endpoint, error: Error) -> Error {
@@ -136,7 +136,8 @@ fn unpublish(host: &Host, endpoint: &Endpoint) -> Result<(), Error> {
     if endpoint.ports().is_empty() {
         return Ok(());
     }
-    rules::remove(host, Operation::Unpublish, &firewall::of_endpoint(endpoint))?;
+    // All that there can be: what the network is now is not known here.
+    rules::remove(host, Operation::Unpublish, &firewall::all_of_endpoint(endpoint))?;
     rules::forget_connections(host, Operation::Unpublish, endpoint)
 }
 
@@ -155,7 +156,7 @@ fn delete_pair(host: &Host, endpoint: &Endpoint) -> Result<(), Error> {
     host.session().run(batch)?.gone()
 }
 
-fn random() -> Result<u64, Error> {
+pub(crate) fn random() -> Result<u64, Error> {
     let mut bytes = [0; 8];
     // So few bytes come at once and all together, once the machine has booted.
     let got = rustix::io::retry_on_intr(|| rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()));

@@ -148,8 +148,6 @@ pub struct Endpoint {
     routes: Vec<(Subnet, IpAddr)>,
     #[cfg_attr(feature = "serde", serde(default))]
     ports: Vec<PublishedPort>,
-    #[cfg_attr(feature = "serde", serde(default))]
-    host_loopback: bool,
     /// By which a pool knows these addresses from those of a later endpoint with the same id.
     #[cfg_attr(feature = "serde", serde(default))]
     claim: Option<u64>,
@@ -242,11 +240,6 @@ impl Endpoint {
         &self.ports
     }
 
-    /// Whether its ports that are published at any address are reached at the host's 127.0.0.1 too.
-    pub(crate) fn host_loopback(&self) -> bool {
-        self.host_loopback
-    }
-
     /// By which the kernel keeps whose a published port is.
     pub(crate) fn tag(&self) -> String {
         let (port, network, owner) = (&self.port, &self.network, &self.owner);
@@ -305,7 +298,6 @@ impl Endpoint {
             addresses,
             routes: spec.routes.clone(),
             ports: spec.ports.clone(),
-            host_loopback: network.host_loopback,
             claim: None,
         };
         spec.routes.iter().try_for_each(|route| check_route(network, *route))?;
@@ -341,7 +333,7 @@ fn check_ports(network: &NetworkSpec, endpoint: &Endpoint) -> Result<(), Error> 
             return refuse("leads to no address of the endpoint");
         }
     }
-    let mut elements = firewall::of_endpoint(endpoint);
+    let mut elements = firewall::all_of_endpoint(endpoint);
     let keys = elements.len();
     elements.dedup_by(|a, b| (a.set, &a.key) == (b.set, &b.key));
     if elements.len() < keys { Err(Error::config("ports", "are published twice")) } else { Ok(()) }

@@ -7,4 +7,4 @@ mod wanted;
 
 pub(crate) use element::{Element, Set, Stored};
 pub(crate) use ruleset::{CHAINS, Chain, Data, Expression, RULES, Rule, TABLE, TABLE_COMMENT, Verdict};
-pub(crate) use wanted::{of_endpoint, of_network, targets};
+pub(crate) use wanted::{all_of_endpoint, is_wanted, of_endpoint, of_network, targets};

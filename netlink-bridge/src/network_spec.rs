@@ -121,7 +121,8 @@ impl NetworkSpec {
     }
 
     /// Whether published ports are reached at the host's `127.0.0.1` too. It sets `route_localnet` on the bridge; containers are
-    /// kept from the host's loopback by a rule. A network [without rules](Self::without_rules) cannot have it.
+    /// kept from the host's loopback by a rule. A network [without rules](Self::without_rules) cannot have it. Ports of endpoints that are there follow
+    /// by [`Network::reapply`](crate::Network::reapply).
     #[must_use]
     #[doc(alias = "route_localnet")]
     pub fn host_loopback(mut self, allowed: bool) -> Self {

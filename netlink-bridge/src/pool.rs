@@ -15,15 +15,16 @@ pub use file::FilePool;
 pub trait AddressPool {
     /// One address in each of these subnets for this holder, in their order. Who has addresses already gets the same again.
     ///
-    /// Each call makes a new claim to all of them, in place of an earlier one.
+    /// Each call makes a new claim to all of them, beside earlier ones. A number that a claim had is never another's, also after a reboot: records of
+    /// endpoints may outlive it.
     ///
     /// # Errors
     /// [`LimitReached`](ErrorKind::LimitReached) if a subnet is full; [`AlreadyExists`](ErrorKind::AlreadyExists) if another holder has one
     /// of those `wanted`.
     fn take(&self, wanted: &[WantedAddress], holder: &Holder) -> Result<TakenAddresses, Error>;
 
-    /// Undoes a [`take`](Self::take) that came to nothing: takes back what was new, and leaves the rest to the claim before it. What the holder
-    /// has claimed again since stays as it is: somebody is about to use it, or uses it.
+    /// Undoes a [`take`](Self::take) that came to nothing: takes back what nothing but this claim keeps. What the holder has claimed before and not given
+    /// back, or again since, stays: somebody uses it, or is about to.
     ///
     /// # Errors
     /// If it cannot be stored.
@@ -50,8 +51,6 @@ pub struct Holder {
 pub struct TakenAddresses {
     /// One in each subnet.
     pub addresses: Vec<IpAddr>,
-    /// For each the claim by which the holder had it before; nothing if it is new.
-    pub earlier: Vec<Option<u64>>,
     /// The number of this claim.
     pub claim: u64,
 }
@@ -81,11 +80,47 @@ impl NetworkSpec {
     }
 }
 
+/// So many claims to one address are kept. Attaches with one id that have not come to an end at the same time are few; a holder that detaches and
+/// attaches again and again, and never gives back, makes any number.
+const CLAIMS: usize = 8;
+
+/// Who has an address, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Lease {
+    pub(crate) holder: Holder,
+    /// The claims to it that are neither undone nor given back, the oldest first. Without one it ends.
+    pub(crate) claims: Vec<u64>,
+}
+
+impl Lease {
+    fn claim(&mut self, claim: u64) {
+        self.claims.push(claim);
+        if self.claims.len() > CLAIMS {
+            // The first then stands for the first three, and ends with the third: undoing that one does not undo what it stands for.
+            if let [first, _, third, ..] = self.claims.as_mut_slice() {
+                *first = *third;
+            }
+            self.claims.remove(1);
+        }
+    }
+
+    fn undo(&mut self, claim: u64) {
+        // From the end: at the beginning is one that may stand for others.
+        if let Some(at) = self.claims.iter().rposition(|one| *one == claim) {
+            self.claims.remove(at);
+        }
+    }
+}
+
+/// Whether one claim is the other, or was made before it. Two that are far apart are not of the same boot, or the file was lost in between.
+fn is_until(claim: u64, until: u64) -> bool {
+    u32::try_from(until.wrapping_sub(claim)).is_ok()
+}
+
 /// Who has which address, and where the search goes on. Pure.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Leases {
-    /// Each with the number of the claim to it.
-    pub(crate) held: BTreeMap<IpAddr, (Holder, u64)>,
+    pub(crate) held: BTreeMap<IpAddr, Lease>,
     /// The number of the last claim of all.
     pub(crate) claim: u64,
     /// The address that was given last in each subnet.
@@ -98,15 +133,14 @@ impl Leases {
         let mut next = self.clone();
         next.claim = next.claim.wrapping_add(1);
         let addresses: Vec<_> = wanted.iter().map(|one| next.take_one(one, holder)).collect::<Result<_, _>>()?;
-        let earlier = addresses.iter().map(|address| Some(self.held.get(address)?.1)).collect();
         *self = next;
-        Ok(TakenAddresses { addresses, earlier, claim: self.claim })
+        Ok(TakenAddresses { addresses, claim: self.claim })
     }
 
     fn take_one(&mut self, wanted: &WantedAddress, holder: &Holder) -> Result<IpAddr, Error> {
         let failed = |kind, object: String, words| Err(Error::words(kind, Operation::TakeAddress, words).about(object));
         let subnet = wanted.subnet;
-        let has = self.held.iter().find(|(address, (held, _))| held.id == holder.id && subnet.contains(**address));
+        let has = self.held.iter().find(|(address, held)| held.holder.id == holder.id && subnet.contains(**address));
         let has = has.map(|(address, _)| *address);
         let address = match (has, wanted.exactly) {
             (Some(has), None) => has,
@@ -123,10 +157,13 @@ impl Leases {
                 None => return failed(ErrorKind::LimitReached, subnet.to_string(), "all addresses are in use"),
             },
         };
-        let old = self.held.insert(address, (holder.clone(), self.claim));
-        if wanted.exactly.is_none() && old.is_none() {
+        if wanted.exactly.is_none() && !self.held.contains_key(&address) {
             self.last.insert(subnet, address);
         }
+        let lease = Lease { holder: holder.clone(), claims: Vec::new() };
+        let lease = self.held.entry(address).or_insert(lease);
+        lease.holder = holder.clone();
+        lease.claim(self.claim);
         Ok(address)
     }
 
@@ -147,22 +184,23 @@ impl Leases {
     }
 
     fn is_held_by(&self, address: IpAddr, holder: &Holder) -> bool {
-        self.held.get(&address).is_some_and(|(held, _)| held.id == holder.id)
+        self.held.get(&address).is_some_and(|held| held.holder.id == holder.id)
     }
 
     pub(crate) fn undo(&mut self, taken: &TakenAddresses, holder: &Holder) {
-        for (address, earlier) in taken.addresses.iter().zip(&taken.earlier) {
-            match (self.held.get_mut(address), earlier) {
-                (Some((held, claim)), _) if held.id != holder.id || *claim != taken.claim => {}
-                (Some((_, claim)), Some(earlier)) => *claim = *earlier,
-                (Some(_), None) => drop(self.held.remove(address)),
-                (None, _) => {}
+        for address in &taken.addresses {
+            if let Some(lease) = self.held.get_mut(address).filter(|lease| lease.holder.id == holder.id) {
+                lease.undo(taken.claim);
             }
         }
+        self.held.retain(|_, lease| !lease.claims.is_empty());
     }
 
     pub(crate) fn give_back(&mut self, holder: &str, until: Option<u64>) {
-        self.held.retain(|_, (held, claim)| held.id != holder || until.is_some_and(|until| *claim > until));
+        for lease in self.held.values_mut().filter(|lease| lease.holder.id == holder) {
+            lease.claims.retain(|claim| until.is_some_and(|until| !is_until(*claim, until)));
+        }
+        self.held.retain(|_, lease| !lease.claims.is_empty());
     }
 }
 
@@ -225,14 +263,14 @@ mod tests {
             leases.take(&[wanted], &web).unwrap()
         };
         let first = take(&mut leases, None);
-        assert_eq!((&first.addresses, &first.earlier), (&vec![ip(2)], &vec![None]));
+        assert_eq!(first.addresses, [ip(2)]);
         let more = take(&mut leases, Some(9));
         leases.undo(&more, &web);
         assert!(leases.held.keys().eq([&ip(2)]), "the one that it had stays");
         let failed = take(&mut leases, None);
         leases.undo(&failed, &web);
         let second = take(&mut leases, None);
-        assert_eq!((&second.addresses, &second.earlier), (&first.addresses, &vec![Some(first.claim)]));
+        assert_eq!(second.addresses, first.addresses);
         for claim in [first.claim, more.claim, failed.claim] {
             leases.undo(&first, &web);
             leases.give_back("web", Some(claim));
@@ -247,6 +285,64 @@ mod tests {
         assert!(leases.held.is_empty());
     }
 
+    /// What is given back while a later claim is on its way ends with that one, if it comes to nothing; in whatever order several come to nothing.
+    #[test]
+    fn given_back_in_between() {
+        let web = holder("web");
+        let take = |leases: &mut Leases| leases.take(&[wanted("10.0.0.0/24")], &web).unwrap();
+        for back_first in [true, false] {
+            for order in [[1, 2], [2, 1]] {
+                let mut leases = Leases::default();
+                let claims = [take(&mut leases), take(&mut leases), take(&mut leases)];
+                if back_first {
+                    leases.give_back("web", Some(claims[0].claim));
+                }
+                leases.undo(&claims[order[0]], &web);
+                assert_eq!(leases.held.len(), 1, "{back_first} {order:?}");
+                leases.undo(&claims[order[1]], &web);
+                assert_eq!(leases.held.len(), usize::from(!back_first), "{order:?}");
+                leases.give_back("web", Some(claims[0].claim));
+                assert!(leases.held.is_empty(), "{back_first} {order:?}");
+            }
+        }
+    }
+
+    /// However often a holder comes again without giving back, no more is kept of it than of a few; and none is forgotten.
+    #[test]
+    fn claimed_again_and_again() {
+        let (mut leases, web) = (Leases::default(), holder("web"));
+        let taken: Vec<_> = (0..30).map(|_| leases.take(&[wanted("10.0.0.0/24")], &web).unwrap()).collect();
+        assert!(leases.held.values().all(|lease| lease.claims.len() == CLAIMS));
+        for failed in &taken[1..] {
+            let mut undone = leases.clone();
+            undone.undo(failed, &web);
+            assert_eq!(undone.held.len(), 1);
+        }
+        let mut undone = leases.clone();
+        taken[1..].iter().for_each(|failed| undone.undo(failed, &web));
+        assert_eq!(undone.held.len(), 1, "the first is still there");
+        leases.give_back("web", Some(taken[28].claim));
+        assert_eq!(leases.held.len(), 1);
+        leases.give_back("web", Some(taken[29].claim));
+        assert!(leases.held.is_empty());
+    }
+
+    #[test]
+    fn numbers_of_claims() {
+        for (claim, until, expected) in [
+            (7, 7, true),
+            (6, 7, true),
+            (8, 7, false),
+            (u64::MAX, 3, true),
+            (3, u64::MAX, false),
+            (0, u64::from(u32::MAX), true),
+            (0, 1 << 40, false),
+            (1 << 40, 0, false),
+        ] {
+            assert_eq!(is_until(claim, until), expected, "{claim} {until}");
+        }
+    }
+
     proptest! {
         /// Whatever is taken and given back, nobody has an address that another has, and each is one that a host can have.
         #[test]
@@ -255,7 +351,7 @@ mod tests {
             let subnet = wanted(if v6 { "fd00::/125" } else { "10.0.0.0/29" });
             for (id, take) in steps {
                 if take {
-                    let (full, has) = (leases.held.len(), leases.held.values().any(|(h, _)| h.id == id.to_string()));
+                    let (full, has) = (leases.held.len(), leases.held.values().any(|h| h.holder.id == id.to_string()));
                     let taken = leases.take(std::slice::from_ref(&subnet), &holder(id));
                     prop_assert_eq!(taken.is_ok(), has || full < if v6 { 6 } else { 5 });
                     if let Ok(taken) = taken {
@@ -264,7 +360,7 @@ mod tests {
                 } else {
                     leases.give_back(&id.to_string(), None);
                 }
-                let mut ids: Vec<_> = leases.held.values().map(|(h, _)| h.id.clone()).collect();
+                let mut ids: Vec<_> = leases.held.values().map(|h| h.holder.id.clone()).collect();
                 ids.sort();
                 ids.dedup();
                 prop_assert_eq!(ids.len(), leases.held.len());

@@ -8,6 +8,9 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 /// The network namespace that a socket was opened in, `SIOCGSKNS` of linux/sockios.h.
 const SIOCGSKNS: libc::Ioctl = 0x894c;
 
+/// The kind of a namespace, linux/nsfs.h.
+const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+
 /// Switches on an option of a netlink socket, `setsockopt(2)` at `SOL_NETLINK`.
 pub(crate) fn set_netlink_option(socket: BorrowedFd<'_>, option: libc::c_int) -> Result<(), Errno> {
     let on: libc::c_int = 1;
@@ -27,6 +30,13 @@ pub(crate) fn namespace_of(socket: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     }
     // SAFETY: the kernel has just opened this descriptor for us, CLOEXEC.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Which kind of namespace a descriptor of one is of: its `CLONE_NEW…` flag, `NS_GET_NSTYPE` of `ioctl_ns(2)`.
+pub(crate) fn kind_of_namespace(namespace: BorrowedFd<'_>) -> Result<libc::c_int, Errno> {
+    // SAFETY: NS_GET_NSTYPE takes no argument and touches no memory of ours.
+    let kind = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_NSTYPE) };
+    if kind < 0 { Err(last_error()) } else { Ok(kind) }
 }
 
 /// Gives the calling thread a network namespace of its own.

@@ -1,7 +1,7 @@
 //! Comparing a network with what is there, bringing it back, and removing what dead owners have left.
 
 use crate::attach::port_flags;
-use crate::firewall::{CHAINS, RULES, TABLE, of_endpoint, of_network};
+use crate::firewall::{CHAINS, RULES, TABLE, all_of_endpoint, is_wanted, of_network};
 use crate::netlink::{Batch, FoundRule, HookedChain, Link};
 use crate::network::LINKS_PER_SEND;
 use crate::rules::{self, ElementChanges, Scope};
@@ -77,9 +77,7 @@ impl Network {
             network.set_up_port(endpoint, index, true)?;
         }
         if spec.rules {
-            rules::unchanged(host, Operation::Publish, Scope::Elements, || {
-                Ok(ElementChanges { remove: Vec::new(), ..element_changes(host, spec, endpoints)? })
-            })?;
+            rules::unchanged(host, Operation::Publish, Scope::Elements, || element_changes(host, spec, endpoints))?;
         }
         Ok((network, changes))
     }
@@ -195,10 +193,15 @@ fn element_changes(host: &Host, spec: &NetworkSpec, endpoints: &[Endpoint]) -> R
     let network = Network::found_at(host, spec).found_elements()?;
     let mut changes = ElementChanges::between(&network, &of_network(spec));
     for endpoint in endpoints {
-        let wanted = of_endpoint(endpoint);
-        let found = rules::find(host, Operation::Inspect, &wanted)?;
-        let missing = wanted.into_iter().zip(found).filter(|(w, found)| !found.as_ref().is_some_and(|f| w.is(f)));
-        changes.add.extend(missing.map(|(wanted, _)| wanted));
+        let all = all_of_endpoint(endpoint);
+        let found = rules::find(host, Operation::Inspect, &all)?;
+        for (element, found) in all.into_iter().zip(found) {
+            match (is_wanted(spec, &element), found.is_some_and(|found| element.is(&found))) {
+                (true, false) => changes.add.push(element),
+                (false, true) => changes.remove.push(element),
+                _ => {}
+            }
+        }
     }
     Ok(changes)
 }

@@ -8,6 +8,7 @@ use nix::fcntl::{Flock, FlockArg};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -186,8 +187,8 @@ pub(crate) fn signals_end_it_with_cgroup_and_bridge() {
 
 fn ended_at_any_moment(args: &str) {
     let images = Images::new();
-    let mut codes = Vec::new();
-    for moment in 0..15 {
+    // On a busy machine it begins later: until it has.
+    for moment in 0..60 {
         let running = images.command(args, &["sleep", "1000"]).stderr(Stdio::piped()).spawn().unwrap();
         // Closer together where more happens.
         sleep(Duration::from_millis(moment * moment * u64::from(patience())));
@@ -195,12 +196,14 @@ fn ended_at_any_moment(args: &str) {
         let output = running.wait_with_output().unwrap();
         let status = output.status;
         assert_eq!(outcome(&output).2, "", "after {moment}");
-        codes.push(status.code());
         // Or it had not begun.
         assert!(status.code() == Some(143) || status.signal() == Some(15), "{status} after {moment}");
         images.assert_nothing_left();
+        if moment >= 14 && status.code() == Some(143) {
+            return;
+        }
     }
-    assert_eq!(codes.last(), Some(&Some(143)));
+    panic!("it never begins");
 }
 
 pub(crate) fn a_signal_at_any_moment() {
@@ -251,11 +254,14 @@ pub(crate) fn two_containers_reach_each_other() {
 pub(crate) fn names_and_a_shared_network() {
     let (one, two, three) = (Images::new(), Images::new(), Images::new());
     let serve = "cd /etc && httpd -p 80 && ip -4 -o addr show dev eth0 | awk '{print $4}'; read x; cat hosts; read x; cat hosts";
-    let (mut server, address) = start(one.command("--network bridge", &["sh", "-c", serve]));
+    let (mut server, address) = start(one.command("--network bridge --publish 8080:80", &["sh", "-c", serve]));
     let (client, line) =
         start(two.command("--network bridge", &["sh", "-c", "cat /etc/hosts | grep -v localhost; cat"]));
     let address = address.strip_suffix("/24").unwrap();
     assert_eq!(line, format!("{address}\t{}", one.name()));
+    // At the host's loopback, also after one has come that publishes nothing.
+    assert!(Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
+    TcpStream::connect_timeout(&([127, 0, 0, 1], 8080).into(), Duration::from_secs(30)).unwrap();
     // By its name, in the image's own program.
     let page = |host: &str| ["wget".into(), "-q".into(), "-O".into(), "-".into(), format!("http://{host}/kept")];
     let get = |images: &Images, args: &str, host: &str| {
@@ -339,7 +345,7 @@ pub(crate) fn one_at_a_time_at_the_bridge() {
         let pid = format!(" {pid} ");
         let found =
             || fs::read_to_string("/proc/locks").unwrap().lines().any(|l| l.contains("-> FLOCK") && l.contains(&pid));
-        let end = Instant::now() + Duration::from_secs(10) * patience();
+        let end = Instant::now() + Duration::from_secs(30) * patience();
         while !found() {
             assert!(Instant::now() < end, "it does not wait for its turn");
             sleep(Duration::from_millis(1));

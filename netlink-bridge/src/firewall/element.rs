@@ -171,6 +171,11 @@ impl Element {
         (self.set == Set::Ports4).then(|| Element { set: Set::Ports4Loopback, ..self.clone() })
     }
 
+    /// Whether it is about the host's loopback, 127.0.0.0/8.
+    pub(crate) fn is_at_loopback(&self) -> bool {
+        self.set == Set::Ports4Loopback || self.set == Set::Ports4At && self.key.first() == Some(&127)
+    }
+
     /// At most so many bytes of a message are about it: its parts, each in up to three nests with padding.
     pub(crate) fn most_bytes(&self) -> usize {
         let parts = [Some(&self.key), self.end.as_ref(), self.data.as_ref()];
@@ -256,6 +261,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn at_the_hosts_loopback() {
+        let at = |at: Option<&str>| {
+            let at = at.map(|at| at.parse().unwrap());
+            Element::of_port(at, (Protocol::Tcp, 80), ("127.0.0.1".parse().unwrap(), 80), String::new())
+        };
+        assert!(!at(None).is_at_loopback() && !at(Some("10.0.0.127")).is_at_loopback());
+        assert!(at(None).at_loopback().unwrap().is_at_loopback());
+        assert!(at(Some("127.0.0.1")).is_at_loopback() && at(Some("127.5.0.1")).is_at_loopback());
+    }
+
+    #[test]
     fn lengths_and_words() {
         let element = |at: Option<&str>, to: &str| {
             let at = at.map(|at| at.parse().unwrap());
@@ -272,6 +288,7 @@ mod tests {
             (Element::of_subnet("br0", "fd00::/127".parse().unwrap(), String::new()), "br0 . fd00::-fd00::1"),
         ] {
             assert_eq!(element.to_string(), words);
+            assert!(!element.is_at_loopback(), "{words}");
             assert_eq!(element.key.len(), element.set.key().length as usize, "{words}");
             assert_eq!(element.data.as_ref().map(Vec::len), element.set.data().map(|data| data.length as usize));
         }

@@ -20,8 +20,21 @@ pub(crate) fn of_network(spec: &NetworkSpec) -> Vec<Element> {
     Set::OF_NETWORKS.into_iter().filter(wanted).map(element).chain(hairpin).collect()
 }
 
-/// The elements of an endpoint: one for each port and family, and one for the host's loopback if ports are reached there too; sorted by their sets.
-pub(crate) fn of_endpoint(endpoint: &Endpoint) -> Vec<Element> {
+/// The elements that an endpoint needs in a network.
+pub(crate) fn of_endpoint(network: &NetworkSpec, endpoint: &Endpoint) -> Vec<Element> {
+    let mut elements = all_of_endpoint(endpoint);
+    elements.retain(|element| is_wanted(network, element));
+    elements
+}
+
+/// Whether a network as it is now has this element of an endpoint. What it was when the endpoint was attached does not matter.
+pub(crate) fn is_wanted(network: &NetworkSpec, element: &Element) -> bool {
+    network.host_loopback || !element.is_at_loopback()
+}
+
+/// The elements that an endpoint can have: one for each port and family, and one for the host's loopback if the port is at any address; sorted
+/// by their sets.
+pub(crate) fn all_of_endpoint(endpoint: &Endpoint) -> Vec<Element> {
     let mut elements = Vec::new();
     for ports in endpoint.ports() {
         // The unspecified address means any.
@@ -32,10 +45,8 @@ pub(crate) fn of_endpoint(endpoint: &Endpoint) -> Vec<Element> {
             elements.extend(ports.each().map(element));
         }
     }
-    if endpoint.host_loopback() {
-        let there: Vec<_> = elements.iter().filter_map(Element::at_loopback).collect();
-        elements.extend(there);
-    }
+    let there: Vec<_> = elements.iter().filter_map(Element::at_loopback).collect();
+    elements.extend(there);
     elements.sort();
     elements
 }

@@ -1,9 +1,12 @@
 //! A pool in a folder: one file, rewritten as a whole, and a lock.
 //!
-//! The file is valid for one boot: no container outlives it. So nothing needs to reach the disk, and a crash of the machine
+//! What is held is valid for one boot: no container outlives it. So nothing needs to reach the disk, and a crash of the machine
 //! loses nothing that is still true. A crash of a program loses nothing either: the file is replaced by renaming.
+//!
+//! But records of endpoints may outlive the boot, and with them the numbers of their claims. So those go on where they were, with a leap, as the
+//! file that a loss of power leaves may not be the last one; and if it is lost altogether (it may be on a tmpfs), they begin at a random number.
 
-use super::{AddressPool, Holder, Leases, TakenAddresses, WantedAddress};
+use super::{AddressPool, Holder, Lease, Leases, TakenAddresses, WantedAddress};
 use crate::{Error, ErrorKind, Operation};
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, fstat, openat, renameat, statat, unlinkat};
 use rustix::io::{Errno, retry_on_intr};
@@ -16,6 +19,8 @@ const LOCK: &str = "lock";
 const FILE: &str = "leases";
 const NEXT: &str = "leases.new";
 const HEAD: &str = "cofferdam leases 2";
+/// Between the numbers of one boot and the next: further than those of one file ever are from each other, see [`super::is_until`].
+const LEAP: u64 = 1 << 33;
 /// No file of ours is longer; who can write to the folder cannot fill the memory.
 const LONGEST: u64 = 64 << 20;
 
@@ -50,7 +55,7 @@ impl FilePool {
     /// As [`open`](Self::open); [`Protocol`](ErrorKind::Protocol) if the file is not one of ours.
     pub fn held(&self) -> Result<Vec<(IpAddr, Holder)>, Error> {
         let _lock = self.lock()?;
-        Ok(self.read()?.held.into_iter().map(|(address, (holder, _))| (address, holder)).collect())
+        Ok(self.read()?.held.into_iter().map(|(address, lease)| (address, lease.holder)).collect())
     }
 
     /// Takes back the addresses of all whose owner is not to be kept. Tells which.
@@ -61,9 +66,9 @@ impl FilePool {
     pub fn gc(&self, keep: impl Fn(&Holder) -> bool) -> Result<Vec<(IpAddr, Holder)>, Error> {
         self.change(|leases| {
             let (stay, go): (Vec<_>, Vec<_>) =
-                std::mem::take(&mut leases.held).into_iter().partition(|(_, (holder, _))| keep(holder));
+                std::mem::take(&mut leases.held).into_iter().partition(|(_, lease)| keep(&lease.holder));
             leases.held = stay.into_iter().collect();
-            Ok(go.into_iter().map(|(address, (holder, _))| (address, holder)).collect())
+            Ok(go.into_iter().map(|(address, lease)| (address, lease.holder)).collect())
         })
     }
 
@@ -98,7 +103,7 @@ impl FilePool {
     fn read(&self) -> Result<Leases, Error> {
         let text = read_file(&self.folder, FILE)?.unwrap_or_default();
         let words = "the file of addresses is none that this version writes";
-        parse(&text, &self.boot)
+        parse(&text, &self.boot, crate::attach::random()?)
             .ok_or_else(|| Error::words(ErrorKind::Protocol, Operation::TakeAddress, words).about(FILE))
     }
 
@@ -162,18 +167,20 @@ fn read_file(folder: impl rustix::fd::AsFd, name: &str) -> Result<Option<String>
 /// A line each; ids and owners have no control characters, see [`crate::name::check_tag`].
 fn print(leases: &Leases, boot: &str) -> String {
     let last = leases.last.iter().map(|(subnet, address)| format!("last\t{subnet}\t{address}\n"));
-    let line = |(address, (holder, claim)): (&IpAddr, &(Holder, u64))| {
-        format!("held\t{address}\t{claim}\t{}\t{}\n", holder.id, holder.owner)
+    let line = |(address, Lease { holder, claims }): (&IpAddr, &Lease)| {
+        let claims: Vec<_> = claims.iter().map(u64::to_string).collect();
+        format!("held\t{address}\t{}\t{}\t{}\n", claims.join(","), holder.id, holder.owner)
     };
     let held = leases.held.iter().map(line);
     let begin = format!("{HEAD}\nboot\t{boot}\nclaim\t{}\n", leases.claim);
     [begin].into_iter().chain(last).chain(held).chain(["end\n".into()]).collect()
 }
 
-/// What is held in this boot. Nothing if the file is of another one, whatever is in it; `None` if it makes no sense.
-fn parse(text: &str, boot: &str) -> Option<Leases> {
+/// What is held in this boot. A file of another one tells only which claims were numbered, whatever else is in it; `None` if it makes no sense. Claims
+/// are numbered from `start` on if there is no number.
+fn parse(text: &str, boot: &str, start: u64) -> Option<Leases> {
     let mut lines = text.lines();
-    let mut leases = Leases::default();
+    let mut leases = Leases { claim: start, ..Leases::default() };
     if text.is_empty() {
         return Some(leases);
     }
@@ -181,6 +188,8 @@ fn parse(text: &str, boot: &str) -> Option<Leases> {
         return None;
     }
     if lines.next()?.strip_prefix("boot\t")? != boot {
+        let last = whole_lines(text).find_map(|line| line.strip_prefix("claim\t")?.parse::<u64>().ok());
+        leases.claim = last.map_or(start, |last| last.wrapping_add(LEAP));
         return Some(leases);
     }
     for line in lines.by_ref() {
@@ -188,15 +197,21 @@ fn parse(text: &str, boot: &str) -> Option<Leases> {
         match *fields.as_slice() {
             ["last", subnet, address] => drop(leases.last.insert(subnet.parse().ok()?, address.parse().ok()?)),
             ["claim", claim] => leases.claim = claim.parse().ok()?,
-            ["held", address, claim, id, owner] => {
+            ["held", address, claims, id, owner] => {
                 let holder = Holder { id: id.into(), owner: owner.into() };
-                leases.held.insert(address.parse().ok()?, (holder, claim.parse().ok()?));
+                let claims = claims.split(',').map(str::parse).collect::<Result<_, _>>().ok()?;
+                leases.held.insert(address.parse().ok()?, Lease { holder, claims });
             }
             ["end"] => return lines.next().is_none().then_some(leases),
             _ => return None,
         }
     }
     None
+}
+
+/// Those that have their end.
+fn whole_lines(text: &str) -> impl Iterator<Item = &str> {
+    text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'))
 }
 
 #[cfg(test)]
@@ -206,8 +221,11 @@ mod tests {
 
     fn some() -> Leases {
         let mut leases = Leases { claim: 9, ..Leases::default() };
-        for (address, id) in [("10.0.0.2", "web"), ("fd00::2", "web"), ("10.0.0.3", "a b ä")] {
-            leases.held.insert(address.parse().unwrap(), (Holder { id: id.into(), owner: "my ci".into() }, 7));
+        for (address, id, claims) in
+            [("10.0.0.2", "web", &[7][..]), ("fd00::2", "web", &[5, 5, 7]), ("10.0.0.3", "a b ä", &[9])]
+        {
+            let holder = Holder { id: id.into(), owner: "my ci".into() };
+            leases.held.insert(address.parse().unwrap(), Lease { holder, claims: claims.into() });
         }
         leases.last.insert("10.0.0.0/24".parse().unwrap(), "10.0.0.3".parse().unwrap());
         leases
@@ -216,9 +234,16 @@ mod tests {
     #[test]
     fn text_and_back() {
         let text = print(&some(), "boot-1");
-        assert_eq!(parse(&text, "boot-1"), Some(some()));
-        assert_eq!(parse(&text, "boot-2"), Some(Leases::default()), "of another boot");
-        assert_eq!(parse("", "boot-1"), Some(Leases::default()));
+        assert_eq!(parse(&text, "boot-1", 77), Some(some()));
+        let numbered = |claim| Some(Leases { claim, ..Leases::default() });
+        assert_eq!(parse(&text, "boot-2", 77), numbered(LEAP + 9), "of another boot: the numbers go on");
+        assert_eq!(parse("", "boot-1", 77), numbered(77), "no number: they begin elsewhere");
+        // What a loss of power has left of it: a number without its end may be another.
+        let (cut, _) = text.split_once("9\n").unwrap();
+        for end in ["", "9", "x\n", "9x\n", "\n"] {
+            assert_eq!(parse(&format!("{cut}{end}"), "boot-2", 77), numbered(77), "{end:?}");
+        }
+        assert_eq!(parse(&format!("{cut}12\nrubbish"), "boot-2", 77), numbered(LEAP + 12));
     }
 
     proptest! {
@@ -230,10 +255,10 @@ mod tests {
             // Cut off in its second line it looks like another boot's.
             let looks_older = cut.starts_with(HEAD) && cut.lines().count() == 2;
             if cut.len() < text.len() - 1 && !cut.is_empty() && !looks_older {
-                prop_assert_eq!(parse(&cut, "b"), None);
+                prop_assert_eq!(parse(&cut, "b", 1), None);
             }
             let damaged: String = text.chars().enumerate().map(|(n, c)| if n == at { value } else { c }).collect();
-            let _ = parse(&damaged, "b");
+            let _ = parse(&damaged, "b", 1);
         }
     }
 }

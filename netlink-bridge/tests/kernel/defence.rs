@@ -7,7 +7,7 @@ use crate::support::{PATIENCE, clean_up, container, ip, links, network, nft, out
 use crate::traffic::{connect, reach, say};
 use cofferdam_netlink_bridge::{Change, Finding, Host, NetNs, Network, NetworkSpec};
 use std::io::ErrorKind;
-use std::net::{Ipv6Addr, SocketAddrV6, UdpSocket};
+use std::net::{Ipv6Addr, SocketAddrV6, TcpListener, UdpSocket};
 
 /// Lets a namespace send to and from 127.0.0.0/8 by a link.
 fn loopback_by(link: &str, gateway: &str) {
@@ -32,7 +32,7 @@ pub(crate) fn a_port_at_loopback() {
     get_in().unwrap_err();
     say(|| connect(([127, 0, 0, 1], 8080).into()), &listener).unwrap();
     nft("flush chain inet cofferdam loopback");
-    get_in().unwrap();
+    within(&neighbour, || connect(([127, 0, 0, 1], 8080).into())).unwrap();
     finish(&host, &network, &[endpoint]);
 }
 
@@ -56,6 +56,7 @@ pub(crate) fn a_source_at_loopback() {
     };
     knock().unwrap_err();
     nft("flush chain inet cofferdam loopback");
+    trusting.set_read_timeout(Some(PATIENCE)).unwrap();
     assert!(knock().unwrap());
     finish(&host, &network, &[endpoint]);
 }
@@ -84,6 +85,63 @@ pub(crate) fn a_resolver_at_loopback() {
     let network = Network::create(&host, &forwarding()).unwrap();
     assert_eq!(localnet(), "0\n");
     finish(&host, &network, &[]);
+}
+
+/// A network whose ports are to be at the host's loopback too, or no longer, while it has endpoints: that is found, told and done, and real connections
+/// get where they should. The records are those of before.
+pub(crate) fn at_loopback_from_now_on() {
+    run_ip("link set lo up");
+    let [off, on] = [false, true].map(|on| forwarding().host_loopback(on));
+    for (first, second) in [(&off, &on), (&on, &off)] {
+        let (host, network) = create(first);
+        // The host has a program of its own at the port.
+        let local = TcpListener::bind("127.0.0.1:8080").unwrap();
+        let (netns, endpoint) = publishing(&network, 2, &["8080:80", "53:53/udp"]);
+        let inside = listen(&netns, v4(2), 80);
+        let endpoints = [endpoint];
+        let arrives = |spec: &NetworkSpec| {
+            let listener = if spec == &on { &inside } else { &local };
+            say(|| connect(([127, 0, 0, 1], 8080).into()), listener).unwrap();
+        };
+        let elements = || nft("list map inet cofferdam ports4lo").matches("10.88.0.2").count();
+        arrives(first);
+        let network = Network::open(&host, second).unwrap();
+        let found = network.check(&endpoints).unwrap();
+        let is_told = |change: &Change| match change {
+            Change::AddElement { set, .. } => set == "ports4lo" && second == &on,
+            Change::RemoveElement { set, .. } => set == "ports4lo" && second == &off,
+            _ => false,
+        };
+        let told = |finding: &&Finding| matches!(finding, Finding::Missing(change) if is_told(change));
+        assert_eq!(found.iter().filter(told).count(), 2, "{found:?}");
+        let (network, done) = Network::reapply(&host, second, &endpoints).unwrap();
+        assert_eq!(done.iter().filter(|change| is_told(change)).count(), 2, "{done:?}");
+        assert_eq!(network.check(&endpoints).unwrap(), []);
+        assert_eq!(elements(), if second == &on { 2 } else { 0 });
+        arrives(second);
+        // Whatever the network was when it was attached.
+        endpoints[0].detach(&host).unwrap();
+        assert_eq!(elements(), 0);
+        say(|| connect(([127, 0, 0, 1], 8080).into()), &local).unwrap();
+        finish(&host, &network, &endpoints);
+    }
+}
+
+/// A port at 127.0.0.1 alone, of a network that no longer has such: the host's own program there is reached again; and back.
+pub(crate) fn alone_at_loopback_from_now_on() {
+    run_ip("link set lo up");
+    let [off, on] = [false, true].map(|on| forwarding().host_loopback(on));
+    let (host, network) = create(&on);
+    let local = TcpListener::bind("127.0.0.1:8080").unwrap();
+    let (netns, endpoint) = publishing(&network, 2, &["127.0.0.1:8080:80"]);
+    let inside = listen(&netns, v4(2), 80);
+    let endpoints = [endpoint];
+    for (spec, listener) in [(&off, &local), (&on, &inside)] {
+        let (network, _) = Network::reapply(&host, spec, &endpoints).unwrap();
+        say(|| connect(([127, 0, 0, 1], 8080).into()), listener).unwrap();
+        assert_eq!(network.check(&endpoints).unwrap(), []);
+    }
+    finish(&host, &network, &endpoints);
 }
 
 /// A network that is told to keep its containers apart does so with those that it has already.
@@ -139,6 +197,7 @@ pub(crate) fn loopback_without_rules() {
     nft("delete table inet cofferdam");
     knock().unwrap_err();
     std::fs::write("/proc/sys/net/ipv4/conf/br-test/route_localnet", "1").unwrap();
+    secret.set_read_timeout(Some(PATIENCE)).unwrap();
     knock().unwrap();
     clean_up(&host, &network, &[endpoint]);
 }

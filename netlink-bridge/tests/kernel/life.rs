@@ -2,8 +2,11 @@
 
 use crate::support::{addresses, clean_up, container, links, network, spec, within};
 use cofferdam_netlink_bridge::{ErrorKind, Host, NetNs, Network};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
 pub(crate) fn detached_twice() {
@@ -114,15 +117,65 @@ pub(crate) fn pinned() {
         assert!(std::time::Instant::now() < until, "nothing keeps it any more");
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
-    // What is none is left alone; what is left of one who died on the way is not.
-    for (what, kind) in [(&b"text"[..], Some(ErrorKind::Foreign)), (b"", None)] {
-        std::fs::write(&path, what).unwrap();
-        assert_eq!(NetNs::unpin(&path).err().map(|error| error.kind()), kind);
-        assert_eq!(path.exists(), kind.is_some());
-    }
-    assert_eq!(NetNs::unpin(&folder).unwrap_err().kind(), ErrorKind::Foreign);
     std::fs::remove_dir(folder).unwrap();
     clean_up(&host, &network, &[endpoint, other.1]);
+}
+
+/// What is no pinned network namespace is left as it is: others' files, empty ones too, and others' namespaces.
+pub(crate) fn pinned_by_others() {
+    let folder = std::env::temp_dir().join("netns");
+    std::fs::create_dir(&folder).unwrap();
+    let path = folder.join("web");
+    let foreign = |path: &std::path::Path| {
+        let error = NetNs::unpin(path).unwrap_err();
+        assert_eq!((error.kind(), error.object()), (ErrorKind::Foreign, path.to_str()), "{error}");
+    };
+    for what in [&b"text"[..], b""] {
+        std::fs::write(&path, what).unwrap();
+        foreign(&path);
+        assert_eq!(std::fs::read(&path).unwrap(), what);
+    }
+    for kind in ["uts", "ipc", "user"] {
+        let namespace = format!("/proc/self/ns/{kind}");
+        mount(Some(namespace.as_str()), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+        let inode = || std::fs::metadata(&path).unwrap().ino();
+        let before = inode();
+        foreign(&path);
+        assert_eq!(inode(), before, "it is still mounted: {kind}");
+        umount2(&path, MntFlags::MNT_DETACH).unwrap();
+    }
+    foreign(&folder);
+    std::fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink("/proc/self/ns/net", &path).unwrap();
+    foreign(&path);
+    std::fs::remove_file(&path).unwrap();
+    std::fs::remove_dir(folder).unwrap();
+}
+
+/// `ip netns` and others may mount one over the other: all of them go, and the file with them. So does the file of `pin` if it was killed before it mounted.
+pub(crate) fn unpinned_whatever_is_left() {
+    let folder = std::env::temp_dir().join("netns");
+    std::fs::create_dir(&folder).unwrap();
+    let path = folder.join("web");
+    NetNs::new().unwrap().pin(&path).unwrap();
+    for _ in 0..3 {
+        let netns = NetNs::new().unwrap();
+        let from = format!("/proc/self/fd/{}", netns.as_fd().as_raw_fd());
+        mount(Some(from.as_str()), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+    }
+    NetNs::unpin(&path).unwrap();
+    assert!(!path.exists());
+    for umask in ["022", "777"] {
+        let program = std::env::current_exe().unwrap();
+        let script = format!("umask {umask}; exec \"$0\" \"$@\"");
+        let mut killed = Command::new("sh");
+        killed.args(["-c", &script]).arg(program).arg(crate::killed::KILLED).args(["pin", "", ""]).arg(&path);
+        assert_eq!(killed.status().unwrap().signal(), Some(libc::SIGKILL));
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+        NetNs::unpin(&path).unwrap();
+        assert!(!path.exists(), "{umask}");
+    }
+    std::fs::remove_dir(folder).unwrap();
 }
 
 /// A container that shares another's namespace: the same interface, the same loopback. One with none reaches neither.

@@ -15,6 +15,7 @@ mod upkeep;
 
 use cofferdam_testkit::{Need, Test, run};
 use std::process::ExitCode;
+use std::time::Duration;
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(rootless::INSIDE) {
@@ -30,6 +31,11 @@ fn main() -> ExitCode {
 
 fn root(name: &'static str, run: fn()) -> Test {
     Test::new(name, run).needs(&[Need::Root, Need::Veth])
+}
+
+/// One that takes seconds, and on a busy machine minutes.
+fn slow(name: &'static str, run: fn()) -> Test {
+    root(name, run).time(Duration::from_secs(300))
 }
 
 /// Bridges, and containers connected to them.
@@ -52,6 +58,8 @@ fn links() -> Vec<Test> {
         root("created_by_eight_threads", life::created_by_eight_threads),
         root("every_way_to_a_namespace", life::every_way_to_a_namespace),
         root("pinned", life::pinned),
+        root("pinned_by_others", life::pinned_by_others),
+        root("unpinned_whatever_is_left", life::unpinned_whatever_is_left),
         root("shared_with_another", life::shared_with_another),
         root("a_name_that_is_taken", errors::a_name_that_is_taken),
         root("no_namespace", errors::no_namespace),
@@ -62,9 +70,9 @@ fn links() -> Vec<Test> {
         root("a_route_that_is_there", errors::a_route_that_is_there),
         root("ipv6_switched_off", errors::ipv6_switched_off),
         root("invalid_configuration", errors::invalid_configuration),
-        root("creating_a_network", fault::creating_a_network),
+        slow("creating_a_network", fault::creating_a_network),
         root("opening_namespaces", fault::opening_namespaces),
-        root("attaching", fault::attaching),
+        slow("attaching", fault::attaching),
         root("removing", fault::removing),
         root("messages_of_an_attach", fault::messages_of_an_attach),
     ]
@@ -88,23 +96,26 @@ fn rules() -> Vec<Test> {
         root("a_port_at_loopback", defence::a_port_at_loopback),
         root("a_source_at_loopback", defence::a_source_at_loopback),
         root("a_resolver_at_loopback", defence::a_resolver_at_loopback),
+        root("at_loopback_from_now_on", defence::at_loopback_from_now_on),
+        root("alone_at_loopback_from_now_on", defence::alone_at_loopback_from_now_on),
         root("apart_from_now_on", defence::apart_from_now_on),
         root("loopback_without_rules", defence::loopback_without_rules),
         root("a_router_in_a_container", defence::a_router_in_a_container),
-        root("thousands_of_ports", defence::thousands_of_ports),
-        root("answers_to_creating", fault::answers_to_creating),
-        root("answers_to_attaching", fault::answers_to_attaching),
-        root("killed_while_attaching", killed::killed_while_attaching),
-        root("killed_between_system_calls", killed::killed_between_system_calls),
-        root("golden_rulesets", upkeep::golden_rulesets),
+        slow("thousands_of_ports", defence::thousands_of_ports),
+        slow("answers_to_creating", fault::answers_to_creating),
+        slow("answers_to_attaching", fault::answers_to_attaching),
+        slow("killed_while_attaching", killed::killed_while_attaching),
+        slow("killed_between_system_calls", killed::killed_between_system_calls),
+        slow("golden_rulesets", upkeep::golden_rulesets),
         root("mended", upkeep::mended),
         root("others_in_the_way", upkeep::others_in_the_way),
         root("left_by_the_dead", upkeep::left_by_the_dead),
         root("all_at_once", upkeep::all_at_once),
         root("a_subnet_that_is_taken", upkeep::a_subnet_that_is_taken),
         root("routes_and_mtu", upkeep::routes_and_mtu),
-        root("a_crowd_with_addresses", pool::a_crowd_with_addresses),
+        slow("a_crowd_with_addresses", pool::a_crowd_with_addresses),
         root("whose_addresses", pool::whose_addresses),
+        root("addresses_after_a_reboot", pool::addresses_after_a_reboot),
         root("looked_for_while_attaching", upkeep::looked_for_while_attaching),
         root("undone_as_far_as_possible", fault::undone_as_far_as_possible),
         root("a_pool_that_is_full", pool::a_pool_that_is_full),

@@ -126,3 +126,51 @@ pub(crate) fn whose_addresses() {
     std::fs::remove_dir_all(folder).unwrap();
     clean_up(&host, &network, &[]);
 }
+
+/// A reboot, or the loss of the pool's file: the numbers of claims are not used again, so that a record from before frees nothing of now.
+pub(crate) fn addresses_after_a_reboot() {
+    let (folder, pool) = folder();
+    let (host, network) = network();
+    let (netns, web) = (NetNs::new().unwrap(), EndpointSpec::new().id("web"));
+    let file = folder.join("leases");
+    let reboot = || {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let boot = text.lines().find(|line| line.starts_with("boot\t")).unwrap();
+        std::fs::write(&file, text.replace(boot, "boot\tbefore")).unwrap();
+    };
+    let lose = || std::fs::remove_file(&file).unwrap();
+    // The power is lost: what has reached the disk is the file of earlier on.
+    let earlier = std::cell::RefCell::new(String::new());
+    let lose_power = || {
+        std::fs::write(&file, earlier.take()).unwrap();
+        reboot();
+    };
+    for end in [&reboot as &dyn Fn(), &lose, &lose_power] {
+        // Several, so that the last one has a number that is soon reached again, and passed, by who begins anew.
+        let before = (0..3).map(|_| {
+            let endpoint = network.attach_from(&pool, &netns, &web).unwrap();
+            endpoint.detach(&host).unwrap();
+            if earlier.borrow().is_empty() {
+                earlier.replace(std::fs::read_to_string(&file).unwrap());
+            }
+            endpoint
+        });
+        earlier.take();
+        let before: Vec<_> = before.collect();
+        end();
+        assert_eq!(pool.held().unwrap(), [], "no container outlives the boot");
+        let now = network.attach_from(&pool, &netns, &web).unwrap();
+        for old in before {
+            old.detach_to(&pool, &host).unwrap();
+        }
+        assert_eq!((pool.held().unwrap().len(), crate::support::within(&netns, links).len()), (2, 2), "it is in use");
+        let other = NetNs::new().unwrap();
+        let another = network.attach_from(&pool, &other, &EndpointSpec::new().id("another")).unwrap();
+        assert!(another.addresses().iter().all(|address| !now.addresses().contains(address)), "{another:?}");
+        now.detach_to(&pool, &host).unwrap();
+        another.detach_to(&pool, &host).unwrap();
+        assert_eq!(pool.held().unwrap(), []);
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+    clean_up(&host, &network, &[]);
+}

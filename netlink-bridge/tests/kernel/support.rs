@@ -9,7 +9,8 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+/// So long is waited for what must come: nobody waits so long but on a machine that is very busy, or in vain.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A network of both families; its bridge is `br-test`.
 pub(crate) fn spec() -> NetworkSpec {

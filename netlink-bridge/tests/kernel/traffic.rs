@@ -112,6 +112,7 @@ pub(crate) fn loopback_of_an_attached_container() {
 pub(crate) fn an_address_used_again() {
     let (host, network) = network();
     let client = container(&network, 2);
+    // One packet, which arrives or is lost.
     let reach = |netns: &NetNs, patience: Duration| {
         let socket = within(netns, || UdpSocket::bind(SocketAddr::from((v4(3), 7))).expect("a socket"));
         socket.set_read_timeout(Some(patience)).expect("a time-out");
@@ -125,12 +126,12 @@ pub(crate) fn an_address_used_again() {
     reach(&first.0, PATIENCE).expect("is reached");
     first.1.detach(&host).expect("is detached");
     let second = container(&network, 3);
-    reach(&second.0, Duration::from_millis(900)).expect("is reached at once");
+    reach(&second.0, PATIENCE).expect("is reached at once");
     second.1.detach(&host).expect("is detached");
     let netns = NetNs::new().expect("a namespace");
     let other = network.attach(&netns, &addresses(3).mac(Mac::new([2, 2, 2, 2, 2, 2]))).expect("is attached");
     // The kernel announces no new address of its own accord: the neighbour goes on sending to the old one.
-    reach(&netns, Duration::from_millis(900)).expect_err("is not reached");
+    reach(&netns, crate::ports::A_WHILE).expect_err("is not reached");
     clean_up(&host, &network, &[client.1, other]);
 }
 

@@ -88,6 +88,14 @@ pub(super) fn find(name: &str) -> Vec<u8> {
     message(18, REQUEST_ACK, &[&link(0, 0), &string(3, name), &number(29, 8)])
 }
 
+/// Brings a link up or down.
+pub(super) fn set_up(index: u32, up: bool) -> Vec<u8> {
+    let mut header = link(index, IFF_UP);
+    // The flags; what follows says which of them are meant.
+    header[8..12].copy_from_slice(&u32::from(up).to_ne_bytes());
+    message(19, REQUEST_ACK, &[&header])
+}
+
 /// Tags a port and brings it up; `hairpin` is what one that publishes ports has.
 pub(super) fn port_up(index: u32, alias: &str, hairpin: bool) -> Vec<u8> {
     let (up, alias) = (link(index, IFF_UP), attribute(20, alias.as_bytes()));

@@ -19,6 +19,9 @@ trait Tool: Send + Sync {
     fn detach(&self) -> Result<()>;
 }
 
+/// More containers than this are there for cofferdam and ip(8) only: the others list all links each time.
+const MOST_THERE: usize = 100;
+
 /// The peers of a variant. With ports that are there already, those that share cofferdam's map of them.
 pub(super) fn of(variant: Variant, place: &Arc<Place>) -> Result<Vec<Contender>> {
     match variant.task {
@@ -30,7 +33,7 @@ pub(super) fn of(variant: Variant, place: &Arc<Place>) -> Result<Vec<Contender>>
     let by_ip = target(2, "ip")?;
     let name = if variant.ports > 0 { "ip(8), nft(8)" } else { "ip(8)" };
     let mut contenders = vec![contender(name, variant.task, &by_ip, Arc::new(Ip::new(place, &by_ip)))];
-    if variant.ports_there == 0 {
+    if variant.ports_there == 0 && variant.there <= MOST_THERE {
         let by_netavark = target(3, "netavark")?;
         let netavark = Arc::new(Netavark::new(&by_netavark)?);
         contenders.push(contender("netavark", variant.task, &by_netavark, netavark));

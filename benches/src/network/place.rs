@@ -48,7 +48,7 @@ impl Place {
         Ok(place)
     }
 
-    /// Attaches the containers.
+    /// Attaches the containers, while the bridge is down: a container that appears sends to all that are there, which makes many a slow matter.
     pub(super) fn fill(&self, ports: u16) -> Result<Vec<Endpoint>> {
         let attach = |(nth, netns): (usize, &NetNs)| -> Result<Endpoint> {
             let [high, low] = u16::try_from(nth + 2)?.to_be_bytes();
@@ -58,7 +58,11 @@ impl Place {
             }
             Ok(self.network.attach(netns, &spec)?)
         };
-        self.others.iter().enumerate().map(attach).collect()
+        let bridge = Socket::open(ROUTE)?;
+        bridge.talk(&messages::set_up(self.bridge, false), 1, |_| {})?;
+        let endpoints = self.others.iter().enumerate().map(attach).collect::<Result<_>>()?;
+        bridge.talk(&messages::set_up(self.bridge, true), 1, |_| {})?;
+        Ok(endpoints)
     }
 }
 

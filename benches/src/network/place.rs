@@ -27,21 +27,40 @@ pub(super) struct Place {
     pub(super) group: u32,
     /// The containers that are there.
     others: Vec<NetNs>,
+    _namespace: OwnNamespace,
+}
+
+/// The thread is in a network namespace of its own, until this is dropped.
+#[derive(Debug)]
+struct OwnNamespace {
     was_in: File,
 }
 
+impl OwnNamespace {
+    fn enter() -> Result<Self> {
+        let was_in = File::open("/proc/thread-self/ns/net")?;
+        unshare(CloneFlags::CLONE_NEWNET).map_err(|e| format!("cannot make a network namespace: {e}"))?;
+        Ok(OwnNamespace { was_in })
+    }
+}
+
+impl Drop for OwnNamespace {
+    fn drop(&mut self) {
+        let _ = setns(&self.was_in, CloneFlags::CLONE_NEWNET);
+    }
+}
+
 impl Place {
-    /// A host with so many containers, the first of which publishes so many ports. From here on, until it is dropped, this thread is in that namespace.
+    /// A host with so many containers, the first of which publishes so many ports. Until it is dropped, this thread is in that namespace.
     pub(super) fn new(containers: usize, ports: u16) -> Result<Self> {
         let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
         setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
-        let was_in = File::open("/proc/thread-self/ns/net")?;
-        unshare(CloneFlags::CLONE_NEWNET).map_err(|e| format!("cannot make a network namespace: {e}"))?;
+        let namespace = OwnNamespace::enter()?;
         let host = Host::current()?;
         let spec = NetworkSpec::new(BRIDGE).owner(OWNER).subnet(SUBNET.parse()?).enable_forwarding(true);
         let network = Network::create(&host, &spec)?;
         let others = (0..containers).map(|_| NetNs::new()).collect::<std::result::Result<Vec<_>, _>>()?;
-        let mut place = Place { host, network, bridge: 0, group: 0, others, was_in };
+        let mut place = Place { host, network, bridge: 0, group: 0, others, _namespace: namespace };
         place.bridge = link(BRIDGE)?.0;
         let endpoints = place.fill(ports)?;
         place.group = link(endpoints.first().ok_or("no container")?.port())?.2;
@@ -71,7 +90,6 @@ impl Drop for Place {
         // Deleted together: the kernel would need much longer for the namespaces one after the other, while others are measured.
         let _ = self.network.detach_all();
         let _ = self.network.delete();
-        let _ = setns(&self.was_in, CloneFlags::CLONE_NEWNET);
     }
 }
 

@@ -29,6 +29,7 @@ pub mod floor;
 pub mod image;
 pub mod measuring;
 pub mod mount;
+pub mod network;
 pub mod report;
 pub mod spawn;
 pub mod svg;
@@ -36,7 +37,7 @@ pub mod svg;
 pub use area::{Area, Case, Contender, Ready, Role, Runner, Sample};
 
 /// Every area, in the order in which they are run.
-pub const AREAS: &[Area] = &[spawn::AREA, mount::AREA, image::AREA, cgroup::AREA];
+pub const AREAS: &[Area] = &[spawn::AREA, mount::AREA, image::AREA, cgroup::AREA, network::AREA];
 
 /// A bench that went wrong says so and ends: nobody acts on what kind of failure it was.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;

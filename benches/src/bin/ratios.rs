@@ -1,4 +1,4 @@
-//! Measures and compares: `ratios [--area A] [--case TEXT] [--quick] [--json FILE] [--svg DIR]`. See `BENCHMARKS.md`.
+//! Measures and compares: `ratios [--area A] [--case TEXT] [--quick] [--rounds N] [--json FILE] [--svg DIR]`. See `BENCHMARKS.md`.
 
 use cofferdam_benches::measuring::Effort;
 use cofferdam_benches::report::{Entry, Outcome, json, micros, table};
@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 const USAGE: &str = "\
-Usage: ratios [--area AREA] [--case TEXT] [--quick] [--json FILE] [--svg DIR]
+Usage: ratios [--area AREA] [--case TEXT] [--quick] [--rounds N] [--json FILE] [--svg DIR]
 
   --area AREA  only this area; may be given again
   --case TEXT  only the case of this name, or those that have it in their names; may be given again
   --quick      fewer rounds and cases: a look, not a result
+  --rounds N   at most so many rounds, for cases that take long
   --json FILE  write the results for programs
   --svg DIR    draw plots into this folder";
 
@@ -23,6 +24,7 @@ struct Options {
     areas: Vec<String>,
     cases: Vec<String>,
     quick: bool,
+    rounds: Option<usize>,
     json: Option<PathBuf>,
     svg: Option<PathBuf>,
 }
@@ -64,6 +66,7 @@ fn options() -> Result<Option<Options>> {
             }
             Long("case") => options.cases.push(parser.value()?.string()?),
             Long("quick") => options.quick = true,
+            Long("rounds") => options.rounds = Some(parser.value()?.parse()?),
             Long("json") => options.json = Some(parser.value()?.into()),
             Long("svg") => options.svg = Some(parser.value()?.into()),
             Short('h') | Long("help") => return Ok(None),
@@ -83,7 +86,7 @@ fn run(options: &Options) -> Result<()> {
         let mut measured = Vec::new();
         for case in wanted((area.cases)(options.quick)?, &options.cases) {
             let (name, started) = (case.name.clone(), std::time::Instant::now());
-            if let Some(outcome) = measure(area, case, options.quick)? {
+            if let Some(outcome) = measure(area, case, effort(options))? {
                 eprintln!("{}: {name}: measured in {:.0} s", area.name, started.elapsed().as_secs_f64());
                 measured.push(outcome);
             }
@@ -125,8 +128,14 @@ fn machine() -> String {
     format!("Linux {kernel}, {cpus} × {model}, as {who}; load {load} at the start; transparent huge pages: {huge}")
 }
 
+fn effort(options: &Options) -> Effort {
+    let usual = if options.quick { Effort::QUICK } else { Effort::FULL };
+    let most = options.rounds.map_or(usual.most, |rounds| rounds.max(1));
+    Effort { rounds: usual.rounds.min(most), most, ..usual }
+}
+
 /// None if the case cannot be run here, which has been said then.
-fn measure(area: &Area, case: Case, quick: bool) -> Result<Option<Outcome>> {
+fn measure(area: &Area, case: Case, effort: Effort) -> Result<Option<Outcome>> {
     let ready = match (case.ready)() {
         Ok(ready) => ready,
         Err(why) => {
@@ -144,7 +153,6 @@ fn measure(area: &Area, case: Case, quick: bool) -> Result<Option<Outcome>> {
     if contenders.is_empty() {
         return Ok(None);
     }
-    let effort = if quick { Effort::QUICK } else { Effort::FULL };
     let named = |e| format!("{}: {}: {e}", area.name, case.name);
     let times = measuring::measure(&contenders, case.threads, effort).map_err(named)?;
     let entries = contenders.iter().zip(times).map(|(contender, times)| {

@@ -6,6 +6,7 @@
 mod child;
 pub mod fork;
 pub mod mount;
+pub mod netlink;
 pub mod probe;
 pub mod root;
 pub mod spawn;

@@ -139,6 +139,11 @@ impl Process {
         }
     }
 
+    /// Whether it has ended, or has begun to: process 1 of a pid namespace goes only after all others in there.
+    fn is_ending(&self) -> bool {
+        self.read("stat").map_or(true, |stat| is_exiting(&stat))
+    }
+
     /// Looks at a file of its folder in `/proc`. That it has not ended afterwards says that the number was its own.
     fn look<T>(&self, call: &'static str, name: &str, look: impl FnOnce(&str) -> Result<T, Errno>) -> Result<T, Error> {
         let path = format!("/proc/{}/{name}", self.pid);
@@ -219,14 +224,36 @@ impl Error {
     pub(crate) fn of_target(self, target: &Process) -> Error {
         let killed = self.kind() == ErrorKind::Killed;
         let by_its_death = killed || self.step() == Step::Join;
-        // When process 1 of a pid namespace ends, all others in it are killed and reaped before it can be waited for.
+        // When process 1 of a pid namespace ends, all others in it are killed; if the target is one of those, it may come after the child.
         let dying = killed || self.raw_os_error().is_some_and(is_of_the_dying);
         let patience = if dying { PollTimeout::from(200_u8) } else { PollTimeout::ZERO };
-        if by_its_death && target.ends_within(patience) { self.of_kind(ErrorKind::NoSuchProcess) } else { self }
+        let ended = by_its_death && (dying && target.is_ending() || target.ends_within(patience));
+        if ended { self.of_kind(ErrorKind::NoSuchProcess) } else { self }
     }
+}
+
+/// `PF_EXITING` among the flags of `/proc/PID/stat`, the seventh field behind the name, which may have any byte in it.
+fn is_exiting(stat: &[u8]) -> bool {
+    const PF_EXITING: u64 = 4;
+    let text = String::from_utf8_lossy(stat);
+    let flags = text.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(6)?.parse::<u64>().ok());
+    flags.is_some_and(|flags| flags & PF_EXITING != 0)
 }
 
 /// What the kernel says of a process that ends: to `setns(2)`, and to a clone in its pid namespace.
 fn is_of_the_dying(errno: i32) -> bool {
     matches!(errno, libc::ESRCH | libc::ENOMEM)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_exiting;
+
+    #[test]
+    fn a_process_that_ends_says_so() {
+        assert!(is_exiting(b"4711 (a) 1 (b) Z 1 4711 4711 0 -1 4228364 100 0\n"));
+        assert!(!is_exiting(b"4711 (sleep) S 1 4711 4711 0 -1 4194304 100 0\n"));
+        assert!(!is_exiting(b"4711 (4 4 4 4 4 4 4 4 4) S 1 4711 4711 0 -1 4194304 100 0\n"));
+        assert!(!is_exiting(b""));
+    }
 }

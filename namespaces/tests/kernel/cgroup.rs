@@ -197,7 +197,9 @@ pub(crate) fn a_clone_that_fails_late() {
 /// not be killed along with it. The limits are tried from almost nothing to almost enough; with the last ones the program starts in any case, whatever each
 /// CPU keeps of the group's memory for later.
 fn starved(group: &Group, limit_file: &str, kills_file: &str, entry: impl Fn() -> Vec<OwnedFd>) {
-    let hungry = sh("a=$(yes | head -c 4000000); b=$a$a; sleep 0").args(vec!["x".repeat(100_000); 8]);
+    // By itself: a process of its own would be in the group for a moment after it.
+    let hungry = "a=xxxxxxxxxxxxxxxx; while [ ${#a} -lt 16000000 ]; do a=$a$a; done";
+    let hungry = sh(hungry).args(vec!["x".repeat(100_000); 8]);
     for kib in (8..1024).step_by(64).chain([2048, 3072]) {
         fs::write(group.file(limit_file), (kib << 10).to_string()).unwrap();
         match hungry.spawn_with(Fds::new().cgroup(entry())) {

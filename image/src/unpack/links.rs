@@ -42,13 +42,13 @@ impl Groups {
                     Some(stat) if is_directory(&stat) => waiting.push(child),
                     Some(stat) if stat.st_nlink > 1 => {
                         groups.kept = groups.kept.saturating_add(NAME + child.len() as u64);
+                        if groups.kept > room {
+                            return Ok(None);
+                        }
                         groups.names.push(((stat.st_dev, stat.st_ino), child));
                     }
                     _ => {}
                 }
-            }
-            if groups.kept > room {
-                return Ok(None);
             }
         }
         groups.names.sort_unstable();

@@ -17,6 +17,12 @@ use tempfile::TempDir;
 trait Tool: Send + Sync {
     fn attach(&self) -> Result<()>;
     fn detach(&self) -> Result<()>;
+    fn target(&self) -> &Target;
+
+    /// Looks at what an attach did. Of ports that iptables publishes the exit status must do.
+    fn check(&self) -> Result<()> {
+        self.target().check()
+    }
 }
 
 /// More containers than this are there for cofferdam and ip(8) only: the others list all links each time.
@@ -30,28 +36,23 @@ pub(super) fn of(variant: Variant, place: &Arc<Place>) -> Result<Vec<Contender>>
         Task::Attach | Task::Detach => {}
     }
     let target = |nth, id| Target::new(nth, id, variant.ports).map(Arc::new);
-    let by_ip = target(2, "ip")?;
     let name = if variant.ports > 0 { "ip(8), nft(8)" } else { "ip(8)" };
-    let mut contenders = vec![contender(name, variant.task, &by_ip, Arc::new(Ip::new(place, &by_ip)))];
+    let mut contenders = vec![contender(name, variant.task, Arc::new(Ip::new(place, &target(2, "ip")?)))];
     if variant.ports_there == 0 && variant.there <= MOST_THERE {
-        let by_netavark = target(3, "netavark")?;
-        let netavark = Arc::new(Netavark::new(&by_netavark)?);
-        contenders.push(contender("netavark", variant.task, &by_netavark, netavark));
-        let by_cni = target(4, "cni")?;
+        contenders.push(contender("netavark", variant.task, Arc::new(Netavark::new(&target(3, "netavark")?)?)));
         let name = if variant.ports > 0 { "CNI bridge, portmap" } else { "CNI bridge" };
-        contenders.push(contender(name, variant.task, &by_cni, Arc::new(Cni::new(&by_cni)?)));
+        contenders.push(contender(name, variant.task, Arc::new(Cni::new(&target(4, "cni")?)?)));
     }
     Ok(contenders)
 }
 
-fn contender(name: &str, task: Task, target: &Arc<Target>, tool: Arc<dyn Tool>) -> Contender {
-    let target = Arc::clone(target);
+fn contender(name: &str, task: Task, tool: Arc<dyn Tool>) -> Contender {
     Contender::new(name, Role::Peer, move || {
-        let (target, tool) = (Arc::clone(&target), Arc::clone(&tool));
+        let tool = Arc::clone(&tool);
         move || {
             let attached = timed(|| tool.attach())?;
             // What is left of a failure would be in the way of a later run, but that ends the bench.
-            target.check()?;
+            tool.check()?;
             let detached = timed(|| tool.detach())?;
             Ok(if task == Task::Attach { attached } else { detached })
         }
@@ -138,6 +139,15 @@ impl Tool for Ip {
         }
         run(Command::new("ip").args(["link", "delete", &self.target.port]), "").map(drop)
     }
+
+    fn target(&self) -> &Target {
+        &self.target
+    }
+
+    fn check(&self) -> Result<()> {
+        self.target.check()?;
+        self.target.check_ports()
+    }
 }
 
 /// All ports of the bridge, by their group. They are attached by cofferdam.
@@ -200,6 +210,10 @@ impl Tool for Netavark {
 
     fn detach(&self) -> Result<()> {
         self.run("teardown")
+    }
+
+    fn target(&self) -> &Target {
+        &self.target
     }
 }
 
@@ -269,5 +283,9 @@ impl Tool for Cni {
             self.portmap("DEL", &Value::Null)?;
         }
         self.run(&self.bridge, "DEL", &self.options).map(drop)
+    }
+
+    fn target(&self) -> &Target {
+        &self.target
     }
 }

@@ -152,7 +152,7 @@ impl<'a> Desk<'a> {
             let verdict = match message.kind {
                 NOOP => continue,
                 ERROR => hook::replaced(Verdict::parse(message.flags, message.payload, true)?),
-                DONE if sent.dump => Verdict::parse(message.flags, message.payload, false)?,
+                DONE if sent.dump => hook::replaced(Verdict::parse(message.flags, message.payload, false)?),
                 reply if reply == sent.reply => {
                     answer.replies.push(message.payload.to_vec());
                     continue;

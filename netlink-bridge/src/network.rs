@@ -76,8 +76,8 @@ impl Network {
     ///
     /// # Errors
     /// [`InvalidConfig`](ErrorKind::InvalidConfig); [`AlreadyExists`](ErrorKind::AlreadyExists) if the container has an interface of this name or another
-    /// endpoint has the id; [`NotFound`](ErrorKind::NotFound) if the bridge is gone; [`Refused`](ErrorKind::Refused) by the kernel.
-    /// Nothing is left of what was made, but loopback may be up.
+    /// endpoint has the id; [`NotFound`](ErrorKind::NotFound) if the bridge is gone, or, for one that publishes ports, the table of rules
+    /// ([`reapply`](Self::reapply) brings it back); [`Refused`](ErrorKind::Refused) by the kernel. Nothing is left of what was made, but loopback may be up.
     #[doc(alias("connect", "veth"))]
     pub fn attach(&self, netns: &NetNs, endpoint: &EndpointSpec) -> Result<Endpoint, Error> {
         attach::attach(self, netns, endpoint)

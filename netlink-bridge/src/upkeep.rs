@@ -41,7 +41,9 @@ impl Network {
     /// rules of others that stop what is forwarded. Nothing if all is well.
     ///
     /// Others' rules are recognised if they stop *everything* at the end of a chain at the `forward` hook, as Docker, ufw and firewalld do; what their
-    /// exceptions let through is not weighed. An `accept` of ours does not overrule them.
+    /// exceptions let through is not weighed. An `accept` of ours does not overrule them. Those of `iptables-legacy` are not among the kernel's `nf_tables`
+    /// and not seen. Our own rules are known by their comments: one that somebody has replaced by another with the same comment is not noticed, but
+    /// [`reapply`](Self::reapply) writes all of them anew.
     ///
     /// # Errors
     /// As [`create`](Self::create).

@@ -63,7 +63,7 @@ pub(crate) fn killed() -> ExitCode {
 }
 
 /// What a child does with the network and with the endpoints whose records are in this file; each can be done again. Nothing if it is none of these.
-fn other_work(what: &str, records: &str) -> Option<Box<dyn Fn()>> {
+fn other_work(what: &str, records: &str) -> Option<Box<dyn Fn() + Send>> {
     let host = Host::current().unwrap();
     let open = |host: &Host| Network::open(host, &spec()).unwrap();
     let records = std::path::PathBuf::from(records);

@@ -132,6 +132,13 @@ pub(crate) fn addresses_that_are_given() {
         let error = network.attach_from(&pool, &NetNs::new().unwrap(), &wanted).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
     }
+    // Those of an owner who is not to be kept go, and of nobody else.
+    let theirs =
+        network.attach_from(&pool, &NetNs::new().unwrap(), &EndpointSpec::new().id("b").owner("them")).unwrap();
+    assert_eq!(pool.gc(|holder| holder.owner != "them").unwrap().len(), 2);
+    assert!(pool.held().unwrap().iter().all(|(_, holder)| holder.id == "web"));
+    assert_eq!(pool.held().unwrap().len(), 3);
+    theirs.detach_to(&pool, &host).unwrap();
     endpoint.detach_to(&pool, &host).unwrap();
     assert_eq!(pool.held().unwrap(), []);
     std::fs::remove_dir_all(folder).unwrap();

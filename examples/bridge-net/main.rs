@@ -82,7 +82,10 @@ fn up(host: &Host, state: &State, wanted: &Up) -> Result<ExitCode> {
     let made = Network::create(host, &spec).inspect_err(|_| {
         // The error that is told is the first one.
         let _ = match &before {
-            Some(before) => state.store_network(&before.spec, &wanted.network),
+            Some(before) => state.store_network(&before.spec, &wanted.network).and_then(|()| {
+                Network::reapply(host, &before.spec, &before.endpoints)?;
+                Ok(())
+            }),
             None => state.forget_network(&wanted.network),
         };
     });

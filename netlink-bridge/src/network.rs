@@ -31,7 +31,7 @@ impl Network {
     /// # Errors
     /// [`InvalidConfig`](ErrorKind::InvalidConfig); [`Foreign`](ErrorKind::Foreign) if the name is another link's, or the table `cofferdam` somebody
     /// else's; [`AlreadyExists`](ErrorKind::AlreadyExists) if the bridge is new and the host has a route into one of its subnets; [`Refused`](ErrorKind::Refused) by the kernel, [`Unsupported`](ErrorKind::Unsupported) if it has no `nf_tables`. A bridge that was
-    /// made is gone again.
+    /// made is gone again; one that was there may have become what the spec says in part, which [`reapply`](Self::reapply) with the earlier spec undoes.
     pub fn create(host: &Host, spec: &NetworkSpec) -> Result<Self, Error> {
         spec.check()?;
         let mtu = match spec.mtu {

@@ -113,13 +113,13 @@ fn ports(tuple: &[u8], found: &mut Connection) -> Result<(), Malformed> {
 /// The source of a tuple.
 fn source(tuple: &[u8]) -> Result<Option<(IpAddr, u16)>, Malformed> {
     let (mut from, mut port) = (None, None);
-    for part in attributes(tuple) {
-        let (part, value) = part?;
+    for nest in attributes(tuple) {
+        let (nest, value) = nest?;
         for attribute in attributes(value) {
             let (number, value) = attribute?;
-            if part == CTA_TUPLE_IP.number && [CTA_IP_V4_SRC.number, CTA_IP_V6_SRC.number].contains(&number) {
+            if nest == CTA_TUPLE_IP.number && [CTA_IP_V4_SRC.number, CTA_IP_V6_SRC.number].contains(&number) {
                 from = address(value);
-            } else if part == CTA_TUPLE_PROTO.number && number == CTA_PROTO_SRC_PORT.number {
+            } else if nest == CTA_TUPLE_PROTO.number && number == CTA_PROTO_SRC_PORT.number {
                 port = value.first_chunk().map(|bytes| u16::from_be_bytes(*bytes));
             }
         }
@@ -151,11 +151,8 @@ mod tests {
         let mut bytes = batch.number(1).to_vec();
         assert_eq!(connection(&bytes[16..]).unwrap(), sent);
         // As the kernel describes it, with where its answers come from: 10.0.0.2, port 5353.
-        bytes
-            .extend([32, 0, 2, 0x80, 12, 0, 1, 0x80, 8, 0, 1, 0, 10, 0, 0, 2, 16, 0, 2, 0x80, 5, 0, 1, 0, 17, 0, 0, 0]);
-        bytes.extend([6, 0, 2, 0, 0x14, 0xe9, 0, 0]);
-        let at = bytes.len() - 36;
-        bytes[at] = 36;
+        bytes.extend([36, 0, 2, 0x80, 12, 0, 1, 0x80, 8, 0, 1, 0, 10, 0, 0, 2]);
+        bytes.extend([20, 0, 2, 0x80, 5, 0, 1, 0, 17, 0, 0, 0, 6, 0, 2, 0, 0x14, 0xe9, 0, 0]);
         let answered_by = Some(([10, 0, 0, 2].into(), 5353));
         assert_eq!(connection(&bytes[16..]).unwrap(), Connection { answered_by, ..sent });
     }

@@ -141,7 +141,9 @@ impl Batch {
         while self.sent.len() > MESSAGES_PER_SEND {
             let mut rest = self.sent.split_off(MESSAGES_PER_SEND);
             let end = rest.first().map_or(self.bytes.len(), |next| next.start);
-            rest.iter_mut().for_each(|sent| sent.start -= end);
+            for sent in &mut rest {
+                sent.start -= end;
+            }
             let bytes = self.bytes.split_off(end);
             pieces.push(std::mem::replace(&mut self, Batch { bytes, sent: rest }));
         }

@@ -107,6 +107,7 @@ fn rules() -> Vec<Test> {
         slow("thousands_of_ports", defence::thousands_of_ports),
         slow("answers_to_creating", fault::answers_to_creating),
         slow("answers_to_attaching", fault::answers_to_attaching),
+        slow("answers_to_mending", fault::answers_to_mending),
         slow("answers_to_upkeep", fault::answers_to_upkeep),
         root("as_much_for_the_last_as_for_the_first", fault::as_much_for_the_last_as_for_the_first),
         slow("killed_while_attaching", killed::killed_while_attaching),

@@ -7,6 +7,7 @@ mod containers;
 mod endings;
 mod figures;
 mod image;
+mod inside;
 mod overlay_tour;
 mod refusals;
 mod rootfs;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         unpack_image(),
         run_in_rootfs(),
         bridge_net(),
+        namespaces(),
         small_programs(),
     ]
     .concat())
@@ -47,6 +49,19 @@ fn run_in_rootfs() -> Vec<Test> {
 fn bridge_net() -> Vec<Test> {
     let needs = [Need::Program(bridge_net::PROGRAM), Need::Root, Need::Veth];
     vec![Test::new("every_command", bridge_net::every_command).needs(&needs)]
+}
+
+fn namespaces() -> Vec<Test> {
+    let inside = |name, program, run| Test::new(name, run).needs(&[Need::Userns, Need::Program(program)]);
+    vec![
+        inside("exec_into_as_nsenter_does", inside::EXEC_INTO, inside::exec_into_as_nsenter_does)
+            .needs(&[Need::Program(inside::NSENTER)]),
+        inside("lsns_as_the_other_one_does", inside::LSNS, inside::lsns_as_the_other_one_does)
+            .needs(&[Need::Program(inside::THEIR_LSNS)]),
+        inside("pty_shell_is_a_terminal", inside::PTY_SHELL, inside::pty_shell_is_a_terminal)
+            .needs(&[Need::Program("/bin/busybox")]),
+        inside("pty_shell_is_left_and_joins", inside::PTY_SHELL, inside::pty_shell_is_left_and_joins),
+    ]
 }
 
 fn busyloop_limit() -> Vec<Test> {

@@ -73,6 +73,7 @@ fn busyloop_limit() -> Vec<Test> {
         cpu("holds_10_20_and_50_percent", figures::holds_10_20_and_50_percent),
         cpu("a_limit_above_the_machine", figures::a_limit_above_the_machine),
         cpu("a_limit_above_that_of_the_cgroup_above", figures::a_limit_above_that_of_the_cgroup_above),
+        cpu("a_limit_that_is_not_held", figures::a_limit_that_is_not_held),
         cpu("signals_end_it_and_leave_nothing", endings::signals_end_it_and_leave_nothing),
         cpu("sigkill_leaves_no_busy_process", endings::sigkill_leaves_no_busy_process),
         cpu("the_busy_process_dies_early", endings::the_busy_process_dies_early),
@@ -89,6 +90,7 @@ fn busyloop_limit() -> Vec<Test> {
             cpu("holds_in_other_periods", figures::holds_in_other_periods),
             cpu("one_thread_is_one_core_at_most", figures::one_thread_is_one_core_at_most),
             cpu("plain_lines_for_a_pipe", figures::plain_lines_for_a_pipe),
+            cpu("bars_for_a_terminal", figures::bars_for_a_terminal).needs(&[Need::Program(unpack::SCRIPT)]),
         ]);
     }
     tests

@@ -13,6 +13,9 @@ pub(crate) fn spawn(plan: &Shared, body: &mut dyn FnMut() -> u8) -> Result<Child
     if plan.parts.target.is_some() {
         return Err(Error::config("closure", "cannot run in namespaces that are joined: it has the caller's memory"));
     }
+    if plan.parts.init.is_some() {
+        return Err(Error::config("closure", "cannot be run by an init, which starts programs"));
+    }
     scope::check(plan.parts.apart)?;
     let (gate, theirs) = Gate::pair(plan.parts.highest)?;
     let mut pipes = Pipes::open(&plan.parts)?;

@@ -165,8 +165,7 @@ impl Held {
         self.released = true;
         let fallbacks = judged?;
         let keeper = if stay { self.thread.take() } else { None };
-        let report = self.plan.report(self.plan.parts.engine, fallbacks);
-        Ok(Child::new(self.born.clone(), std::mem::take(&mut self.ours), report)?.kept_by(keeper))
+        Ok(self.plan.finish(self.born.clone(), std::mem::take(&mut self.ours), fallbacks)?.kept_by(keeper))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::bind::Names;
 use crate::program::{Arg, Program, Sys, Then};
-use crate::{Error, Fallbacks, Sandbox, Step};
+use crate::{Error, Fallbacks, Sandbox, Step, init};
 use std::collections::BTreeMap;
 
 /// As many as a process has by default.
@@ -24,9 +24,10 @@ impl Sandbox {
     }
 }
 
-/// The highest descriptor that the program gets.
+/// The highest descriptor that the program gets; with an init, the highest of that one's.
 pub(crate) fn highest(sandbox: &Sandbox) -> i32 {
-    sandbox.fds.last_key_value().map_or(2, |(number, _)| (*number).min(MOST).cast_signed())
+    let highest = sandbox.fds.last_key_value().map_or(2, |(number, _)| (*number).min(MOST));
+    (highest + init::descriptors(sandbox)).cast_signed()
 }
 
 /// Where each comes from; the sources are all above the highest of them.
@@ -34,6 +35,8 @@ pub(crate) fn highest(sandbox: &Sandbox) -> i32 {
 pub(crate) struct Passed {
     pub(crate) sources: BTreeMap<u32, i32>,
     pub(crate) highest: i32,
+    /// Those of an init.
+    more: u32,
 }
 
 impl Passed {
@@ -45,7 +48,7 @@ impl Passed {
             }
             sources.insert(*number, names.number(name)?);
         }
-        Ok(Passed { sources, highest: highest(sandbox) })
+        Ok(Passed { sources, highest: highest(sandbox), more: init::descriptors(sandbox) })
     }
 
     /// Puts them in place, where they stay.
@@ -58,7 +61,8 @@ impl Passed {
 
     /// Closes what lies between them.
     pub(crate) fn close_between(&self, program: &mut Program, step: Step, otherwise: Then, fallbacks: Fallbacks) {
-        for (first, last) in gaps(self.sources.keys().copied()) {
+        let more = self.highest.cast_unsigned() + 1 - self.more..=self.highest.cast_unsigned();
+        for (first, last) in gaps(self.sources.keys().copied().chain(more)) {
             let args: [Arg; 3] = [first.into(), last.into(), 0_u64.into()];
             program.call_then(step, "", Sys::close_range, args, otherwise);
             if fallbacks.contains(Fallbacks::CLOSE_EACH) {

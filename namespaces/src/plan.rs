@@ -7,7 +7,7 @@ use crate::sys::{self, Birth, Block, Born, Frame, Outcome, SharedPage, SignalMas
 use crate::target::Kind;
 use crate::{
     Call, CapabilitySet, Child, Engine, Error, Fallbacks, Held, Namespaces, Report, Step, Target, fallbacks, hint,
-    scope, terminal,
+    init, scope, terminal,
 };
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
@@ -60,6 +60,7 @@ pub(crate) struct Parts {
     /// The highest descriptor that the program gets.
     pub(crate) highest: i32,
     pub(crate) die_with_parent: bool,
+    pub(crate) init: Option<init::Wanted>,
     /// The maps that the caller writes while the child waits.
     pub(crate) maps: Option<Maps>,
     /// Whether the child is another user or group than the caller.
@@ -106,7 +107,7 @@ impl Plan {
         let outcome = plan.clone_child(pipes.slots(), false, &birth)?;
         let born = birth.take().ok_or_else(Error::status_lost)?;
         plan.judge(&born, &outcome)?;
-        Child::new(born, pipes.ours(), plan.report(plan.parts.engine, outcome.used))
+        plan.finish(born, pipes.ours(), outcome.used)
     }
 
     /// Brings a child to the point where only the start of its program is left, and holds it there.
@@ -245,6 +246,12 @@ impl Shared {
         }
     }
 
+    /// The child has left the caller's memory for its program, or for an init that starts that.
+    pub(crate) fn finish(&self, born: Born, mut ours: Ours, used: Fallbacks) -> Result<Child, Error> {
+        init::confirm(self, &born, ours.init.take())?;
+        Child::new(born, ours, self.report(self.parts.engine, used))
+    }
+
     /// Whether the program has started; if not, the child has ended and is reaped.
     pub(crate) fn judge(&self, born: &Born, outcome: &Outcome) -> Result<(), Error> {
         let Some(call) = self.parts.program.get(outcome.at) else {
@@ -328,6 +335,7 @@ pub(crate) fn end(born: &Born) {
 pub(crate) struct Pipes {
     theirs: [Option<OwnedFd>; 3],
     terminal: Option<terminal::Theirs>,
+    init: Option<init::Theirs>,
     ours: Ours,
 }
 
@@ -336,6 +344,7 @@ pub(crate) struct Pipes {
 pub(crate) struct Ours {
     pub(crate) streams: [Option<OwnedFd>; 3],
     pub(crate) terminal: Option<terminal::Ours>,
+    pub(crate) init: Option<init::Ours>,
 }
 
 impl Pipes {
@@ -356,20 +365,21 @@ impl Pipes {
             let (ours, theirs) = terminal::open_ends(wanted)?;
             (pipes.ours.terminal, pipes.terminal) = (Some(ours), Some(theirs));
         }
+        if let Some(wanted) = &parts.init {
+            let (ours, theirs) = wanted.open()?;
+            (pipes.ours.init, pipes.init) = (Some(ours), Some(theirs));
+        }
         Ok(pipes)
     }
 
     pub(crate) fn slots(&self) -> [i64; SLOTS] {
         let mut slots = [-1; SLOTS];
-        for (end, slot) in self.theirs.iter().zip(STREAM) {
-            if let (Some(fd), Some(value)) = (end, slots.get_mut(slot.0)) {
+        let streams = self.theirs.iter().zip(STREAM).filter_map(|(end, slot)| Some((slot, end.as_ref()?)));
+        let others = self.terminal.iter().chain(self.init.iter().flatten());
+        for (slot, fd) in streams.chain(others.map(|(slot, fd)| (*slot, fd))) {
+            if let Some(value) = slots.get_mut(slot.0) {
                 *value = fd.as_raw_fd().into();
             }
-        }
-        if let Some((slot, fd)) = &self.terminal
-            && let Some(value) = slots.get_mut(slot.0)
-        {
-            *value = fd.as_raw_fd().into();
         }
         slots
     }

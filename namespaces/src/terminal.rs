@@ -3,14 +3,10 @@
 use crate::bind::above;
 use crate::mount::MountKind;
 use crate::program::{Arg, Program, Slot, Sys, Then};
-use crate::{Error, Sandbox, Step, sys};
+use crate::{Error, Sandbox, Step, handover, sys};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, recvmsg, socketpair,
-};
 use nix::sys::stat::{Mode, fstat, major, minor};
-use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// The side that the program has: from the caller, or opened by the child.
@@ -130,23 +126,17 @@ impl Wanted {
         Ok(Some(Wanted { size, opened_by_child }))
     }
 
-    /// The child makes a session and takes the terminal; what it has opened itself it hands over.
-    pub(crate) fn compile(&self, program: &mut Program) {
+    /// The child makes a session and takes the terminal, unless that is an init's child's to do; what it has opened itself it hands over.
+    pub(crate) fn compile(&self, program: &mut Program, init: bool) {
         program.call(Step::Session, "", Sys::setsid, []);
-        program.call(Step::Session, "terminal", Sys::ioctl, [PEER.into(), libc::TIOCSCTTY.into(), 0_u64.into()]);
+        if !init {
+            program.call(Step::Session, "terminal", Sys::ioctl, [PEER.into(), libc::TIOCSCTTY.into(), 0_u64.into()]);
+        }
         let Some(spare) = &self.opened_by_child else { return };
         let number = spare.as_raw_fd();
         let copy = [MASTER.into(), number.into(), libc::O_CLOEXEC.into()];
         program.call(Step::Session, "terminal", Sys::dup3, copy);
-        let byte = program.string(c"t".to_owned());
-        let vector = program.words([byte, 1]);
-        // A struct cmsghdr with one descriptor.
-        let kind = u64::from(libc::SOL_SOCKET.cast_unsigned()) | u64::from(libc::SCM_RIGHTS.cast_unsigned()) << 32;
-        let control = program.words([20, kind, u64::from(number.cast_unsigned())]);
-        // A struct msghdr: no address, one vector, the control message.
-        let message = program.words([0, 0, vector, 1, control, 24, 0]);
-        let send = [HANDOVER.into(), message.into(), libc::MSG_NOSIGNAL.into()];
-        program.call_then(Step::Session, "terminal", Sys::sendmsg, send, Then::Exactly(1, libc::EPIPE));
+        handover::send(program, Step::Session, "terminal", HANDOVER, number);
     }
 }
 
@@ -207,10 +197,8 @@ pub(crate) type Theirs = (Slot, OwnedFd);
 
 pub(crate) fn open_ends(wanted: &Wanted) -> Result<(Ours, Theirs), Error> {
     if wanted.opened_by_child.is_some() {
-        let failed = |errno: Errno| Error::os(Step::Terminal, "socketpair", errno as i32);
-        let (kind, flags) = (SockType::SeqPacket, SockFlag::SOCK_CLOEXEC);
-        let (ours, theirs) = socketpair(AddressFamily::Unix, kind, None, flags).map_err(failed)?;
-        return Ok((Ours::Coming(ours), (HANDOVER, above(theirs, 2).map_err(self::failed("fcntl"))?)));
+        let (ours, theirs) = handover::pair(Step::Terminal, 2)?;
+        return Ok((Ours::Coming(ours), (HANDOVER, theirs)));
     }
     let path = "/dev/ptmx";
     let of = |call| move |errno: Errno| Error::os(Step::Terminal, call, errno as i32).about(path);
@@ -232,23 +220,7 @@ impl Ours {
     pub(crate) fn finish(self) -> Result<Terminal, Error> {
         match self {
             Ours::Opened(master) => Ok(Terminal(master)),
-            Ours::Coming(socket) => receive(&socket),
+            Ours::Coming(socket) => handover::receive(&socket, Step::Terminal).map(Terminal),
         }
     }
-}
-
-fn receive(socket: &OwnedFd) -> Result<Terminal, Error> {
-    let (mut byte, mut control) = ([0], nix::cmsg_space!([std::os::fd::RawFd; 1]));
-    let mut vectors = [IoSliceMut::new(&mut byte)];
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
-    let failed = |errno: Errno| Error::os(Step::Terminal, "recvmsg", errno as i32);
-    let message = recvmsg::<UnixAddr>(socket.as_raw_fd(), &mut vectors, Some(&mut control), flags).map_err(failed)?;
-    for control in message.cmsgs().map_err(failed)? {
-        if let ControlMessageOwned::ScmRights(fds) = control
-            && let [fd] = fds[..]
-        {
-            return Ok(Terminal(sys::received(fd)));
-        }
-    }
-    Err(failed(Errno::EBADMSG))
 }

@@ -10,6 +10,8 @@ mod closure;
 mod each;
 mod errand;
 mod exit_info;
+#[cfg(feature = "init")]
+mod init;
 mod interpreter;
 mod process;
 mod raw;
@@ -26,6 +28,8 @@ mod terminal;
 pub(crate) use clone::{Birth, Born, World, clone_and_run, pid_of};
 pub(crate) use closure::{Task, clone_task};
 pub(crate) use exit_info::exit_info;
+#[cfg(feature = "init")]
+pub(crate) use init::{InitFacts, RECORD, STAGES, init_image};
 pub(crate) use interpreter::Frame;
 pub(crate) use process::{Block, copy_above, own_pidfd, pidfd_of, reap, received, send_signal};
 pub(crate) use related::{Related, kind_of_namespace, owner_of_namespace, related_namespace};

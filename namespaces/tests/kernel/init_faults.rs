@@ -87,13 +87,13 @@ pub(crate) fn the_init_can_be_killed_at_every_call() {
 /// Each call of process 1 up to the init, failed and killed in turn.
 pub(crate) fn every_call_up_to_the_init_can_fail() {
     let sandbox = with_init(program("/bin/true")).die_with_parent();
+    let before = Unchanged::now();
     let plan = sandbox.prepare(Fds::new()).unwrap();
     for hold in [false, true] {
         let run = || {
             let plan = sandbox.prepare(Fds::new())?;
             if hold { plan.hold()?.release()?.wait() } else { plan.spawn()?.wait() }
         };
-        let before = Unchanged::now();
         let (calls, result) = record(run);
         assert!(result.unwrap().success());
         let calls: Vec<_> = calls.into_iter().filter(|call| call.who == Who::Child).collect();

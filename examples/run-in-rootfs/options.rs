@@ -70,6 +70,7 @@ pub(crate) struct Caller {
 }
 
 /// What has been read so far.
+#[expect(clippy::struct_excessive_bools, reason = "each is an option")]
 struct Reading {
     args: lexopt::Parser,
     caller: Caller,

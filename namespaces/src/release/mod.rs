@@ -13,7 +13,9 @@ use answer::Answer;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, accept4, connect, recv, send, socket};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, UnixAddr, accept4, connect, recv, send, shutdown, socket,
+};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use place::Place;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -96,7 +98,8 @@ impl HeldAt {
         if let Some(first) = first {
             tell(&first, &Answer::of(&released));
         }
-        // Who found the path, but came too late.
+        // Nobody comes any more; and who found the path, but came too late, is told so.
+        let _ = shutdown(listener.as_raw_fd(), Shutdown::Both);
         while let Ok(Some(late)) = accept(&listener) {
             tell(&late, &Answer::Already);
         }
@@ -191,8 +194,8 @@ impl Release {
         }
     }
 
-    /// Waits until the program has started. Blocks as long as the holder does not wait for the release, and for ever if the one at the path means no good: see
-    /// [`wait_timeout`](Release::wait_timeout), or poll the descriptor ([`AsFd`]).
+    /// Waits until the program has started. Blocks as long as the holder does not wait for the release, and for ever if the one at the path means no good, or the holder was
+    /// killed and a fork of it still has its socket: see [`wait_timeout`](Release::wait_timeout), or poll the descriptor ([`AsFd`]).
     ///
     /// # Errors
     /// Why the program has not started, as the holder tells it: the kind and the errno are its, the rest is in words.

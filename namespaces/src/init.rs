@@ -39,7 +39,7 @@ impl Sandbox {
     /// executable is in sight in the sandbox (CVE-2019-5736), and no sandbox shares a file with another. It has no descriptors. It has the program's rights and no others, for a program may
     /// `ptrace(2)` it where it may any process of its user: filters, capabilities and rulesets hold for both.
     ///
-    /// So a [filter](crate::Seccomp::bpf) must also allow `execveat`, `prctl`, `clone`, `close`, `setpgid`, `kill`, `rt_sigtimedwait`, `wait4`, `exit_group`, `fcntl`,
+    /// So a filter of system calls must also allow `execveat`, `prctl`, `clone`, `close`, `setpgid`, `kill`, `rt_sigtimedwait`, `wait4`, `exit_group`, `fcntl`,
     /// `rt_sigprocmask`, `write`, and `setsid` and `ioctl` where there is a session or a terminal. A label of `AppArmor` or `SELinux` is that of the init, and the program's what the policy makes of
     /// it. It counts as one process more. A limit of descriptors ([`rlimit`](Sandbox::rlimit)) is the program's alone.
     ///

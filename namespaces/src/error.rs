@@ -35,6 +35,10 @@ pub enum ErrorKind {
     Killed,
     /// Somebody else has released it before: see [`Release`](crate::Release).
     AlreadyReleased,
+    /// A hook ended with another status than 0.
+    HookFailed,
+    /// A hook took longer than it may.
+    TimedOut,
     /// Somebody else has taken the exit status: a foreign `waitpid(2)`, or `SIGCHLD` is ignored.
     StatusLost,
     /// The process has ended and been waited for, or the one that was to be joined has ended (`ESRCH`).

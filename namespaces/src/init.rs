@@ -14,11 +14,11 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
 /// The file that it is, and the child's end of what it hands the caller's end of its pipe over.
-const FILE: Slot = Slot(16);
-const HANDOVER: Slot = Slot(17);
+pub(crate) const FILE: Slot = Slot(18);
+pub(crate) const HANDOVER: Slot = Slot(19);
 
 /// How many it has, whose numbers come right behind the program's.
-pub(crate) fn descriptors(sandbox: &Sandbox) -> u32 {
+pub(crate) fn descriptors(sandbox: &Sandbox) -> i32 {
     if sandbox.init { 2 } else { 0 }
 }
 
@@ -41,7 +41,7 @@ impl Sandbox {
     ///
     /// So a filter of system calls must also allow `execveat`, `prctl`, `clone`, `close`, `setpgid`, `kill`, `rt_sigtimedwait`, `wait4`, `exit_group`, `fcntl`,
     /// `rt_sigprocmask`, `write`, and `setsid` and `ioctl` where there is a session or a terminal. A label of `AppArmor` or `SELinux` is that of the init, and the program's what the policy makes of
-    /// it. It counts as one process more. A limit of descriptors ([`rlimit`](Sandbox::rlimit)) is the program's alone.
+    /// it. A filter with a listener is an error: it could ask about the init, while the caller waits for the program. It counts as one process more. A limit of descriptors ([`rlimit`](Sandbox::rlimit)) is the program's alone.
     ///
     /// [`spawn`](crate::Plan::spawn) returns when the *program* has started, with the same errors as without. The [`Child`](crate::Child) is the init.
     ///
@@ -83,6 +83,10 @@ impl Wanted {
         if !sandbox.namespaces.contains(Namespaces::PID) {
             return Err(Error::config("init", "needs Namespaces::PID, in which it is process 1"));
         }
+        if sandbox.privilege.reserved() > 0 {
+            let words = "may ask the caller about what it does, who waits for the program: not with a filter that has a listener";
+            return Err(Error::config("init", words));
+        }
         let terminal = match sandbox.terminal {
             Some(_) => {
                 let stream = sandbox.stdio.iter().position(|stdio| *stdio == Stdio::Inherit);
@@ -112,7 +116,7 @@ impl Wanted {
         // It may be there already.
         let handed: [Arg; 3] = [read.into(), self.at.into(), libc::O_CLOEXEC.into()];
         program.call_then(step, "report", Sys::dup3, handed, Then::Unless(libc::EINVAL));
-        handover::send(program, step, "report", HANDOVER, self.at);
+        handover::send(program, (step, "report"), HANDOVER.into(), self.at);
         program.call(step, "report", Sys::dup3, [write.into(), self.report.into(), 0.into()]);
         program.call(step, "init", Sys::dup3, [FILE.into(), self.at.into(), libc::O_CLOEXEC.into()]);
     }
@@ -176,7 +180,7 @@ pub(crate) type Theirs = [(Slot, OwnedFd); 2];
 pub(crate) fn confirm(plan: &Shared, born: &Born, ours: Option<Ours>) -> Result<(), Error> {
     let Some(Ours(socket)) = ours else { return Ok(()) };
     let told =
-        handover::receive(&socket, Step::Init).and_then(|pipe| read_all(pipe.into())).inspect_err(|_| end(born))?;
+        handover::receive(Step::Init, &socket).and_then(|pipe| read_all(pipe.into())).inspect_err(|_| end(born))?;
     match last_record(&told) {
         Some((_, 0)) => Ok(()),
         Some((stage, errno)) => {

@@ -13,9 +13,12 @@ pub(crate) enum Wanted {}
 #[derive(Debug)]
 pub(crate) enum Ours {}
 
+pub(crate) const FILE: Slot = Slot(18);
+pub(crate) const HANDOVER: Slot = Slot(19);
+
 pub(crate) type Theirs = [(Slot, OwnedFd); 2];
 
-pub(crate) fn descriptors(_: &Sandbox) -> u32 {
+pub(crate) fn descriptors(_: &Sandbox) -> i32 {
     0
 }
 

@@ -24,10 +24,10 @@ impl Sandbox {
     }
 }
 
-/// The highest descriptor that the program gets; with an init, the highest of that one's.
+/// The highest descriptor that is there until the program starts: that the program gets, that hands over the listener of a filter, or that an init has.
 pub(crate) fn highest(sandbox: &Sandbox) -> i32 {
-    let highest = sandbox.fds.last_key_value().map_or(2, |(number, _)| (*number).min(MOST));
-    (highest + init::descriptors(sandbox)).cast_signed()
+    let passed = sandbox.fds.last_key_value().map_or(2, |(number, _)| (*number).min(MOST).cast_signed());
+    passed + sandbox.privilege.reserved() + init::descriptors(sandbox)
 }
 
 /// Where each comes from; the sources are all above the highest of them.
@@ -35,8 +35,6 @@ pub(crate) fn highest(sandbox: &Sandbox) -> i32 {
 pub(crate) struct Passed {
     pub(crate) sources: BTreeMap<u32, i32>,
     pub(crate) highest: i32,
-    /// Those of an init.
-    more: u32,
 }
 
 impl Passed {
@@ -48,7 +46,7 @@ impl Passed {
             }
             sources.insert(*number, names.number(name)?);
         }
-        Ok(Passed { sources, highest: highest(sandbox), more: init::descriptors(sandbox) })
+        Ok(Passed { sources, highest: highest(sandbox) })
     }
 
     /// Puts them in place, where they stay.
@@ -61,8 +59,7 @@ impl Passed {
 
     /// Closes what lies between them.
     pub(crate) fn close_between(&self, program: &mut Program, step: Step, otherwise: Then, fallbacks: Fallbacks) {
-        let more = self.highest.cast_unsigned() + 1 - self.more..=self.highest.cast_unsigned();
-        for (first, last) in gaps(self.sources.keys().copied().chain(more)) {
+        for (first, last) in gaps(self.sources.keys().copied()) {
             let args: [Arg; 3] = [first.into(), last.into(), 0_u64.into()];
             program.call_then(step, "", Sys::close_range, args, otherwise);
             if fallbacks.contains(Fallbacks::CLOSE_EACH) {

@@ -14,6 +14,8 @@ pub(crate) const PEER: Slot = Slot(14);
 const MASTER: Slot = Slot(13);
 /// Where the child hands over what it has opened.
 const HANDOVER: Slot = Slot(15);
+/// What a child needs until it has its terminal.
+pub(crate) const DESCRIPTORS: [Slot; 3] = [MASTER, PEER, HANDOVER];
 
 /// How large a terminal is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -49,7 +51,7 @@ impl Sandbox {
     ///
     /// It takes the place of each standard stream that would be the caller's ([`Stdio::Inherit`](crate::Stdio::Inherit)). Where the sandbox mounts a
     /// `devpts(5)` of its own ([`Mount::dev`](crate::Mount::dev), [`Mount::devpts`](crate::Mount::devpts)) it is one of those, so that it has a name
-    /// inside; otherwise it is the host's, also where a mount namespace is joined, and `tty(1)` does not find it.
+    /// inside, with [`Mount::dev`](crate::Mount::dev) also `/dev/console`; otherwise it is the host's, also where a mount namespace is joined, and `tty(1)` does not find it.
     ///
     /// A program that runs as process 1 does not get the signals of the keyboard that it does not handle: see [`Child::signal`](crate::Child::signal).
     #[must_use]
@@ -126,6 +128,11 @@ impl Wanted {
         Ok(Some(Wanted { size, opened_by_child }))
     }
 
+    /// That of the spare one.
+    pub(crate) fn number(&self) -> Option<i32> {
+        self.opened_by_child.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
     /// The child makes a session and takes the terminal, unless that is an init's child's to do; what it has opened itself it hands over.
     pub(crate) fn compile(&self, program: &mut Program, init: bool) {
         program.call(Step::Session, "", Sys::setsid, []);
@@ -136,7 +143,7 @@ impl Wanted {
         let number = spare.as_raw_fd();
         let copy = [MASTER.into(), number.into(), libc::O_CLOEXEC.into()];
         program.call(Step::Session, "terminal", Sys::dup3, copy);
-        handover::send(program, Step::Session, "terminal", HANDOVER, number);
+        handover::send(program, (Step::Session, "terminal"), HANDOVER.into(), number);
     }
 }
 
@@ -220,7 +227,7 @@ impl Ours {
     pub(crate) fn finish(self) -> Result<Terminal, Error> {
         match self {
             Ours::Opened(master) => Ok(Terminal(master)),
-            Ours::Coming(socket) => handover::receive(&socket, Step::Terminal).map(Terminal),
+            Ours::Coming(socket) => handover::receive(Step::Terminal, &socket).map(Terminal),
         }
     }
 }

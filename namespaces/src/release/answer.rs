@@ -16,7 +16,7 @@ pub(super) enum Answer {
 }
 
 /// By their place in this list: what is added comes last.
-const KINDS: [ErrorKind; 11] = [
+const KINDS: [ErrorKind; 13] = [
     ErrorKind::Os,
     ErrorKind::InvalidConfig,
     ErrorKind::NotFound,
@@ -28,6 +28,8 @@ const KINDS: [ErrorKind; 11] = [
     ErrorKind::StatusLost,
     ErrorKind::NoSuchProcess,
     ErrorKind::AlreadyReleased,
+    ErrorKind::HookFailed,
+    ErrorKind::TimedOut,
 ];
 
 impl Answer {

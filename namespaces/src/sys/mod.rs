@@ -13,6 +13,8 @@ mod exit_info;
 #[cfg(feature = "init")]
 mod init;
 mod interpreter;
+#[cfg(feature = "seccomp")]
+mod listener;
 mod process;
 mod raw;
 mod related;
@@ -31,6 +33,8 @@ pub(crate) use exit_info::exit_info;
 #[cfg(feature = "init")]
 pub(crate) use init::{InitFacts, RECORD, STAGES, init_image};
 pub(crate) use interpreter::Frame;
+#[cfg(feature = "seccomp")]
+pub(crate) use listener::{add_fd, answer_notification, is_notification, random, receive_notification};
 pub(crate) use process::{Block, copy_above, own_pidfd, pidfd_of, reap, received, send_signal};
 pub(crate) use related::{Related, kind_of_namespace, owner_of_namespace, related_namespace};
 pub(crate) use relay::clone_relay;

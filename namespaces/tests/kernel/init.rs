@@ -4,7 +4,8 @@ use crate::faults::{fork, no_child_is_left};
 use crate::hold::threads_end;
 use crate::support::{output, output_with, program, read, refused, sh};
 use cofferdam_namespaces::{
-    Child, Error, ErrorKind, Fallbacks, Fds, IdMap, Join, Mount, Namespaces, Root, Sandbox, Stdio, Step,
+    Child, Error, ErrorKind, Fallbacks, Fds, Hook, IdMap, Join, Mount, Namespaces, OciState, Root, Sandbox, Seccomp,
+    Stdio, Step,
 };
 use cofferdam_testkit::fault::{Action, Fault, Watch, Who};
 use cofferdam_testkit::patience;
@@ -39,7 +40,7 @@ fn state(pid: u32) -> Option<char> {
 }
 
 fn until(what: &str, holds: impl Fn() -> bool) {
-    let (begin, most) = (Instant::now(), Duration::from_secs(30) * patience());
+    let (begin, most) = (Instant::now(), Duration::from_secs(100) * patience());
     while !holds() {
         assert!(begin.elapsed() < most, "{what}");
         std::thread::yield_now();
@@ -167,6 +168,8 @@ pub(crate) fn errors_are_as_without() {
     let full = with_init(sh("true")).terminal(cofferdam_namespaces::TerminalSize::new(3, 3));
     let error = refused(&full.stdin(Stdio::Null).stdout(Stdio::Null).stderr(Stdio::Null));
     assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
+    let asking = with_init(sh("true")).no_new_privs().seccomp(Seccomp::notify([libc::SYS_mkdir]));
+    assert_eq!(refused(&asking).kind(), ErrorKind::InvalidConfig);
     let plan = with_init(sh("true")).prepare(Fds::new()).unwrap();
     #[expect(unsafe_code, reason = "it is refused")]
     // SAFETY: the closure is not run.
@@ -189,7 +192,9 @@ pub(crate) fn nothing_of_the_hosts_is_in_sight() {
     }
     // The shell would say it too if the file were busy: see below for the seal.
     let script = "chmod 777 /proc/1/exe; : >>/proc/1/exe && echo written";
-    assert_eq!(read(&mut with_init(sh(script)).stdout(Stdio::Pipe).stderr(Stdio::Null).spawn().unwrap()), "");
+    let mut child = with_init(sh(script)).stdout(Stdio::Pipe).stderr(Stdio::Null).spawn().unwrap();
+    assert_eq!(read(&mut child), "");
+    assert!(!child.wait().unwrap().success());
 }
 
 /// The file of an init that has ended.
@@ -331,6 +336,22 @@ pub(crate) fn held_joined_and_orphaned() {
         nix::sys::wait::waitpid(caller, None).unwrap();
         assert_eq!(File::from(told).read(&mut [0]).unwrap(), 0, "the pipe ends");
     }
+    threads_end();
+}
+
+/// In steps, with a hook that runs beside process 1 before it is the init, and leaves somebody behind.
+pub(crate) fn created_with_an_init() {
+    let root = crate::roots::Busybox::new();
+    let sandbox = Sandbox::new("/bin/sh").args(["-c", "read line; exit 5"]).root(Root::directory(root.path()));
+    let creating = with_init(sandbox.stdin(Stdio::Pipe)).create(Fds::new()).unwrap();
+    let state = OciState::new("id", "/srv/bundle");
+    let hook = Hook::new("/bin/sh").args(["-c", "(true &); (sleep 0 &)"]).env("PATH", "/bin");
+    let held = creating.finish().unwrap();
+    held.start_container(&[hook], &state).unwrap();
+    let mut child = held.release().unwrap();
+    until("the hook's orphans are reaped", || children(child.id()).len() == 1);
+    drop(child.stdin.take());
+    assert_eq!(child.wait().unwrap().code(), Some(5));
     threads_end();
 }
 

@@ -53,7 +53,8 @@ impl Sandbox {
     /// `devpts(5)` of its own ([`Mount::dev`](crate::Mount::dev), [`Mount::devpts`](crate::Mount::devpts)) it is one of those, so that it has a name
     /// inside, with [`Mount::dev`](crate::Mount::dev) also `/dev/console`; otherwise it is the host's, also where a mount namespace is joined, and `tty(1)` does not find it.
     ///
-    /// A program that runs as process 1 does not get the signals of the keyboard that it does not handle: see [`Child::signal`](crate::Child::signal).
+    /// A program that runs as process 1 does not get the signals of the keyboard that it does not handle: see [`Child::signal`](crate::Child::signal); below an init
+    /// (`Sandbox::init`) it does.
     #[must_use]
     #[doc(alias("pty", "tty", "TIOCSCTTY", "script"))]
     pub fn terminal(mut self, size: TerminalSize) -> Self {

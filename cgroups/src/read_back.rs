@@ -6,6 +6,7 @@ use crate::dir::buffer;
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::Result;
+use crate::kept::Kept;
 use crate::layout::Version;
 use crate::limits::{CpuLimits, CpusetLimits, IoLimits, Limits, MemoryLimits, NetworkLimits, Partition};
 use crate::member::Member;
@@ -124,20 +125,8 @@ impl Cgroup {
         parsed.map(Some).ok_or_else(|| cpu.dir.malformed(file))
     }
 
-    /// Memory and swap in force; `None` for what this cgroup cannot have.
-    pub(crate) fn memory_and_swap(&self) -> Result<MemoryLimits> {
-        let member = self.governing(Subsystems::MEMORY)?;
-        let files = memory::files(member.version());
-        let (mut first, mut second) = (buffer(), buffer());
-        let Some(max) = member.dir.read_if_there(files.max, &mut first)? else {
-            return Ok(MemoryLimits::default());
-        };
-        let swap = member.dir.read_if_there(files.swap, &mut second)?;
-        memory::parse(member.version(), max, swap, member.tree.page).ok_or_else(|| member.dir.malformed(files.max))
-    }
-
     fn memory_limits(&self, member: &Member) -> Result<MemoryLimits> {
-        let mut limits = self.memory_and_swap()?;
+        let mut limits = memory_and_swap(member, &mut Kept::default())?;
         let mut buffer = buffer();
         let mut bytes = |file: &str| -> Result<_> {
             let text = member.dir.read_if_there(file, &mut buffer)?;
@@ -171,6 +160,17 @@ impl Cgroup {
         }
         Ok(limits)
     }
+}
+
+/// Memory and swap in force; `None` for what this cgroup cannot have.
+pub(crate) fn memory_and_swap(member: &Member, kept: &mut Kept) -> Result<MemoryLimits> {
+    let files = memory::files(member.version());
+    let (mut first, mut second) = (buffer(), buffer());
+    let Some(max) = kept.read(&member.dir, files.max, &mut first)? else {
+        return Ok(MemoryLimits::default());
+    };
+    let swap = kept.read(&member.dir, files.swap, &mut second)?;
+    memory::parse(member.version(), max, swap, member.tree.page).ok_or_else(|| member.dir.malformed(files.max))
 }
 
 fn cpuset_limits(member: &Member) -> Result<CpusetLimits> {

@@ -103,6 +103,7 @@ pub(super) fn of_limits(limits: &Limits, drivers: &[u8], properties: &mut Proper
     ] {
         properties.list.extend(limit.map(|limit| (name, number(limit))));
     }
+    crate::policy::io::check(&limits.io)?;
     of_io(&limits.io, properties);
     if let Some(devices) = &limits.devices {
         of_devices(devices, drivers, properties)?;

@@ -128,9 +128,11 @@ impl Member {
                 Version::V1 if tree.subsystems.contains(Subsystems::CPUSET) => {
                     cpuset::inherit(&tree.root, &parent, parent_dir, &dir)?;
                 }
-                // Directly below the true root every new one is a domain.
-                Version::V2 if !(tree.from_the_top && parent.as_os_str().is_empty()) => must_be_domain(&dir)?,
-                Version::V1 | Version::V2 => {}
+                // Directly below the true root every new one is, and where these controllers were found to be on above.
+                Version::V2 if tree.from_the_top && parent.as_os_str().is_empty() => {}
+                Version::V2 if to_enable.intersects(Subsystems::OF_DOMAINS) => {}
+                Version::V2 => must_be_domain(&dir)?,
+                Version::V1 => {}
             }
             Ok(dir)
         });

@@ -104,12 +104,23 @@ fn rate_limits(device: Device, limits: &IoDeviceLimits, version: Version, plan: 
     Ok(())
 }
 
-/// The lines `MAJOR:MINOR VALUE…` of a file.
+/// The lines `MAJOR:MINOR VALUE…` of a file. One of a device that has nothing to tell is passed over, and so is one of a device
+/// without numbers, `(unknown)`. In `io.stat` of Linux 5.15 to 5.18 the former do not end: the values are those of the last
+/// of several devices in a line.
 pub(crate) fn devices(text: &[u8]) -> impl Iterator<Item = (Device, &[u8])> {
     text.split(|byte| *byte == b'\n').filter_map(|line| {
-        let space = line.iter().position(|byte| *byte == b' ')?;
-        Some((Device::parse(line.get(..space)?)?, line.get(space + 1..)?))
+        let (mut found, mut values) = device(line)?;
+        while let Some((next, behind)) = device(values) {
+            (found, values) = (next, behind);
+        }
+        (!values.trim_ascii().is_empty()).then_some((found, values))
     })
+}
+
+/// The device at the beginning of a text, and what is behind it.
+fn device(text: &[u8]) -> Option<(Device, &[u8])> {
+    let end = text.iter().position(|byte| *byte == b' ').unwrap_or(text.len());
+    Some((Device::parse(text.get(..end)?)?, text.get(end + 1..).unwrap_or_default()))
 }
 
 /// Adds what `io.max` says.

@@ -418,7 +418,7 @@ fn stats_list() -> Vec<Test> {
     on_every_layout!(stats, &needs_all(), &NEEDS_V1_ALL, [statistics_are_told_alike, a_sample_allocates_nothing])
 }
 
-fn v2_list() -> [Test; 7] {
+fn v2_list() -> [Test; 8] {
     let v2 = |name, run| Test::new(name, run).needs(&[Need::CgroupV2("cpu")]);
     [
         v2("controllers_are_enabled_above_never_in_the_leaf", v2::controllers_are_enabled_above_never_in_the_leaf),
@@ -426,6 +426,8 @@ fn v2_list() -> [Test; 7] {
         v2("one_can_move_into_a_leaf_first", v2::one_can_move_into_a_leaf_first),
         Test::new("no_cgroup_is_made_that_nothing_can_enter", v2::no_cgroup_is_made_that_nothing_can_enter)
             .needs(&[Need::CgroupV2Tree]),
+        Test::new("where_memory_is_counted_nothing_is_threaded", v2::where_memory_is_counted_nothing_is_threaded)
+            .needs(&[Need::CgroupV2("memory")]),
         Test::new("kill_without_cgroup_kill", v2::kill_without_cgroup_kill).needs(&[Need::CgroupV2Tree]),
         Test::new("without_rights_it_says_so", v2::without_rights_it_says_so)
             .needs(&[Need::OrdinaryUser, Need::CgroupLayout(Layout::Hybrid)]),

@@ -57,7 +57,7 @@ impl Cgroup {
             limits.pids = pids.setting(policy::PIDS_MAX, policy::parse_max)?;
         }
         if let Some(memory) = member(Subsystems::MEMORY) {
-            limits.memory = self.memory_limits(memory)?;
+            limits.memory = memory_limits(memory)?;
         }
         if let Some(io) = member(Subsystems::IO) {
             limits.io = io_limits(io)?;
@@ -125,30 +125,6 @@ impl Cgroup {
         parsed.map(Some).ok_or_else(|| cpu.dir.malformed(file))
     }
 
-    fn memory_limits(&self, member: &Member) -> Result<MemoryLimits> {
-        let mut limits = memory_and_swap(member, &mut Kept::default())?;
-        let mut buffer = buffer();
-        let mut bytes = |file: &str| -> Result<_> {
-            let text = member.dir.read_if_there(file, &mut buffer)?;
-            Ok(text.and_then(|text| memory::parse_limit(text, member.tree.page)))
-        };
-        match member.version() {
-            Version::V1 => {
-                limits.low = bytes(memory::V1_SOFT)?;
-                limits.swappiness = member.setting(memory::V1_SWAPPINESS, text::number)?;
-                let disabled = member.setting(memory::V1_OOM, |text| text::field(text, "oom_kill_disable"))?;
-                limits.oom_killer = disabled.map(|disabled| disabled == 0);
-            }
-            Version::V2 => {
-                limits.high = bytes(memory::V2_HIGH)?;
-                limits.low = bytes(memory::V2_LOW)?;
-                limits.min = bytes(memory::V2_MIN)?;
-                limits.oom_group = member.setting(memory::V2_OOM_GROUP, policy::parse_switch)?;
-            }
-        }
-        Ok(limits)
-    }
-
     fn network_limits(&self) -> Result<NetworkLimits> {
         let mut limits = NetworkLimits::default();
         if let Ok(class) = self.governing(Subsystems::NET_CLS) {
@@ -160,6 +136,30 @@ impl Cgroup {
         }
         Ok(limits)
     }
+}
+
+fn memory_limits(member: &Member) -> Result<MemoryLimits> {
+    let mut limits = memory_and_swap(member, &mut Kept::default())?;
+    let mut buffer = buffer();
+    let mut bytes = |file: &str| -> Result<_> {
+        let text = member.dir.read_if_there(file, &mut buffer)?;
+        Ok(text.and_then(|text| memory::parse_limit(text, member.tree.page)))
+    };
+    match member.version() {
+        Version::V1 => {
+            limits.low = bytes(memory::V1_SOFT)?;
+            limits.swappiness = member.setting(memory::V1_SWAPPINESS, text::number)?;
+            let disabled = member.setting(memory::V1_OOM, |text| text::field(text, "oom_kill_disable"))?;
+            limits.oom_killer = disabled.map(|disabled| disabled == 0);
+        }
+        Version::V2 => {
+            limits.high = bytes(memory::V2_HIGH)?;
+            limits.low = bytes(memory::V2_LOW)?;
+            limits.min = bytes(memory::V2_MIN)?;
+            limits.oom_group = member.setting(memory::V2_OOM_GROUP, policy::parse_switch)?;
+        }
+    }
+    Ok(limits)
 }
 
 /// Memory and swap in force; `None` for what this cgroup cannot have.

@@ -63,7 +63,10 @@ mod tests {
         assert_eq!(parse(b"\n").unwrap().len(), 0);
         assert_eq!(parse(b"x\n"), None);
         assert_eq!(why_not(b"root\n"), None);
-        assert_eq!(why_not(b"root invalid (Parent is not a partition root)\n").unwrap(), "Parent is not a partition root");
+        assert_eq!(
+            why_not(b"root invalid (Parent is not a partition root)\n").unwrap(),
+            "Parent is not a partition root"
+        );
         assert_eq!(why_not(b"isolated invalid\n").unwrap(), "the kernel does not say why");
     }
 }

@@ -77,11 +77,8 @@ fn every_line_is_kept(details: &MemoryDetails, text: &[u8], unknown: &[&str]) {
 
 #[test]
 fn memory_of_older_kernels() {
-    let versions = [
-        (MEMORY_5_4, &["workingset_refault", "workingset_activate"][..]),
-        (MEMORY_5_10, &[]),
-        (MEMORY_5_15, &[]),
-    ];
+    let versions =
+        [(MEMORY_5_4, &["workingset_refault", "workingset_activate"][..]), (MEMORY_5_10, &[]), (MEMORY_5_15, &[])];
     for (names, unknown) in versions {
         let lines = names.split(' ').enumerate().map(|(number, name)| format!("{name} {}\n", number + 1));
         let text = lines.collect::<String>();

@@ -362,8 +362,11 @@ fn controllers_list() -> Vec<Test> {
         Test::new("every_controller_is_joined", || controllers::every_controller_is_joined(&detect()))
             .needs(&needs())
             .needs(&controllers::needs_every()),
-        Test::new("what_a_machine_lacks_is_named", || controllers::what_a_machine_lacks_is_named(&detect()))
-            .needs(&[Need::Cgroup("rdma"), Need::Cgroup("misc"), freezer]),
+        Test::new("what_a_machine_lacks_is_named", || controllers::what_a_machine_lacks_is_named(&detect())).needs(&[
+            Need::Cgroup("rdma"),
+            Need::Cgroup("misc"),
+            freezer,
+        ]),
         Test::new("a_partition_has_its_cpus_alone", controllers::a_partition_has_its_cpus_alone).needs(&v2_of_our_own),
         Test::new("a_tree_for_fast_moves_is_seen", controllers::a_tree_for_fast_moves_is_seen).needs(&v2_of_our_own),
         Test::new("a_cgroup_with_controllers_for_its_children_takes_no_processes", || {

@@ -12,6 +12,7 @@ use cofferdam_cgroups::{CpuQuota, DeviceRule, Devices, Enforcement, ErrorKind, L
 use cofferdam_testkit::{Need, Test};
 
 use Enforcement::{BestEffort, Strict};
+use real::{a_real_scope, a_real_scope_is_delegated, a_real_service};
 use stand_in::{DAEMON, Machine};
 
 const LONG: Duration = Duration::from_secs(20);
@@ -158,8 +159,8 @@ fn without_a_bus_it_says_so() {
 
 /// The tests by their names.
 macro_rules! tests {
-    ($($($module:ident::)?$name:ident),* $(,)?) => {
-        &[$((stringify!($name), $($module::)?$name, || elsewhere(stringify!($name)))),*]
+    ($($name:ident),* $(,)?) => {
+        &[$((stringify!($name), $name, || elsewhere(stringify!($name)))),*]
     };
 }
 
@@ -180,7 +181,7 @@ const TESTS: &[Named] = tests![
 ];
 
 /// In a machine of our own whose process 1 is systemd.
-const REAL: &[Named] = tests![real::a_real_scope, real::a_real_scope_is_delegated, real::a_real_service];
+const REAL: &[Named] = tests![a_real_scope, a_real_scope_is_delegated, a_real_service];
 
 /// The threads and descriptors of zbus and async-io stay until their process ends, and so would be found to be left.
 fn elsewhere(name: &str) {

@@ -1,6 +1,7 @@
 //! The same against a real systemd, in the virtual machine (`testkit/vm/run -s`): what it makes of what it is asked for.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,8 +16,11 @@ use Enforcement::{BestEffort, Strict};
 
 const LONG: Duration = Duration::from_secs(60);
 const MIB: u64 = 1 << 20;
-const ALL: Controllers =
-    Controllers::CPU.union(Controllers::PIDS).union(Controllers::MEMORY).union(Controllers::CPUSET).union(Controllers::IO);
+const ALL: Controllers = Controllers::CPU
+    .union(Controllers::PIDS)
+    .union(Controllers::MEMORY)
+    .union(Controllers::CPUSET)
+    .union(Controllers::IO);
 
 /// Looks again and again until it is so.
 fn until(what: &str, mut condition: impl FnMut() -> bool) {
@@ -34,8 +38,23 @@ fn systemd() -> Systemd {
     systemd
 }
 
-fn process(script: &str) -> Child {
-    Command::new("/bin/sh").args(["-c", script]).stdin(Stdio::piped()).spawn().unwrap()
+/// A process, and its number as systemd sees it: the test is in a pid namespace of its own. A service, which is not, looks for its name.
+fn process(systemd: &Systemd, name: &str) -> (Child, u32) {
+    let child = Command::new("/bin/sleep").arg0(name).arg("1000").stdin(Stdio::null()).spawn().unwrap();
+    let (first, rest) = name.split_at(1);
+    let file = format!("/run/cofferdam-{name}");
+    // Not the shell itself, in whose arguments the name is too.
+    let script = format!("until pgrep -fx '.*[{first}]{rest}.*' >{file}; do sleep 0.1; done; exec sleep 1000");
+    let unit = Unit::service(format!("cofferdam-{name}.service"), "/bin/sh", ["-c", &script]);
+    systemd.start(&unit, Strict, LONG).unwrap();
+    let mut number = None;
+    until("the process is found", || {
+        number = fs::read_to_string(&file).ok().and_then(|text| text.trim().parse().ok());
+        number.is_some()
+    });
+    systemd.stop(&unit.name, LONG).unwrap();
+    fs::remove_file(file).unwrap();
+    (child, number.unwrap())
 }
 
 /// The cgroup that systemd has told of.
@@ -53,15 +72,13 @@ fn limits() -> Limits {
 /// A scope: its limits are the kernel's, change with it, and end with it.
 pub(crate) fn a_real_scope() {
     let systemd = systemd();
-    let mut process = process("read go; exec sleep 1000");
-    let unit = Unit::scope("cofferdam-a.scope", [process.id()]).limits(limits()).in_slice("cofferdam.slice");
+    let (mut process, number) = process(&systemd, "first");
+    let unit = Unit::scope("cofferdam-a.scope", [number]).limits(limits()).in_slice("cofferdam.slice");
     let started = systemd.start(&unit, Strict, LONG).unwrap();
     let path = started.cgroup.unwrap();
     assert_eq!(path, "/cofferdam.slice/cofferdam-a.scope");
-    let own = fs::read_to_string(format!("/proc/{}/cgroup", process.id())).unwrap();
-    assert_eq!(own.trim(), ["0::", &path].concat());
-
     let scope = cgroup(&path, ALL);
+    assert_eq!(scope.processes().unwrap(), [process.id()]);
     let (wanted, found) = (limits(), scope.limits().unwrap());
     assert_eq!((found.pids, found.cpu.cores(), found.cpu.weight), (wanted.pids, Some(0.5), wanted.cpu.weight));
     assert_eq!(
@@ -91,8 +108,8 @@ pub(crate) fn a_real_scope() {
 /// What is made below a scope is ours: systemd leaves it alone, also when it reads all of its units anew.
 pub(crate) fn a_real_scope_is_delegated() {
     let systemd = systemd();
-    let mut process = process("read go; exec sleep 1000");
-    let unit = Unit::scope("cofferdam-b.scope", [process.id()]).limits(Limits::new().pids(50));
+    let (mut process, number) = process(&systemd, "second");
+    let unit = Unit::scope("cofferdam-b.scope", [number]).limits(Limits::new().pids(50));
     let path = systemd.start(&unit, Strict, LONG).unwrap().cgroup.unwrap();
     assert_eq!(path, "/system.slice/cofferdam-b.scope");
     // Who is in it moves aside, so that there can be controllers below.
@@ -118,7 +135,8 @@ pub(crate) fn a_real_service() {
     let disk: Device = fs::read_to_string("/sys/block/loop0/dev").unwrap().trim().parse().unwrap();
     limits = limits.io_device(disk, IoDeviceLimits::new().read_bytes(2 * MIB).write_operations(50));
     // Prints whether each of them can be opened: null, zero, urandom.
-    let script = "for d in null zero urandom; do head -c 0 /dev/$d 2>&- && echo $d; done >/run/cofferdam-c; exec sleep 1000";
+    let script =
+        "for d in null zero urandom; do head -c 0 /dev/$d 2>&- && echo $d; done >/run/cofferdam-c; exec sleep 1000";
     let unit = Unit::service("cofferdam-c.service", "/bin/sh", ["-c", script]).limits(limits.clone());
     let path = systemd.start(&unit, Strict, LONG).unwrap().cgroup.unwrap();
     assert_eq!(path, "/system.slice/cofferdam-c.service");
@@ -127,8 +145,18 @@ pub(crate) fn a_real_service() {
     until("it has looked", || seen().ends_with("urandom\n"));
     assert_eq!(seen(), "null\nurandom\n");
     let found = service.limits().unwrap();
-    assert_eq!((found.pids, found.io.devices[&disk]), (Some(Max::Limit(7)), IoDeviceLimits::new().read_bytes(2 * MIB).write_operations(50).read_operations(Max::Max).write_bytes(Max::Max)));
-    assert_eq!(service.processes().unwrap().len(), 1);
+    assert_eq!(
+        (found.pids, found.io.devices[&disk]),
+        (
+            Some(Max::Limit(7)),
+            IoDeviceLimits::new()
+                .read_bytes(2 * MIB)
+                .write_operations(50)
+                .read_operations(Max::Max)
+                .write_bytes(Max::Max)
+        )
+    );
+    assert_eq!(service.pids_stats().unwrap().current, 1);
     // What it has no property for is told.
     let mut more = Limits::new().pids(6);
     more.memory.oom_group = Some(true);

@@ -41,10 +41,8 @@ fn systemd() -> Systemd {
 /// A process, and its number as systemd sees it: the test is in a pid namespace of its own. A service, which is not, looks for its name.
 fn process(systemd: &Systemd, name: &str) -> (Child, u32) {
     let child = Command::new("/bin/sleep").arg0(name).arg("1000").stdin(Stdio::null()).spawn().unwrap();
-    let (first, rest) = name.split_at(1);
     let file = format!("/run/cofferdam-{name}");
-    // Not the shell itself, in whose arguments the name is too.
-    let script = format!("until pgrep -fx '.*[{first}]{rest}.*' >{file}; do sleep 0.1; done; exec sleep 1000");
+    let script = format!("until pgrep -fx '{name} 1000' >{file}; do sleep 0.1; done; exec sleep 1000");
     let unit = Unit::service(format!("cofferdam-{name}.service"), "/bin/sh", ["-c", &script]);
     systemd.start(&unit, Strict, LONG).unwrap();
     let mut number = None;
@@ -135,15 +133,17 @@ pub(crate) fn a_real_service() {
     let disk: Device = fs::read_to_string("/sys/block/loop0/dev").unwrap().trim().parse().unwrap();
     limits = limits.io_device(disk, IoDeviceLimits::new().read_bytes(2 * MIB).write_operations(50));
     // Prints whether each of them can be opened: null, zero, urandom.
-    let script =
-        "for d in null zero urandom; do head -c 0 /dev/$d 2>&- && echo $d; done >/run/cofferdam-c; exec sleep 1000";
-    let unit = Unit::service("cofferdam-c.service", "/bin/sh", ["-c", script]).limits(limits.clone());
+    let script = "{ echo \"$1\"; for d in null zero urandom; do head -c 0 /dev/${d} 2>&- && echo $d; done; } \
+        >/run/cofferdam-c; exec sleep 1000";
+    // systemd puts no variable of its own in the place of what looks like one.
+    let arguments = ["-c", script, "sh", "$PATH ${PATH} $$"];
+    let unit = Unit::service("cofferdam-c.service", "/bin/sh", arguments).limits(limits.clone());
     let path = systemd.start(&unit, Strict, LONG).unwrap().cgroup.unwrap();
     assert_eq!(path, "/system.slice/cofferdam-c.service");
     let service = cgroup(&path, Controllers::PIDS | Controllers::IO);
     let seen = || fs::read_to_string("/run/cofferdam-c").unwrap_or_default();
     until("it has looked", || seen().ends_with("urandom\n"));
-    assert_eq!(seen(), "null\nurandom\n");
+    assert_eq!(seen(), "$PATH ${PATH} $$\nnull\nurandom\n");
     let found = service.limits().unwrap();
     assert_eq!(
         (found.pids, found.io.devices[&disk]),

@@ -238,7 +238,8 @@ impl Cgroup {
             None => Ok(written),
             Some(reason) => {
                 // The reason tells more than an error of this would.
-                let _ = dir.write(&write.file, old.as_deref().unwrap_or("member"));
+                let old = old.as_deref().and_then(|old| old.split_whitespace().next());
+                let _ = dir.write(&write.file, old.unwrap_or("member"));
                 let error = Error::new(ErrorKind::Unsupported, Op::Write, written.path);
                 Err(error.with_value(&write.text).with_note(reason))
             }

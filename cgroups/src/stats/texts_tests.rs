@@ -8,6 +8,7 @@ use crate::text::fields;
 /// Copied from `/sys/fs/cgroup` while a program ran. Each file begins with a line of its folder and its name; that of v2 is
 /// called `unified`.
 const HYBRID_6_18: &[u8] = include_bytes!("texts/6.18-hybrid.txt");
+const V2_6_12: &[u8] = include_bytes!("texts/6.12-v2.txt");
 
 /// `memory.stat` of older kernels, as `memory_stat_format` in `mm/memcontrol.c` makes it. Linux 5.4:
 const MEMORY_5_4: &str = "anon file kernel_stack slab sock shmem file_mapped file_dirty file_writeback anon_thp \
@@ -124,6 +125,26 @@ fn a_hybrid_of_6_18() {
     for pressure in [stats.cpu_pressure, stats.memory_pressure, stats.io_pressure] {
         assert!(pressure.unwrap().full.is_some());
     }
+}
+
+#[test]
+fn v2_of_6_12() {
+    let stats = read(V2_6_12);
+    let cpu = stats.cpu.unwrap();
+    assert_eq!((cpu.nr_periods, cpu.nr_throttled, cpu.nr_bursts), (Some(479), Some(478), Some(0)));
+    assert_eq!(cpu.usage.as_micros(), 9_579_193);
+    assert!(cpu.nice.is_some() && cpu.burst.is_some() && cpu.other.iter().next().is_none(), "{cpu:?}");
+    let pids = stats.pids.unwrap();
+    assert_eq!((pids.current, pids.max, pids.peak, pids.events_max), (2, crate::Max::Max, Some(4), Some(0)));
+    let memory = stats.memory.unwrap();
+    assert_eq!((memory.current, memory.max), (5_013_504, crate::Max::Limit(39_997_440)));
+    assert_eq!((memory.peak, memory.swap, memory.swap_peak), (Some(26_550_272), Some(0), Some(0)));
+    assert_eq!((memory.events.oom_group_kill, memory.events.other.iter().next()), (Some(0), None));
+    every_line_is_kept(&stats.memory_details.unwrap(), said(V2_6_12, "unified", "memory.stat"), &[]);
+    assert!(stats.rdma.is_empty() && stats.misc.is_empty());
+    let lost =
+        [stats.cpu_pressure, stats.memory_pressure, stats.io_pressure].map(|one| one.unwrap().some.total.as_micros());
+    assert_eq!(lost, [31_305_707, 0, 54_480]);
 }
 
 /// Linux 5.15 to 5.18 do not end the line of a device that has nothing to tell; some kernels do not know a device's numbers;

@@ -200,7 +200,7 @@ pub(crate) fn swap_that_is_not_counted(hierarchy: &Hierarchy) {
     const ENOENT: i32 = 2;
     let job = make(hierarchy);
     // Which opening: v2 writes swap first; v1 reads the limits in force before it writes, memory first.
-    let met = if on_v2(&job) { 0 } else { 1 };
+    let met = usize::from(!on_v2(&job));
     for swap in [Max::Limit(0), Max::Max] {
         apply_with(&job, &both(32 * MIB, swap), "openat2", met, ENOENT).unwrap();
         assert_eq!(in_force(&job), (Max::Limit(32 * MIB), Max::Max));

@@ -12,7 +12,7 @@ use cofferdam_cgroups::{CpuQuota, DeviceRule, Devices, Enforcement, ErrorKind, L
 use cofferdam_testkit::{Need, Test};
 
 use Enforcement::{BestEffort, Strict};
-use real::{a_real_scope, a_real_scope_is_delegated, a_real_service};
+use real::{a_real_scope, a_real_service};
 use stand_in::{DAEMON, Machine};
 
 const LONG: Duration = Duration::from_secs(20);
@@ -181,7 +181,7 @@ const TESTS: &[Named] = tests![
 ];
 
 /// In a machine of our own whose process 1 is systemd.
-const REAL: &[Named] = tests![a_real_scope, a_real_scope_is_delegated, a_real_service];
+const REAL: &[Named] = tests![a_real_scope, a_real_service];
 
 /// The threads and descriptors of zbus and async-io stay until their process ends, and so would be found to be left.
 fn elsewhere(name: &str) {

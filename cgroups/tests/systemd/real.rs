@@ -103,28 +103,6 @@ pub(crate) fn a_real_scope() {
     systemd.stop("cofferdam.slice", LONG).unwrap();
 }
 
-/// What is made below a scope is ours: systemd leaves it alone, also when it reads all of its units anew.
-pub(crate) fn a_real_scope_is_delegated() {
-    let systemd = systemd();
-    let (mut process, number) = process(&systemd, "second");
-    let unit = Unit::scope("cofferdam-b.scope", [number]).limits(Limits::new().pids(50));
-    let path = systemd.start(&unit, Strict, LONG).unwrap().cgroup.unwrap();
-    assert_eq!(path, "/system.slice/cofferdam-b.scope");
-    // Who is in it moves aside, so that there can be controllers below.
-    let leaf = cgroup(&path, Controllers::empty()).child("leaf").unwrap();
-    leaf.attach(process.id()).unwrap();
-    let job = cgroup(&path, Controllers::PIDS).child("job").unwrap();
-    job.apply(&Limits::new().pids(3), Strict).unwrap();
-    let status = Command::new("systemctl").arg("daemon-reload").status().unwrap();
-    assert!(status.success());
-    systemd.set_limits("cofferdam-b.scope", &Limits::new().pids(40), Strict).unwrap();
-    assert_eq!(job.limits().unwrap().pids, Some(Max::Limit(3)));
-    assert_eq!(leaf.processes().unwrap(), [process.id()]);
-    systemd.stop("cofferdam-b.scope", LONG).unwrap();
-    assert!(!process.wait().unwrap().success());
-    until("all of it is gone", || job.processes().is_err());
-}
-
 /// A service, whose devices and disks are limited.
 pub(crate) fn a_real_service() {
     let systemd = systemd();

@@ -212,7 +212,7 @@ fn anything() -> impl Strategy<Value = Sandbox> {
         change(any_filter(), Sandbox::seccomp),
         change(".{0,5}", |s, name| s.landlock(name.clone()).apparmor_profile(name.clone()).selinux_label(name)),
         change(any::<u8>(), |s, bits| s.securebits(SecureBits::from_bits_retain(bits.into()))),
-        change(Just(()), |s, ()| s.no_new_privs().new_session_keyring()),
+        change(Just(()), |s, ()| s.no_new_privs().new_session_keyring().init()),
         change(streams, |s, stream: Stdio| s.stdin(stream.clone()).stderr(stream)),
     ];
     (any_string(), prop::collection::vec(changes, 0..12))
@@ -397,10 +397,12 @@ pub(crate) fn random_sandboxes_are_as_asked() {
         ours.insert(name.to_owned(), own.into_os_string().into_string().unwrap());
     }
     let first_cpu = ours["cpus"].split([',', '-']).next().unwrap().parse().unwrap();
-    for_all(40, &(any_namespaces(), aspects(first_cpu)), |(namespaces, aspects)| {
+    for_all(40, &(any_namespaces(), aspects(first_cpu), any::<bool>()), |(namespaces, aspects, init)| {
         let aspects: Vec<_> = aspects.into_iter().flatten().collect();
         let sandbox =
             aspects.iter().fold(base.clone().namespaces(namespaces), |sandbox, aspect| (aspect.apply)(sandbox));
+        // Nothing of it changes below an init.
+        let sandbox = if init && namespaces.contains(Namespaces::PID) { sandbox.init() } else { sandbox };
         let written = serde_json::to_value(&sandbox).unwrap();
         let names = written["namespaces"].as_array().unwrap().clone();
         let theirs = show(serde_json::from_value(written).unwrap());

@@ -3,7 +3,7 @@
 use crate::firewall::{CHAINS, Element, RULES, Set, Stored, TABLE, TABLE_COMMENT};
 use crate::netlink::{Batch, Connection, MESSAGES_PER_SEND, Transaction, by_bytes};
 use crate::{Endpoint, Error, ErrorKind, Host, Operation, Protocol};
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 /// Of elements that are changed in one send: the kernel takes no more than its buffer's size, usually 208 KiB.
 const BYTES_PER_SEND: usize = 64 << 10;
@@ -101,13 +101,15 @@ pub(crate) fn find(host: &Host, operation: Operation, elements: &[Element]) -> R
     Ok(found)
 }
 
-/// All elements of these sets.
+/// All elements of these sets, each once: the kernel lists one twice when it makes the set's table larger or smaller meanwhile.
 pub(crate) fn list(host: &Host, operation: Operation, sets: &[Set]) -> Result<Vec<(Set, Stored)>, Error> {
     let mut found = Vec::new();
     for set in sets {
         let mut batch = Batch::new();
         batch.list_elements(operation, *set);
-        let elements = host.netfilter()?.run(batch)?.element_list()?;
+        let mut elements = host.netfilter()?.run(batch)?.element_list()?;
+        elements.sort_by(|a, b| a.key.cmp(&b.key));
+        elements.dedup_by(|a, b| a.key == b.key);
         found.extend(elements.into_iter().map(|element| (*set, element)));
     }
     Ok(found)
@@ -213,7 +215,7 @@ pub(crate) fn forget_connections_to(host: &Host, operation: Operation, endpoint:
 pub(crate) fn forget_connections(
     host: &Host,
     operation: Operation,
-    ports: &HashSet<u16>,
+    ports: &BTreeSet<u16>,
     stays: impl Fn(&Connection) -> bool,
 ) -> Result<(), Error> {
     if ports.is_empty() {

@@ -5,7 +5,7 @@ use crate::firewall::{CHAINS, Element, RULES, TABLE, all_of_endpoint, is_wanted,
 use crate::netlink::{Batch, Connection, FoundRule, HookedChain, Link, MESSAGES_PER_SEND};
 use crate::rules::{self, ElementChanges, Scope};
 use crate::{Change, Endpoint, Error, Finding, Host, Network, NetworkSpec, Operation, name, sysctl};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 /// The families of netfilter whose `forward` hook sees packets of containers.
 const INET: u8 = 1;
@@ -139,7 +139,7 @@ impl Network {
 /// Forgets UDP connections to published ports that were made while the rules were not there, and lead elsewhere. Those that lead to the containers go on.
 fn forget_strays(host: &Host, spec: &NetworkSpec, endpoints: &[Endpoint], done: &ElementChanges) -> Result<(), Error> {
     let elements: Vec<_> = endpoints.iter().flat_map(|endpoint| of_endpoint(spec, endpoint)).collect();
-    let wanted: HashSet<_> = elements.iter().filter_map(Element::udp).collect();
+    let wanted: BTreeSet<_> = elements.iter().filter_map(Element::udp).collect();
     let removed = done.remove.iter().filter_map(Element::udp);
     let ports = wanted.iter().copied().chain(removed).map(|(port, _)| port).collect();
     let leads_there = |to: &Connection| to.answered_by.is_some_and(|by| wanted.contains(&(to.to_port, by)));

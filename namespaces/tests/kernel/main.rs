@@ -456,6 +456,7 @@ fn hooks() -> Vec<Test> {
         busy("a_hook_that_takes_too_long_is_killed", hooks::a_hook_that_takes_too_long_is_killed),
         busy("every_call_of_a_creation_can_fail", hooks::every_call_of_a_creation_can_fail),
         busy("a_creation_lets_go", hooks::a_creation_lets_go),
+        rooted("a_creation_with_other_ids", hooks::a_creation_with_other_ids),
         busy("creations_that_cannot_be", hooks::creations_that_cannot_be),
     ]
 }

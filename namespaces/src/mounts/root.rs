@@ -3,7 +3,8 @@
 use super::source::{Found, Sources};
 use super::{Attributes, FROM_FD, Mounts, RECURSIVE, ZERO};
 use crate::mount::MountFlags;
-use crate::program::{Arg, Sys};
+use crate::program::{Arg, Sys, Then};
+use crate::report::CHROOTED;
 use crate::{Error, Propagation, Root, Sandbox, Step};
 use std::path::Path;
 
@@ -81,7 +82,7 @@ impl Mounts<'_> {
             // No errno is 0.
             let gone = self.program.fork(Step::Pivot, "/", (Sys::umount2, let_go), 0, None);
             self.program.failure_joins(pivot);
-            self.program.call(Step::Pivot, "/", Sys::chroot, [dot]);
+            self.program.call_then(Step::Pivot, "/", Sys::chroot, [dot], Then::Notes(CHROOTED));
             self.program.success_joins(gone);
         } else {
             self.program.call(Step::Pivot, "/", Sys::pivot_root, [dot, dot]);

@@ -7,6 +7,7 @@ use super::script;
 use super::telling::{SAID, Telling};
 use crate::Fallbacks;
 use crate::program::{Arg, Finding, Op, Program, SCRATCH, SLOTS, Then};
+use crate::report::NOEXEC;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize};
 
@@ -50,6 +51,11 @@ impl<'a> Frame<'a> {
         self.telling.used.store(used.bits(), Relaxed);
     }
 
+    /// Tells something beside how far it has come. The process between may have told something before.
+    fn notes(&self, what: Fallbacks) {
+        self.telling.used.fetch_or(what.bits(), Relaxed);
+    }
+
     /// All but what only the start of a program needs.
     pub(crate) fn without_program(mut self) -> Self {
         self.program = false;
@@ -89,6 +95,10 @@ pub(super) fn follow(frame: &Frame<'_>, from: usize) -> bool {
         let args = op.args.map(|arg| resolve(frame, arg, told));
         let result = make(op.number, args);
         let errno = if result < 0 { errno_of(result) } else { 0 };
+        // A filter could forbid to ask, or ask the caller, who waits.
+        if errno == libc::EACCES && op.is_the_start() && sealed == Sealed::Not && is_without_programs(scratch, args) {
+            frame.notes(NOEXEC);
+        }
         let failure = match op.then {
             Then::Keep(slot) | Then::Look { keep: slot, .. } if errno == 0 => keep(frame, slot.0, result),
             Then::Unless(expected) if errno == expected => 0,
@@ -104,7 +114,11 @@ pub(super) fn follow(frame: &Frame<'_>, from: usize) -> bool {
             }
             Then::Or(fallback, errnos) if errnos.contains(&errno) => {
                 used |= fallback;
-                frame.telling.used.store(used.bits(), Relaxed);
+                frame.notes(fallback);
+                0
+            }
+            Then::Notes(what) if errno == 0 => {
+                frame.notes(what);
                 0
             }
             Then::MarkEach if errno == 0 => for_each(scratch, args, result, each::mark),
@@ -210,6 +224,17 @@ fn listen(frame: &Frame<'_>, number: i64, [context, ..]: [u64; 6]) {
         unsafe { syscall6(libc::SYS_read, [context, text, room, 0, 0, 0]) };
     }
 }
+
+/// Whether the file system of what was to be started has no programs: the errno alone could also mean the file's mode.
+fn is_without_programs(scratch: &[AtomicU64; SCRATCH], [path, ..]: [u64; 6]) -> bool {
+    let found = scratch.as_ptr().expose_provenance() as u64;
+    // SAFETY: the path is the one that execve(2) was given; the scratch words are atomic, and more than a struct statfs has.
+    let result = unsafe { syscall6(libc::SYS_statfs, [path, found, 0, 0, 0, 0]) };
+    result == 0 && scratch.get(STATFS_FLAGS).is_some_and(|flags| flags.load(Relaxed) & libc::ST_NOEXEC != 0)
+}
+
+/// Where a `struct statfs` has the mount's flags, in machine words.
+const STATFS_FLAGS: usize = 10;
 
 /// How often an `openat2(2)` is tried that has been interfered with.
 const OPENAT2_TRIES: u32 = 64;

@@ -63,7 +63,8 @@ fn enough(rounds: usize) -> usize {
 }
 
 /// Where what is mounted in a sandbox is, and what it is: of its mount namespace, nothing else.
-const MOUNTS: &str = "while read -r a b c d at rest; do rest=${rest#*- }; echo $at ${rest%% *}; done </proc/self/mountinfo";
+const MOUNTS: &str =
+    "while read -r a b c d at rest; do rest=${rest#*- }; echo $at ${rest%% *}; done </proc/self/mountinfo";
 
 /// What a program prints, if it starts and succeeds.
 fn told(sandbox: Sandbox) -> Option<String> {

@@ -2,12 +2,14 @@
 
 use crate::roots::Busybox;
 use crate::support::{asked_for_long, engine, output_with, program, read, refused};
-use cofferdam_namespaces::{Engine, Fds, IdMap, Mount, Namespaces, Root, Sandbox, Stdio, Step};
+use cofferdam_namespaces::{Child, Engine, Fds, IdMap, Mount, Namespaces, Root, Sandbox, Stdio, Step, TerminalSize};
 use cofferdam_testkit::Place;
-use cofferdam_testkit::fault::{Poke, weaken};
+use cofferdam_testkit::fault::{Action, Fault, Poke, Watch, Who, weaken};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::fs;
+use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
@@ -146,6 +148,43 @@ pub(crate) fn a_mask_whose_way_is_swapped() {
     });
 }
 
+/// CVE-2025-52565: somebody exchanges `/dev/pts` of the root and a directory of theirs, in which what is called as a terminal is something else, while one is
+/// opened. It is opened in the file system that was mounted, by no path.
+pub(crate) fn a_terminal_whose_way_is_swapped() {
+    let root = Busybox::new();
+    let (way, other) = (root.path().join("dev/pts"), root.path().join("dev/other"));
+    fs::create_dir_all(&way).unwrap();
+    fs::create_dir(&other).unwrap();
+    for name in ["ptmx", "0"] {
+        fs::write(other.join(name), "trap\n").unwrap();
+        fs::write(way.join(name), "trap\n").unwrap();
+    }
+    let size = TerminalSize::new(30, 90);
+    let sandbox = |script: &str| inside(root.path(), script).mount(Mount::devpts("/dev/pts"));
+    let real = |child: &mut Child| {
+        let terminal = child.terminal.take().unwrap();
+        let mut file = fs::File::from(OwnedFd::from(terminal));
+        let mut text = Vec::new();
+        // EIO: nobody has the other side any more.
+        let _ = file.read_to_end(&mut text);
+        String::from_utf8(text).unwrap() == "30 90\r\n"
+    };
+    while_swapped(&way, &other, || {
+        let mut succeeded = 0;
+        for number in 0..rounds() / 10 {
+            let Ok(mut child) = sandbox("busybox stty size").terminal(size).spawn() else { continue };
+            assert!(real(&mut child) && child.wait().unwrap().success(), "after {number} rounds");
+            succeeded += 1;
+        }
+        assert!(succeeded >= enough(rounds() / 10), "started {succeeded} times");
+        // By its path it is the trap.
+        let naive = "read -r line 2>&- </dev/pts/0 && echo $line; true";
+        let caught = (0..5000).any(|_| told(sandbox(naive)).is_some_and(|text| text == "trap\n"));
+        assert!(caught, "the attack is none");
+    });
+    assert!(["ptmx", "0"].iter().all(|name| fs::read(way.join(name)).unwrap() == b"trap\n"));
+}
+
 /// CVE-2024-45310 and its kin: a link in the root that leads out, on the way to a mount point that is to be made.
 pub(crate) fn nothing_is_made_outside() {
     let (root, outside) = (Busybox::new(), tempfile::tempdir().unwrap());
@@ -234,12 +273,33 @@ pub(crate) fn a_program_behind_a_descriptor() {
     fs::create_dir_all(root.join("proc")).unwrap();
     fs::copy("/bin/busybox", outside.path().join("victim")).unwrap();
     fs::set_permissions(outside.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    for number in 3..32 {
-        let link = root.join(format!("prog{number}"));
-        symlink(format!("/proc/self/fd/{number}/../victim"), &link).unwrap();
-        let sandbox = program(format!("/prog{number}")).arg0("true").user(IdMap::root());
-        let sandbox = sandbox.namespaces(Namespaces::MOUNT | Namespaces::PID);
-        let error = refused(&sandbox.root(Root::directory(&root)).mount(Mount::proc("/proc")));
-        assert_eq!((error.step(), error.raw_os_error()), (Step::Exec, Some(libc::ENOENT)), "{number}: {error}");
+    let sandboxes: Vec<_> = (3..32)
+        .map(|number| {
+            let link = root.join(format!("prog{number}"));
+            symlink(format!("/proc/self/fd/{number}/../victim"), &link).unwrap();
+            let sandbox = program(format!("/prog{number}")).arg0("true").user(IdMap::root());
+            let sandbox = sandbox.namespaces(Namespaces::MOUNT | Namespaces::PID);
+            sandbox.root(Root::directory(&root)).mount(Mount::proc("/proc"))
+        })
+        .collect();
+    for sandbox in &sandboxes {
+        let error = refused(sandbox);
+        assert_eq!((error.step(), error.raw_os_error()), (Step::Exec, Some(libc::ENOENT)), "{error}");
     }
+    // Where they are still open, the look without magic links refuses what it finds; and where that is no obstacle either, it is the host's that runs.
+    let watch = Watch::only(&[libc::SYS_close_range, libc::SYS_openat2, libc::SYS_execve]);
+    let (calls, _) = watch.record(|| sandboxes[0].spawn());
+    let children: Vec<_> = calls.iter().filter(|call| call.who == Who::Child).collect();
+    let nth = children.iter().rposition(|call| call.number == libc::SYS_close_range).unwrap();
+    let open = Fault { who: Who::Child, nth, action: Action::Errno(0) };
+    let found = sandboxes.iter().filter(|sandbox| {
+        let (_, result) = watch.inject(open, || sandbox.spawn().and_then(|child| child.wait()));
+        result.expect_err("is refused").raw_os_error() == Some(libc::ELOOP)
+    });
+    assert!(found.count() > 0, "nothing is open");
+    let escaped = sandboxes.iter().any(|sandbox| {
+        let (_, result) = watch.inject_weakened(open, ANYWHERE, || sandbox.spawn().and_then(|child| child.wait()));
+        result.is_ok_and(|status| status.success())
+    });
+    assert!(escaped, "the attack is none");
 }

@@ -210,7 +210,7 @@ fn privilege() -> Vec<Test> {
         test("privileges_that_cannot_be", privilege::privileges_that_cannot_be),
         test("capabilities_are_dropped_by_those_who_may", privilege::capabilities_are_dropped_by_those_who_may)
             .needs(&[Need::OrdinaryUser]),
-        user("capabilities_that_the_kernel_does_not_know", privilege::capabilities_that_the_kernel_does_not_know),
+        root("capabilities_that_the_kernel_does_not_know", privilege::capabilities_that_the_kernel_does_not_know),
         user("a_ruleset_restricts", privilege::a_ruleset_restricts),
         test("what_the_kernel_lacks_is_told", privilege::what_the_kernel_lacks_is_told),
         root("rights_that_are_lost_with_the_user", privilege::rights_that_are_lost_with_the_user),

@@ -58,8 +58,9 @@ impl<'a> Frame<'a> {
     }
 
     /// Tells something beside how far it has come. The process between may have told something before.
-    fn notes(&self, what: Fallbacks) {
+    fn notes(&self, what: Fallbacks) -> i32 {
         self.telling.used.fetch_or(what.bits(), Relaxed);
+        0
     }
 
     /// All but what only the start of a program needs.
@@ -101,10 +102,7 @@ pub(super) fn follow(frame: &Frame<'_>, from: usize) -> bool {
         let args = op.args.map(|arg| resolve(frame, arg, told));
         let result = if op.then == Then::AllButKept { close_but_kept(frame) } else { make(op.number, args) };
         let errno = if result < 0 { errno_of(result) } else { 0 };
-        // A filter could forbid to ask, or ask the caller, who waits.
-        if errno == libc::EACCES && op.is_the_start() && sealed == Sealed::Not && is_without_programs(scratch, args) {
-            frame.notes(NOEXEC);
-        }
+        look_why(frame, op, (errno, sealed), args);
         let failure = match op.then {
             Then::Keep(slot) | Then::Look { keep: slot, .. } if errno == 0 => keep(frame, slot.0, result),
             Then::Unless(expected) if errno == expected => 0,
@@ -120,13 +118,9 @@ pub(super) fn follow(frame: &Frame<'_>, from: usize) -> bool {
             }
             Then::Or(fallback, errnos) if errnos.contains(&errno) => {
                 used |= fallback;
-                frame.notes(fallback);
-                0
+                frame.notes(fallback)
             }
-            Then::Notes(what) if errno == 0 => {
-                frame.notes(what);
-                0
-            }
+            Then::Notes(what) if errno == 0 => frame.notes(what),
             Then::MarkEach if errno == 0 => for_each(scratch, args, result, each::mark),
             Then::CloseEachBut(highest, kept) if errno == 0 => for_each(scratch, args, result, |fd| {
                 let keep = fd <= highest || kept.iter().any(|slot| value_of(frame, slot.0) == fd);
@@ -249,12 +243,19 @@ fn listen(frame: &Frame<'_>, number: i64, [context, ..]: [u64; 6]) {
     }
 }
 
-/// Whether the file system of what was to be started has no programs: the errno alone could also mean the file's mode.
-fn is_without_programs(scratch: &[AtomicU64; SCRATCH], [path, ..]: [u64; 6]) -> bool {
-    let found = scratch.as_ptr().expose_provenance() as u64;
+/// Notes if a program may not be started because its file system has none: the errno alone could also mean the file's mode. Not behind a filter, which could
+/// forbid to ask, or ask the caller, who waits.
+fn look_why(frame: &Frame<'_>, op: &Op, (errno, sealed): (i32, Sealed), [path, ..]: [u64; 6]) {
+    if errno != libc::EACCES || !op.is_the_start() || sealed != Sealed::Not {
+        return;
+    }
+    let found = frame.scratch.as_ptr().expose_provenance() as u64;
     // SAFETY: the path is the one that execve(2) was given; the scratch words are atomic, and more than a struct statfs has.
     let result = unsafe { syscall6(libc::SYS_statfs, [path, found, 0, 0, 0, 0]) };
-    result == 0 && scratch.get(STATFS_FLAGS).is_some_and(|flags| flags.load(Relaxed) & libc::ST_NOEXEC != 0)
+    let flags = frame.scratch.get(STATFS_FLAGS).map_or(0, |flags| flags.load(Relaxed));
+    if result == 0 && flags & libc::ST_NOEXEC != 0 {
+        frame.notes(NOEXEC);
+    }
 }
 
 /// Where a `struct statfs` has the mount's flags, in machine words.

@@ -1,6 +1,6 @@
 //! Sandboxes at random: written down and read, and spawned.
 
-use crate::support::{asked_for_long, output, program, sh};
+use crate::support::{asked_for_long, output, program};
 use cofferdam_namespaces::{
     BpfInstruction, Capabilities, Capability, CapabilitySet, Clock, ClockOffset, Credentials, Engine, Fallbacks, Fds,
     IdMap, IdRange, IoPriority, Join, Mount, Namespaces, Personality, Propagation, Resource, Rlimit, Root, Sandbox,
@@ -9,7 +9,6 @@ use cofferdam_namespaces::{
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Debug;
 use std::fs;

@@ -186,7 +186,12 @@ fn what_it_is(here: &Here) -> Vec<BoxedStrategy<Aspect>> {
         ),
         aspect("cpus", Just(first), u16::to_string, |s, cpu| s.cpu_affinity([cpu])),
         aspect("nice", 0..=19_i8, i8::to_string, Sandbox::nice),
-        aspect("policy", select(vec![Scheduler::Other, Scheduler::Batch, Scheduler::Idle]), policy, Sandbox::scheduler),
+        aspect(
+            "policy",
+            select(vec![Scheduler::Other, Scheduler::Batch, Scheduler::Idle]),
+            |scheduler| policy(*scheduler),
+            Sandbox::scheduler,
+        ),
         aspect(
             "io",
             prop_oneof![Just(IoPriority::Idle), (0..=7_u8).prop_map(IoPriority::BestEffort)],
@@ -209,7 +214,7 @@ fn environ(known: &str, variables: &BTreeMap<String, String>, inherit: bool) -> 
     all.into_iter().map(text).collect::<String>().replace(['\n', '\t'], " ")
 }
 
-fn policy(scheduler: &Scheduler) -> String {
+fn policy(scheduler: Scheduler) -> String {
     let number = match scheduler {
         Scheduler::Batch => libc::SCHED_BATCH,
         Scheduler::Idle => libc::SCHED_IDLE,

@@ -537,7 +537,7 @@ fn faults() -> Vec<Test> {
     vec![
         group("explained_is_what_happens", faults::explained_is_what_happens),
         group("every_call_of_the_child_can_fail", faults::every_call_of_the_child_can_fail),
-        group("nothing_is_done_without", faults::nothing_is_done_without).time(Duration::from_mins(5)),
+        group("nothing_is_done_without", faults::nothing_is_done_without).time(Duration::from_secs(300)),
         group("the_child_can_be_killed_at_every_call", faults::the_child_can_be_killed_at_every_call),
         group("every_call_of_the_caller_can_fail", faults::every_call_of_the_caller_can_fail),
         test("a_parent_that_is_dead_already", faults::a_parent_that_is_dead_already),

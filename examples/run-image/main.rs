@@ -122,6 +122,7 @@ fn sandbox(options: &Options, config: &Config, rootless: bool) -> Result<Sandbox
         .mount(Mount::dev("/dev"))
         .hostname(&options.name)
         .die_with_parent();
+    let sandbox = if options.init { sandbox.init() } else { sandbox };
     // One more in the scope's: in the same one, the program would have rights over us, who work there.
     Ok(if rootless { sandbox.user(IdMap::root()) } else { sandbox })
 }

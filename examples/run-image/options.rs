@@ -18,6 +18,7 @@ usage: run-image oci:DIR[:TAG] [options] [-- CMD [ARG...]]
                               names; the host's own; that of a container on the bridge
   --publish [ADDR:]8080:80[/tcp|udp|sctp]
                               a port of the host, or a range 8000-8010:80-90, that leads to the container; with --network bridge
+  --init                      in front of the program a process 1 that waits for orphans and sends signals on
   --name NAME                 its host name, and the name of its cgroup
   --help                      print this
 
@@ -45,6 +46,7 @@ pub(crate) struct Options {
     pub(crate) network: Network,
     pub(crate) ports: Vec<PublishedPort>,
     pub(crate) name: String,
+    pub(crate) init: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +64,7 @@ impl Options {
         let (mut controllers, mut limits) = (Controllers::empty(), Limits::new());
         let mut ports: Vec<PublishedPort> = Vec::new();
         let (mut network, mut name) = (Network::None, format!("run-image-{}", std::process::id()));
+        let mut init = false;
         while let Some(arg) = args.next().map_err(|e| e.to_string())? {
             match arg {
                 Long("cpus") => {
@@ -83,6 +86,7 @@ impl Options {
                     ports.push(port);
                 }
                 Long("name") => name = text(&mut args)?,
+                Long("init") => init = true,
                 Long("help") | Short('h') => return Ok(Command::Help),
                 Value(first) if source.is_none() => source = Some(first),
                 Value(first) => {
@@ -97,7 +101,8 @@ impl Options {
         }
         let source = source.ok_or("which image? oci:DIR or oci:DIR:TAG")?;
         let (layout, selection) = image(&source)?;
-        Ok(Command::Run(Box::new(Options { layout, selection, command, controllers, limits, network, ports, name })))
+        let options = Options { layout, selection, command, controllers, limits, network, ports, name, init };
+        Ok(Command::Run(Box::new(options)))
     }
 }
 
@@ -165,10 +170,12 @@ mod tests {
 
     #[test]
     fn everything_at_once() {
-        let line = "oci:/images/box:host:5/latest --cpus 0.5 --memory 64M --network host --name box -- sh -c --help";
+        let line =
+            "oci:/images/box:host:5/latest --cpus 0.5 --memory 64M --network host --name box --init -- sh -c --help";
         let options = parse(&line.split(' ').collect::<Vec<_>>()).unwrap();
         assert_eq!((options.layout, options.network), ("/images/box".into(), Network::Host));
         assert_eq!(options.command, ["sh", "-c", "--help"]);
+        assert!(options.init);
         assert_eq!(options.controllers, Controllers::CPU | Controllers::MEMORY);
         let options = parse(&["oci:x", "--network", "bridge", "--publish", "80:80", "--publish", "53:53/udp"]).unwrap();
         assert_eq!(options.ports.len(), 2);

@@ -41,10 +41,12 @@ The program:
   --setenv NAME VALUE, --unsetenv NAME, --clearenv
   --die-with-parent        it is killed when run-in-rootfs ends
   --new-session            it is cut off from the terminal
+  --init                   in front of it a process 1 that waits for orphans and sends signals on, as if by --unshare-pid
   --explain                do not run it; print the system calls that would start it
   --help                   print this
 
-Unlike bwrap there is no process beside the program: in a pid namespace it is process 1, as with --as-pid-1.
+Unlike bwrap there is no process beside the program unless --init says so: in a pid namespace it is process 1, as with
+--as-pid-1.
 Exit status: the program's, or 128 and the number of the signal that ended it; 127 and 126 if there is no such
 program or it cannot be started, 125 for other failures, 2 for bad usage.
 ";
@@ -68,6 +70,7 @@ pub(crate) struct Caller {
 }
 
 /// What has been read so far.
+#[expect(clippy::struct_excessive_bools, reason = "each is an option")]
 struct Reading {
     args: lexopt::Parser,
     caller: Caller,
@@ -83,6 +86,7 @@ struct Reading {
     directory: PathBuf,
     die_with_parent: bool,
     new_session: bool,
+    init: bool,
 }
 
 /// What is wrong comes as a line.
@@ -101,6 +105,7 @@ pub(crate) fn parse(args: lexopt::Parser, caller: Caller) -> Result<Command, Str
         directory: "/".into(),
         die_with_parent: false,
         new_session: false,
+        init: false,
     };
     let mut explain = false;
     while let Some(arg) = reading.args.next().map_err(|e| e.to_string())? {
@@ -214,6 +219,10 @@ impl Reading {
             "chdir" => self.directory = self.value()?.into(),
             "die-with-parent" => self.die_with_parent = true,
             "new-session" => self.new_session = true,
+            "init" => {
+                self.namespaces |= Namespaces::PID;
+                self.init = true;
+            }
             "clearenv" => self.caller.env.clear(),
             "setenv" => {
                 let (name, value) = (self.value()?, self.value()?);
@@ -252,6 +261,9 @@ impl Reading {
         }
         if self.die_with_parent {
             sandbox = sandbox.die_with_parent();
+        }
+        if self.init {
+            sandbox = sandbox.init();
         }
         Ok(if self.new_session { sandbox.new_session() } else { sandbox })
     }
@@ -307,8 +319,9 @@ mod tests {
             .hostname("box");
         let args = "--unshare-all --share-net --uid 0 --hostname box --clearenv /bin/sh";
         assert_eq!(asked(&args.split(' ').collect::<Vec<_>>()), Ok(alone));
-        let variables = base().env("HOME", "/home/me").env("A", "b").die_with_parent();
-        let args = "--setenv A b --unsetenv SECRET --die-with-parent /bin/sh";
+        let variables =
+            base().env("HOME", "/home/me").env("A", "b").die_with_parent().namespaces(Namespaces::PID).init();
+        let args = "--setenv A b --unsetenv SECRET --die-with-parent --init /bin/sh";
         assert_eq!(asked(&args.split(' ').collect::<Vec<_>>()), Ok(variables));
     }
 

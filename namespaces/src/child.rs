@@ -160,6 +160,7 @@ impl Child {
     /// Sends the process a signal, by number, `pidfd_send_signal(2)`. Number 0 only asks whether it could be sent.
     ///
     /// With [`Namespaces::PID`] the program is pid 1: `SIGKILL` and `SIGSTOP` reach it, of all others only those that it handles.
+    /// With `Sandbox::init` the others reach it too.
     ///
     /// # Errors
     /// [`NoSuchProcess`](crate::ErrorKind::NoSuchProcess) after the process has ended and been waited for; `EINVAL` for a number that is no

@@ -14,6 +14,9 @@ pub(crate) fn spawn(plan: &Shared, body: &mut dyn FnMut() -> u8) -> Result<Child
     if plan.parts.target.is_some() {
         return Err(Error::config("closure", "cannot run in namespaces that are joined: it has the caller's memory"));
     }
+    if plan.parts.init.is_some() {
+        return Err(Error::config("closure", "cannot be run by an init, which starts programs"));
+    }
     if plan.parts.listens {
         return Err(Error::config("closure", "cannot be asked about by a filter: it has not left this program yet"));
     }

@@ -6,11 +6,12 @@ use crate::join::Joining;
 use crate::passing::{self, Passed};
 use crate::plan::{Parts, Plan};
 use crate::program::{Arg, Finding, Program, SCRATCH, Slot, Stops, Sys, Then};
+use crate::start::Found;
 use crate::sys::SIGNAL_SET_SIZE;
 use crate::{Error, Fallbacks, Fds, Namespaces, Sandbox, Step};
 use crate::{
-    attributes, clocks, engine, fallbacks, gate, idmap, limits, mounts, privilege, scheduling, start, sys, sysctl,
-    terminal,
+    attributes, clocks, engine, fallbacks, gate, idmap, init, limits, mounts, privilege, scheduling, start, sys,
+    sysctl, terminal,
 };
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -29,8 +30,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
     let streams = Streams::bind(&sandbox.stdio, sandbox.terminal.is_some(), &mut names)?;
     let terminal = terminal::Wanted::of(sandbox, highest)?;
     let joining = Joining::of(sandbox, fds.target)?;
-    let joined = joining.as_ref().map_or(Namespaces::empty(), Joining::joins);
-    let apart = sandbox.namespaces | joined;
+    let apart = sandbox.namespaces | joining.as_ref().map_or(Namespaces::empty(), Joining::joins);
     let sources = mounts::Sources::look_up(sandbox, &mut names, apart.contains(Namespaces::USER))?;
     let identity = Identity::of(sandbox, &mut names, joining.as_ref())?;
     let rights = sandbox.privilege.bind(&mut names, highest, sandbox.fallbacks, identity.leaves_root)?;
@@ -38,6 +38,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
     let parent = parent(sandbox, &identity)?;
     let namespaces = of_clone(sandbox, &cgroup, &identity);
     let fallback_procs = fallbacks::prepare(sandbox.fallbacks, cgroup.directory.as_ref())?;
+    let (found, init) = start::find(sandbox, joining.as_ref(), highest)?;
     let bound = Bound {
         procs: &cgroup.procs,
         fallback_procs: fallback_procs.as_ref(),
@@ -49,9 +50,9 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
         rights: &rights,
         parent: parent.as_ref().map(AsFd::as_fd),
         joining: joining.as_ref(),
+        init: init.as_ref(),
     };
-    let program = bound.program(sandbox)?;
-    let engine = engine::choose(sandbox.engine, identity.changes.of_ids(), joining.is_some())?;
+    let program = bound.program(sandbox, found)?;
     let procs = cgroup.procs.into_iter().map(|(_, fd)| fd).collect();
     let (target, of_target) = joining.map(Joining::keep).unzip();
     Ok(Plan::new(Parts {
@@ -61,7 +62,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
         skipped: rights.skipped,
         left_out: rights.left_out,
         asked: sandbox.engine,
-        engine,
+        engine: engine::choose(sandbox.engine, identity.changes.of_ids(), target.is_some())?,
         namespaces,
         apart,
         target,
@@ -71,6 +72,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
         listens: sandbox.privilege.reserved() > 0,
         highest,
         die_with_parent: sandbox.die_with_parent,
+        init,
         changes_ids: identity.moves,
         maps: identity.maps.filter(|maps| !maps.by_child),
         held: [held, streams.held, sources.held, procs, of_target.unwrap_or_default()]
@@ -117,11 +119,13 @@ struct Bound<'a> {
     /// The process whose death ends the child.
     parent: Option<BorrowedFd<'a>>,
     joining: Option<&'a Joining>,
+    /// Process 1, if that is not to be the program itself.
+    init: Option<&'a init::Wanted>,
 }
 
 impl Bound<'_> {
     /// The child's steps, in their order.
-    fn program(&self, sandbox: &Sandbox) -> Result<Program, Error> {
+    fn program(&self, sandbox: &Sandbox, found: Found) -> Result<Program, Error> {
         let mut list = Program::default();
         let program = &mut list;
         self.arrive(program, sandbox);
@@ -136,7 +140,7 @@ impl Bound<'_> {
         connect(program, self.streams);
         attributes::session(program, sandbox);
         if let Some(terminal) = self.terminal {
-            terminal.compile(program);
+            terminal.compile(program, self.init.is_some());
         }
         limits::compile(program, sandbox)?;
         scheduling::compile(program, sandbox);
@@ -152,13 +156,25 @@ impl Bound<'_> {
         self.change_directory(program, sandbox)?;
         self.passed.compile(program);
         rights.prepare_listener(program);
+        if let Some(init) = self.init {
+            init.compile(program);
+        }
         limits::compile_descriptors(program, sandbox);
         rights.restrict(program, &sandbox.privilege, sandbox.fallbacks);
         hold(program, sandbox, self.passed);
-        reset_signals(program, sandbox.fallbacks)?;
+        reset_signals(program, sandbox.fallbacks, self.init.is_some())?;
         let_go(program, sandbox.fallbacks, self.passed);
-        start::compile(program, sandbox, rights, self.joining)?;
+        self.start(program, sandbox, found);
         Ok(list)
+    }
+
+    /// The program, or the init that starts it. That needs no look at the program before: until it runs, `/proc/self/exe` is the init.
+    fn start(&self, program: &mut Program, sandbox: &Sandbox, found: Found) {
+        if let Some(init) = self.init {
+            program.seal(|program| self.rights.seal(program));
+            return init.start(program, found);
+        }
+        start::compile(program, sandbox, self.rights, self.joining, found);
     }
 
     /// Where it is to be, in cgroups and namespaces, and as whom it is there.
@@ -199,7 +215,12 @@ impl Bound<'_> {
         let numbers = numbers.chain(self.parent.map(|parent| parent.as_raw_fd())).map(Arg::from);
         program.keep(numbers.chain(self.streams.iter().flatten().copied()).chain(root));
         program.keep(self.terminal.and_then(terminal::Wanted::number).map(Arg::from));
-        program.keep(terminal::DESCRIPTORS.into_iter().chain([gate::GATE, privilege::LISTENER]).map(Arg::from));
+        program.keep(
+            terminal::DESCRIPTORS
+                .into_iter()
+                .chain([gate::GATE, privilege::LISTENER, init::FILE, init::HANDOVER])
+                .map(Arg::from),
+        );
         program.call(step, "", Sys::prctl, [libc::PR_SET_PDEATHSIG.into(), libc::SIGKILL.into()]);
         let all = [3_u64.into(), u32::MAX.into(), 0_u64.into()];
         program.call_then(step, "", Sys::close_range, all, Then::AllButKept);
@@ -330,7 +351,9 @@ fn hold(program: &mut Program, sandbox: &Sandbox, passed: &Passed) {
 }
 
 /// The clone has reset all handlers, but what the caller ignores stays ignored; Rust's runtime ignores SIGPIPE. The older clone resets nothing.
-fn reset_signals(program: &mut Program, fallbacks: Fallbacks) -> Result<(), Error> {
+///
+/// An init unblocks them for the program, so that none is lost which comes before it listens.
+fn reset_signals(program: &mut Program, fallbacks: Fallbacks, init: bool) -> Result<(), Error> {
     let default = program.words([libc::SIG_DFL as u64, 0, 0, 0]);
     let size: Arg = SIGNAL_SET_SIZE.into();
     let reset = |program: &mut Program, signal: u32| {
@@ -349,9 +372,11 @@ fn reset_signals(program: &mut Program, fallbacks: Fallbacks) -> Result<(), Erro
             }
         });
     }
-    let none = program.words([0]);
-    let args = [libc::SIG_SETMASK.into(), none.into(), 0_u64.into(), size];
-    program.call(Step::Signals, "", Sys::rt_sigprocmask, args);
+    if !init {
+        let none = program.words([0]);
+        let args = [libc::SIG_SETMASK.into(), none.into(), 0_u64.into(), size];
+        program.call(Step::Signals, "", Sys::rt_sigprocmask, args);
+    }
     Ok(())
 }
 

@@ -33,6 +33,8 @@ pub enum ErrorKind {
     LimitReached,
     /// The child was killed before the program started; [`Error::signal`] says by what.
     Killed,
+    /// Somebody else has released it before: see [`Release`](crate::Release).
+    AlreadyReleased,
     /// A hook ended with another status than 0.
     HookFailed,
     /// A hook took longer than it may.
@@ -63,6 +65,8 @@ enum Cause {
     Errno(i32),
     Signal(i32),
     Words(Cow<'static, str>),
+    /// What another process has met: its errno if there was one, and all of its error in words.
+    Told(Option<i32>, Box<str>),
 }
 
 impl Error {
@@ -82,6 +86,10 @@ impl Error {
 
     pub(crate) fn os(step: Step, call: &'static str, errno: i32) -> Self {
         Self::new(kind_of(step, call, errno), step, Some(call), Cause::Errno(errno))
+    }
+
+    pub(crate) fn told(kind: ErrorKind, step: Step, errno: Option<i32>, words: impl Into<Box<str>>) -> Self {
+        Self::new(kind, step, None, Cause::Told(errno, words.into()))
     }
 
     pub(crate) fn killed(step: Step, signal: i32) -> Self {
@@ -151,6 +159,7 @@ impl Error {
     pub fn raw_os_error(&self) -> Option<i32> {
         match self.0.cause {
             Cause::Errno(errno) => Some(errno),
+            Cause::Told(errno, _) => errno,
             _ => None,
         }
     }
@@ -226,6 +235,7 @@ impl fmt::Display for Repr {
             Cause::Errno(errno) => io::Error::from_raw_os_error(*errno).fmt(f),
             Cause::Signal(signal) => write!(f, "the child was killed by signal {signal}"),
             Cause::Words(words) => f.write_str(words),
+            Cause::Told(_, words) => f.write_str(words),
         }?;
         match &self.said {
             Some(said) => write!(f, ": {said}"),

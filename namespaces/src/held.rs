@@ -222,8 +222,8 @@ impl Held {
         self.released = true;
         let fallbacks = judged?;
         let keeper = if stay { self.thread.take() } else { None };
-        let report = self.plan.report(self.plan.engine(self.stops), fallbacks);
-        Ok(Child::new(self.born.clone(), std::mem::take(&mut self.ours), report)?.kept_by(keeper))
+        let engine = self.plan.engine(self.stops);
+        Ok(self.plan.finish(self.born.clone(), std::mem::take(&mut self.ours), engine, fallbacks)?.kept_by(keeper))
     }
 }
 

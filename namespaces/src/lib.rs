@@ -35,6 +35,7 @@
 //! | [`Plan`] | both together, checked and turned into a list of system calls; spawns any number of times, from any thread |
 //! | [`Creating`] | a child whose namespaces and mounts are there, and whose root is still the host's: for hooks |
 //! | [`Held`] | a child that is ready, and waits for its release before its program starts |
+//! | [`HeldAt`], [`Release`] | the same, waiting at a path; and what another process releases it by |
 //! | [`Child`] | a running process: a pidfd that can be polled, waited for and signalled |
 //! | [`Scope`] | a user namespace in which the caller's own code runs as root: to mount an overlay, say, without privileges |
 //!
@@ -201,6 +202,39 @@
 //! # Ok::<(), cofferdam_namespaces::Error>(())
 //! ```
 //!
+//! # Process 1
+//!
+//! In a pid namespace of its own the program is process 1, with the duties of that: to wait for orphans, and to handle each signal that it is to get. A program that does not
+//! know them gets an init in front, feature `init`: `Sandbox::init`.
+//!
+//! ```no_run
+//! # #[cfg(feature = "init")] {
+//! # use cofferdam_namespaces::{IdMap, Namespaces, Sandbox};
+//! let child = Sandbox::new("/usr/bin/make").args(["-j8"]).namespaces(Namespaces::PID).user(IdMap::root()).init().spawn()?;
+//! child.signal(15)?; // reaches make, and ends it
+//! assert_eq!(child.wait()?.code(), Some(128 + 15));
+//! # }
+//! # Ok::<(), cofferdam_namespaces::Error>(())
+//! ```
+//!
+//! # Created here, started there
+//!
+//! As `runc create` and `runc start` do it: one process makes the sandbox, holds it and stays; another one, which knows nothing but a path, releases it. Once, if it may write to the
+//! file there.
+//!
+//! ```no_run
+//! # use cofferdam_namespaces::{Fds, Namespaces, Sandbox};
+//! let plan = Sandbox::new("/usr/bin/server").namespaces(Namespaces::NET).prepare(Fds::new())?;
+//! let child = plan.hold()?.at("/run/me/server.start", 0o600)?.wait()?;
+//! # Ok::<(), cofferdam_namespaces::Error>(())
+//! ```
+//!
+//! ```no_run
+//! # use cofferdam_namespaces::Release;
+//! Release::at("/run/me/server.start")?.wait()?; // started, or the error that the holder has too
+//! # Ok::<(), cofferdam_namespaces::Error>(())
+//! ```
+//!
 //! # Sandboxes in files
 //!
 //! With the feature `serde` a [`Sandbox`] and its parts can be written and read in any format. Names are in `snake_case`, what is left out is as
@@ -246,6 +280,7 @@
 //! | [`Sandbox::root`], [`Sandbox::mount`] | `fsopen`, `fsmount`, `move_mount`, `open_tree` | 5.2 |
 //! | [`Sandbox::mount`], [`Sandbox::working_directory`] | `openat2` | 5.6 |
 //! | `Sandbox::landlock` | `landlock_restrict_self` | 5.13 |
+//! | `Sandbox::init` | `execveat` of a file of `memfd_create` | 3.19 |
 //! | `Seccomp::listener` | `SECCOMP_FILTER_FLAG_NEW_LISTENER` | 5.0 |
 //! | `SeccompListener::answer_with_fd`, `Seccomp::wait_killable` | `SECCOMP_ADDFD_FLAG_SEND`, `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV` | 5.14, 5.19 |
 //! | binds, masks, anything [read-only](Mount::read_only), [`Sandbox::read_only_root`] | `mount_setattr` | 5.12 |
@@ -289,6 +324,7 @@
 //! - The program of a root is looked at before it is started: neither it, nor what runs it if it is a script, may be a magic link, which would be the
 //!   host's own program (CVE-2019-5736). It must be readable for that, and two descriptors free (`RLIMIT_NOFILE`). Who can write to the root at this very moment, another sandbox say, can still
 //!   exchange it after the look; and what `binfmt_misc` of the host names without the flag `F`, the kernel looks up in the root by itself.
+//! - The init of a sandbox is no part of the host's program, but a file of its own that is sealed, for each spawn another; it has no descriptors, and no more rights than the program.
 //! - Nothing of the host program's memory outlives `execve(2)`, and nothing of it changes: signal mask, dumpable flag,
 //!   working directory and descriptors are as before.
 //!
@@ -332,6 +368,8 @@ mod hint;
 mod hook;
 mod identity;
 mod idmap;
+#[cfg_attr(not(feature = "init"), path = "no_init.rs")]
+mod init;
 mod inside;
 mod join;
 #[cfg(feature = "landlock")]
@@ -347,6 +385,7 @@ mod passing;
 mod plan;
 mod privilege;
 mod program;
+mod release;
 mod report;
 mod root;
 mod sandbox;
@@ -387,6 +426,7 @@ pub use mount::Mount;
 pub use oci_state::OciState;
 pub use plan::Plan;
 pub use program::Call;
+pub use release::{HeldAt, Release};
 pub use report::Report;
 pub use root::{Propagation, Root};
 pub use sandbox::{Namespaces, Sandbox, Stdio};

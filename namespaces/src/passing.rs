@@ -2,7 +2,7 @@
 
 use crate::bind::Names;
 use crate::program::{Arg, Program, Sys, Then};
-use crate::{Error, Fallbacks, Sandbox, Step};
+use crate::{Error, Fallbacks, Sandbox, Step, init};
 use std::collections::BTreeMap;
 
 /// As many as a process has by default.
@@ -24,10 +24,10 @@ impl Sandbox {
     }
 }
 
-/// The highest descriptor that is there until the program starts: that the program gets, or that hands over the listener of a filter.
+/// The highest descriptor that is there until the program starts: that the program gets, that hands over the listener of a filter, or that an init has.
 pub(crate) fn highest(sandbox: &Sandbox) -> i32 {
     let passed = sandbox.fds.last_key_value().map_or(2, |(number, _)| (*number).min(MOST).cast_signed());
-    passed + sandbox.privilege.reserved()
+    passed + sandbox.privilege.reserved() + init::descriptors(sandbox)
 }
 
 /// Where each comes from; the sources are all above the highest of them.

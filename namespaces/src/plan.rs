@@ -9,7 +9,7 @@ use crate::sys::{self, Birth, Block, Born, Frame, Outcome, SharedPage, SignalMas
 use crate::target::Kind;
 use crate::{
     Call, CapabilitySet, Child, Engine, Error, Fallbacks, Held, Namespaces, Report, Step, Target, fallbacks, handover,
-    hint, scope, terminal,
+    hint, init, scope, terminal,
 };
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
@@ -64,6 +64,7 @@ pub(crate) struct Parts {
     /// The highest descriptor that is there until the program starts.
     pub(crate) highest: i32,
     pub(crate) die_with_parent: bool,
+    pub(crate) init: Option<init::Wanted>,
     /// The maps that the caller writes while the child waits.
     pub(crate) maps: Option<Maps>,
     /// Whether the child is another user or group than the caller.
@@ -110,7 +111,7 @@ impl Plan {
         let outcome = plan.clone_child(pipes.slots(), Stops::Nowhere, &birth)?;
         let born = birth.take().ok_or_else(Error::status_lost)?;
         plan.judge(&born, &outcome)?;
-        Child::new(born, pipes.ours(), plan.report(plan.parts.engine, outcome.used))
+        plan.finish(born, pipes.ours(), plan.parts.engine, outcome.used)
     }
 
     /// Brings a child to the point where only the start of its program is left, and holds it there.
@@ -254,6 +255,12 @@ impl Shared {
         }
     }
 
+    /// The child has left the caller's memory for its program, or for an init that starts that.
+    pub(crate) fn finish(&self, born: Born, mut ours: Ours, engine: Engine, used: Fallbacks) -> Result<Child, Error> {
+        init::confirm(self, &born, ours.init.take())?;
+        Child::new(born, ours, self.report(engine, used))
+    }
+
     /// Whether the program has started; if not, the child has ended and is reaped.
     pub(crate) fn judge(&self, born: &Born, outcome: &Outcome) -> Result<(), Error> {
         let Some(call) = self.parts.program.get(outcome.at) else {
@@ -338,6 +345,7 @@ pub(crate) fn end(born: &Born) {
 pub(crate) struct Pipes {
     theirs: [Option<OwnedFd>; 3],
     terminal: Option<terminal::Theirs>,
+    init: Option<init::Theirs>,
     listener: Option<OwnedFd>,
     ours: Ours,
 }
@@ -347,6 +355,7 @@ pub(crate) struct Pipes {
 pub(crate) struct Ours {
     pub(crate) streams: [Option<OwnedFd>; 3],
     pub(crate) terminal: Option<terminal::Ours>,
+    pub(crate) init: Option<init::Ours>,
     /// By which the listener of a filter comes.
     pub(crate) listener: Option<OwnedFd>,
 }
@@ -369,6 +378,10 @@ impl Pipes {
             let (ours, theirs) = terminal::open_ends(wanted)?;
             (pipes.ours.terminal, pipes.terminal) = (Some(ours), Some(theirs));
         }
+        if let Some(wanted) = &parts.init {
+            let (ours, theirs) = wanted.open()?;
+            (pipes.ours.init, pipes.init) = (Some(ours), Some(theirs));
+        }
         if parts.listens {
             let (ours, theirs) = handover::pair(Step::Pipe, parts.highest)?;
             (pipes.ours.listener, pipes.listener) = (Some(ours), Some(theirs));
@@ -378,13 +391,10 @@ impl Pipes {
 
     pub(crate) fn slots(&self) -> [i64; SLOTS] {
         let mut slots = [-1; SLOTS];
-        for (end, slot) in self.theirs.iter().zip(STREAM) {
-            if let (Some(fd), Some(value)) = (end, slots.get_mut(slot.0)) {
-                *value = fd.as_raw_fd().into();
-            }
-        }
-        let others = self.terminal.iter().map(|(slot, fd)| (*slot, fd));
-        for (slot, fd) in others.chain(self.listener.iter().map(|fd| (LISTENER, fd))) {
+        let streams = self.theirs.iter().zip(STREAM).filter_map(|(end, slot)| Some((slot, end.as_ref()?)));
+        let others = self.terminal.iter().chain(self.init.iter().flatten()).map(|(slot, fd)| (*slot, fd));
+        let others = others.chain(self.listener.iter().map(|fd| (LISTENER, fd)));
+        for (slot, fd) in streams.chain(others) {
             if let Some(value) = slots.get_mut(slot.0) {
                 *value = fd.as_raw_fd().into();
             }

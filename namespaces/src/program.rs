@@ -36,6 +36,9 @@ pub(crate) enum Then {
     Go,
     /// As `Go`, and the result is kept.
     Keep(Slot),
+    /// The call has written two descriptors to the scratch words, which are kept.
+    #[cfg(feature = "init")]
+    KeepPair([Slot; 2]),
     /// As `Go`, but this error is as good as success.
     Unless(i32),
     /// Must be the first of these: anything else is the second, an errno.
@@ -136,7 +139,7 @@ macro_rules! calls {
         #[derive(Debug, Clone, Copy)]
         #[allow(non_camel_case_types, reason = "the names of system calls")]
         #[cfg_attr(
-            not(all(feature = "landlock", feature = "seccomp")),
+            not(all(feature = "init", feature = "landlock", feature = "seccomp")),
             allow(dead_code, reason = "those of features")
         )]
         pub(crate) enum Sys { $($name,)* }
@@ -160,6 +163,7 @@ calls! {
     close_range = SYS_close_range,
     dup3 = SYS_dup3,
     execve = SYS_execve,
+    execveat = SYS_execveat,
     fcntl = SYS_fcntl,
     fchdir = SYS_fchdir,
     fchown = SYS_fchown,
@@ -182,6 +186,7 @@ calls! {
     openat = SYS_openat,
     openat2 = SYS_openat2,
     personality = SYS_personality,
+    pipe2 = SYS_pipe2,
     pivot_root = SYS_pivot_root,
     ppoll = SYS_ppoll,
     prctl = SYS_prctl,
@@ -245,7 +250,7 @@ impl Op {
 
     /// Whether there is another program once it has succeeded.
     pub(crate) fn is_the_start(&self) -> bool {
-        self.number == libc::SYS_execve
+        matches!(self.number, libc::SYS_execve | libc::SYS_execveat)
     }
 }
 

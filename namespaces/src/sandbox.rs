@@ -88,6 +88,8 @@ pub struct Sandbox {
     pub(crate) fds: BTreeMap<u32, String>,
     pub(crate) terminal: Option<TerminalSize>,
     pub(crate) die_with_parent: bool,
+    #[cfg(feature = "init")]
+    pub(crate) init: bool,
     pub(crate) privilege: Privilege,
     pub(crate) engine: Option<Engine>,
     pub(crate) fallbacks: Fallbacks,
@@ -135,6 +137,8 @@ impl Sandbox {
             fds: BTreeMap::new(),
             terminal: None,
             die_with_parent: false,
+            #[cfg(feature = "init")]
+            init: false,
             privilege: Privilege::default(),
             engine: None,
             fallbacks: Fallbacks::empty(),

@@ -3,7 +3,7 @@
 use crate::compile::{FILE, OPEN_HOW_SIZE, c_string, open_how};
 use crate::join::Joining;
 use crate::program::{Arg, Program, Sys, Then};
-use crate::{Error, Root, Sandbox, Step, privilege, sys};
+use crate::{Error, Root, Sandbox, Step, init, privilege, sys};
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -12,32 +12,54 @@ use std::path::{Path, PathBuf};
 /// Where `execvp(3)` looks when there is no PATH.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
+/// Where the program may be, and what it gets.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) places: Vec<(PathBuf, CString)>,
+    pub(crate) argv: Vec<CString>,
+    pub(crate) envp: Vec<CString>,
+}
+
+/// Also the init that starts it, if one is wanted; `highest` is the last descriptor of that.
+pub(crate) fn find(
+    sandbox: &Sandbox,
+    joining: Option<&Joining>,
+    highest: i32,
+) -> Result<(Found, Option<init::Wanted>), Error> {
+    let environment = environment(sandbox, joining.and_then(|joining| joining.environment.as_ref()))?;
+    let candidates = candidates(&sandbox.program, environment.get(OsStr::new("PATH"))).into_iter().map(|path| {
+        let text = c_string("program", path.as_os_str())?;
+        Ok((path, text))
+    });
+    let places = candidates.collect::<Result<_, Error>>()?;
+    let own_name = sandbox.arg0.as_ref().unwrap_or(&sandbox.program);
+    let argv = [own_name].into_iter().chain(&sandbox.args).map(|arg| c_string("argument", arg));
+    let argv = argv.collect::<Result<_, _>>()?;
+    let envp = environment.into_iter().map(|(mut name, value)| {
+        name.push("=");
+        name.push(value);
+        c_string("environment variable", &name)
+    });
+    let envp = envp.collect::<Result<_, _>>()?;
+    let found = Found { places, argv, envp };
+    let init = init::Wanted::of(sandbox, &found, highest)?;
+    Ok((found, init))
+}
+
 /// The filters come last: what the child does to find the program they need not allow.
 pub(crate) fn compile(
     program: &mut Program,
     sandbox: &Sandbox,
     rights: &privilege::Bound,
     joining: Option<&Joining>,
-) -> Result<(), Error> {
-    let environment = environment(sandbox, joining.and_then(|joining| joining.environment.as_ref()))?;
-    let candidates = candidates(&sandbox.program, environment.get(OsStr::new("PATH"))).into_iter().map(|path| {
-        let text = c_string("program", path.as_os_str())?;
-        Ok((path, program.string(text)))
-    });
-    let candidates = candidates.collect::<Result<Vec<_>, Error>>()?;
-    let own_name = sandbox.arg0.as_ref().unwrap_or(&sandbox.program);
-    let argv = [own_name].into_iter().chain(&sandbox.args).map(|arg| c_string("argument", arg));
-    let argv = pointers(program, argv.collect::<Result<_, _>>()?);
-    let envp = environment.into_iter().map(|(mut name, value)| {
-        name.push("=");
-        name.push(value);
-        c_string("environment variable", &name)
-    });
-    let envp = pointers(program, envp.collect::<Result<_, _>>()?);
-    let last = candidates.len().saturating_sub(1);
+    found: Found,
+) {
+    let (argv, envp) = (pointers(program, found.argv), pointers(program, found.envp));
+    let last = found.places.len().saturating_sub(1);
     let look = sandbox.root != Root::Host || joining.is_some_and(Joining::enters_root);
     let look = look.then(|| program.words(open_how(READ, libc::RESOLVE_NO_MAGICLINKS)));
-    for (at, (path, text)) in candidates.into_iter().enumerate() {
+    for (at, (path, text)) in found.places.into_iter().enumerate() {
+        let text = program.string(text);
         // To look for another one, behind a filter that asks the caller, who waits, could take for ever.
         let only = at == last || look.is_some() && sandbox.privilege.reserved() > 0;
         let then = if only { Then::Go } else { Then::TryNext };
@@ -52,7 +74,6 @@ pub(crate) fn compile(
             None => execve(program),
         }
     }
-    Ok(())
 }
 
 /// Nothing happens if it is a device, or a pipe that nobody writes to.
@@ -103,7 +124,7 @@ fn candidates(program: &OsStr, path: Option<&OsString>) -> Vec<PathBuf> {
 }
 
 /// A list of strings as `execve(2)` takes them.
-fn pointers(program: &mut Program, strings: Vec<CString>) -> u64 {
+pub(crate) fn pointers(program: &mut Program, strings: Vec<CString>) -> u64 {
     let mut list: Vec<u64> = strings.into_iter().map(|string| program.string(string)).collect();
     list.push(0);
     program.words(list)

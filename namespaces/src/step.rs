@@ -128,8 +128,12 @@ steps! {
     LetGo child "let go of descriptors",
     /// Installing a filter of system calls.
     Seccomp child "install a seccomp filter",
+    /// Starting the init, which then is process 1 and starts the program.
+    Init child "start the init",
     /// Starting the program.
     Exec child "start the program",
+    /// Waiting at a path for the release, or releasing by it.
+    Release caller "release by a path",
     /// Running a hook.
     Hook caller "run a hook",
     /// Opening one of its namespaces.

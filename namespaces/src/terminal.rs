@@ -53,7 +53,8 @@ impl Sandbox {
     /// `devpts(5)` of its own ([`Mount::dev`](crate::Mount::dev), [`Mount::devpts`](crate::Mount::devpts)) it is one of those, so that it has a name
     /// inside, with [`Mount::dev`](crate::Mount::dev) also `/dev/console`; otherwise it is the host's, also where a mount namespace is joined, and `tty(1)` does not find it.
     ///
-    /// A program that runs as process 1 does not get the signals of the keyboard that it does not handle: see [`Child::signal`](crate::Child::signal).
+    /// A program that runs as process 1 does not get the signals of the keyboard that it does not handle: see [`Child::signal`](crate::Child::signal); below an init
+    /// (`Sandbox::init`) it does.
     #[must_use]
     #[doc(alias("pty", "tty", "TIOCSCTTY", "script"))]
     pub fn terminal(mut self, size: TerminalSize) -> Self {
@@ -133,10 +134,12 @@ impl Wanted {
         self.opened_by_child.as_ref().map(AsRawFd::as_raw_fd)
     }
 
-    /// The child makes a session and takes the terminal; what it has opened itself it hands over.
-    pub(crate) fn compile(&self, program: &mut Program) {
+    /// The child makes a session and takes the terminal, unless that is an init's child's to do; what it has opened itself it hands over.
+    pub(crate) fn compile(&self, program: &mut Program, init: bool) {
         program.call(Step::Session, "", Sys::setsid, []);
-        program.call(Step::Session, "terminal", Sys::ioctl, [PEER.into(), libc::TIOCSCTTY.into(), 0_u64.into()]);
+        if !init {
+            program.call(Step::Session, "terminal", Sys::ioctl, [PEER.into(), libc::TIOCSCTTY.into(), 0_u64.into()]);
+        }
         let Some(spare) = &self.opened_by_child else { return };
         let number = spare.as_raw_fd();
         let copy = [MASTER.into(), number.into(), libc::O_CLOEXEC.into()];

@@ -105,6 +105,8 @@ pub(super) fn follow(frame: &Frame<'_>, from: usize) -> bool {
         look_why(frame, op, (errno, sealed), args);
         let failure = match op.then {
             Then::Keep(slot) | Then::Look { keep: slot, .. } if errno == 0 => keep(frame, slot.0, result),
+            #[cfg(feature = "init")]
+            Then::KeepPair(slots) if errno == 0 => keep_pair(frame, slots),
             Then::Unless(expected) if errno == expected => 0,
             Then::Exactly(wanted, otherwise) if errno == 0 && result != wanted => otherwise,
             Then::Finds(findings, otherwise) if errno == 0 && !finds(scratch, findings) => otherwise,
@@ -213,6 +215,14 @@ fn keep(frame: &Frame<'_>, slot: usize, result: i64) -> i32 {
         slot.store(result, Relaxed);
     }
     0
+}
+
+/// Of pipe2(2): two numbers of 32 bits.
+#[cfg(feature = "init")]
+fn keep_pair(frame: &Frame<'_>, [first, second]: [crate::program::Slot; 2]) -> i32 {
+    let both = frame.scratch.first().map_or(u64::MAX, |word| word.load(Relaxed)).cast_signed();
+    keep(frame, first.0, both & 0xffff_ffff);
+    keep(frame, second.0, both >> 32)
 }
 
 pub(super) fn make(number: i64, args: [u64; 6]) -> i64 {

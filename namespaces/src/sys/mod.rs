@@ -10,6 +10,8 @@ mod closure;
 mod each;
 mod errand;
 mod exit_info;
+#[cfg(feature = "init")]
+mod init;
 mod interpreter;
 #[cfg(feature = "seccomp")]
 mod listener;
@@ -28,6 +30,8 @@ mod terminal;
 pub(crate) use clone::{Birth, Born, World, clone_and_run, pid_of};
 pub(crate) use closure::{Task, clone_task};
 pub(crate) use exit_info::exit_info;
+#[cfg(feature = "init")]
+pub(crate) use init::{InitFacts, RECORD, STAGES, init_image};
 pub(crate) use interpreter::Frame;
 #[cfg(feature = "seccomp")]
 pub(crate) use listener::{add_fd, answer_notification, is_notification, random, receive_notification};

@@ -69,7 +69,7 @@ pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> 
 
 /// A descriptor that has just come by a socket, and that nobody else knows.
 pub(crate) fn received(fd: RawFd) -> OwnedFd {
-    // SAFETY: recvmsg(2) has opened it for the caller, who has taken it out of the message.
+    // SAFETY: recvmsg(2) or accept4(2) has opened it for the caller, who has it from there.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 

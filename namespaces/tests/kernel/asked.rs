@@ -355,12 +355,14 @@ fn as_asked(base: Base, cases: u32) {
     }
     let here = Here::new(base, folder.path());
     let optional: Vec<_> = aspects(&here).into_iter().map(prop::option::of).collect();
-    for_all(cases, &(any_namespaces(), optional), |(namespaces, aspects)| {
+    for_all(cases, &(any_namespaces(), optional, any::<bool>()), |(namespaces, aspects, init)| {
         // That would be a namespace of one id.
         let namespaces = if base == Base::Single { namespaces } else { namespaces - Namespaces::USER };
         let aspects: Vec<_> = aspects.into_iter().flatten().collect();
         let sandbox = base.sandbox().namespaces(namespaces);
         let sandbox = aspects.iter().fold(sandbox, |sandbox, aspect| (aspect.apply)(sandbox));
+        // Nothing of it changes below an init.
+        let sandbox = if init && namespaces.contains(Namespaces::PID) { sandbox.init() } else { sandbox };
         let written = serde_json::to_value(&sandbox).unwrap();
         let names = written["namespaces"].as_array().unwrap().clone();
         let theirs = show(written)?;

@@ -18,6 +18,8 @@ mod hold;
 mod hooks;
 mod hostile;
 mod identity;
+mod init;
+mod init_faults;
 mod isolation;
 mod joins;
 mod life;
@@ -28,6 +30,7 @@ mod passing;
 mod privilege;
 mod programs;
 mod real;
+mod release;
 mod roots;
 mod scopes;
 mod seccomp;
@@ -80,6 +83,8 @@ fn main() -> ExitCode {
         closures(),
         fallbacks(),
         hold(),
+        release(),
+        init(),
         hooks(),
         scopes(),
         joins(),
@@ -416,6 +421,48 @@ fn hold() -> Vec<Test> {
         test("ends_with_the_caller", hold::ends_with_the_caller),
         test("ends_with_the_caller_whatever_it_forked", hold::ends_with_the_caller_whatever_it_forked),
         user("many_at_once", hold::many_at_once),
+    ]
+}
+
+fn release() -> Vec<Test> {
+    vec![
+        user("another_process_releases", release::another_process_releases),
+        test("it_is_released_once", release::it_is_released_once),
+        test("many_race_to_release", release::many_race_to_release),
+        user("who_releases_is_told_what_failed", release::who_releases_is_told_what_failed),
+        test("the_holder_is_killed", release::the_holder_is_killed),
+        test("the_child_is_killed", release::the_child_is_killed),
+        test("the_path_goes_with_the_wait", release::the_path_goes_with_the_wait),
+        test("hostile_files_at_the_path", release::hostile_files_at_the_path),
+        test("a_holder_that_means_no_good", release::a_holder_that_means_no_good),
+        root("who_may_not_is_refused", release::who_may_not_is_refused),
+        test("paths_that_cannot_be", release::paths_that_cannot_be),
+    ]
+}
+
+fn init() -> Vec<Test> {
+    vec![
+        user("a_thousand_zombies_are_reaped", init::a_thousand_zombies_are_reaped),
+        user("signals_are_forwarded", init::signals_are_forwarded),
+        user("codes_and_signals_are_the_programs", init::codes_and_signals_are_the_programs),
+        user("errors_are_as_without", init::errors_are_as_without),
+        user("nothing_of_the_hosts_is_in_sight", init::nothing_of_the_hosts_is_in_sight),
+        user("its_file_cannot_be_changed", init::its_file_cannot_be_changed),
+        user("descriptors_are_the_programs", init::descriptors_are_the_programs),
+        user("the_end_of_the_program_ends_all", init::the_end_of_the_program_ends_all),
+        user("groups_and_sessions_are_as_without", init::groups_and_sessions_are_as_without),
+        user("a_group_is_signalled_once", init::a_group_is_signalled_once),
+        user("jobs_are_controlled_below_an_init", terminals::jobs_are_controlled_below_an_init),
+        user("held_joined_and_orphaned", init::held_joined_and_orphaned),
+        user("created_with_an_init", init::created_with_an_init).needs(&[Need::Program(BUSYBOX)]),
+        user("a_fork_of_the_caller_keeps_nobody_waiting", init::a_fork_of_the_caller_keeps_nobody_waiting),
+        user("an_init_that_is_stopped_keeps_nobody_waiting", init::an_init_that_is_stopped_keeps_nobody_waiting)
+            .needs(&[Need::Program("/usr/bin/python3")]),
+        rooted("in_a_root_of_its_own", init::in_a_root_of_its_own),
+        user("every_call_up_to_the_init_can_fail", init_faults::every_call_up_to_the_init_can_fail),
+        user("every_call_for_an_init_can_fail", init_faults::every_call_of_the_caller_can_fail),
+        user("every_call_of_the_init_can_fail", init_faults::every_call_of_the_init_can_fail),
+        user("the_init_can_be_killed_at_every_call", init_faults::the_init_can_be_killed_at_every_call),
     ]
 }
 

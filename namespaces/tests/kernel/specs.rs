@@ -211,7 +211,7 @@ fn anything() -> impl Strategy<Value = Sandbox> {
         change(any_filter(), Sandbox::seccomp),
         change(".{0,5}", |s, name| s.landlock(name.clone()).apparmor_profile(name.clone()).selinux_label(name)),
         change(any::<u8>(), |s, bits| s.securebits(SecureBits::from_bits_retain(bits.into()))),
-        change(Just(()), |s, ()| s.no_new_privs().new_session_keyring()),
+        change(Just(()), |s, ()| s.no_new_privs().new_session_keyring().init()),
         change(streams, |s, stream: Stdio| s.stdin(stream.clone()).stderr(stream)),
     ];
     (any_string(), prop::collection::vec(changes, 0..12))

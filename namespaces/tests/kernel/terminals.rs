@@ -141,36 +141,73 @@ fn is_sleep(pid: i32) -> bool {
 /// Ctrl-C, Ctrl-Z, jobs and fg, as at any terminal.
 pub(crate) fn jobs_are_controlled() {
     // The shell is never process 1, which has no default for signals.
-    for own in [false, true] {
-        let shell =
-            program("/bin/sh").args(["-c", "/bin/sh -i; echo left"]).env("PATH", "/usr/bin:/bin").env("PS1", "$ ");
-        let mut child = if own { inside(shell) } else { shell }.terminal(SIZE).spawn().unwrap();
+    let shell = program("/bin/sh").args(["-c", "/bin/sh -i; echo left"]);
+    jobs_of(shell.clone(), "left");
+    jobs_of(inside(shell), "left");
+}
+
+/// The same, where an init is process 1; and the shell may be the program itself.
+pub(crate) fn jobs_are_controlled_below_an_init() {
+    jobs_of(inside(program("/bin/sh").args(["-c", "/bin/sh -i; echo left"])).init(), "left");
+    jobs_of(inside(program("/bin/sh").arg("-i")).init(), "");
+    // The program leads its session, as it does without.
+    let text = shown(inside(sh(&format!("{STAT}; tty"))).mount(Mount::proc("/proc")).init());
+    assert_eq!(text, "leads\r\n30 90\r\nx\r\n/dev/pts/0\r\n");
+    let text = shown(sh(STAT).user(IdMap::root()).namespaces(Namespaces::PID).init());
+    assert_eq!(text, "leads\r\n30 90\r\nx\r\n");
+    // What the keyboard sends ends the program, which handles nothing; so does it when the terminal is hung up.
+    for (typed, signal) in [(Some("\x03"), libc::SIGINT), (Some("\x1c"), libc::SIGQUIT), (None, libc::SIGHUP)] {
+        let sandbox = inside(sh("echo ready; exec sleep 1000")).init().rlimit(cofferdam_namespaces::Resource::Core, 0);
+        let mut child = sandbox.terminal(SIZE).spawn().unwrap();
         let mut screen = Screen::of(&mut child);
-        screen.until("$ ");
-        screen.type_in("sleep 1001\n");
-        screen.until("sleep 1001\r\n");
-        foreground(&screen);
-        screen.type_in("\x03");
-        screen.until("$ ");
-        screen.type_in("echo code $?\n");
-        screen.until("\r\ncode 130");
-        screen.until("$ ");
-        screen.type_in("sleep 1002\n");
-        screen.until("sleep 1002\r\n");
-        foreground(&screen);
-        screen.type_in("\x1a");
-        screen.until("Stopped");
-        screen.until("$ ");
-        screen.type_in("kill %1; fg\n");
-        screen.until("$ ");
-        screen.type_in("echo code $?\n");
-        screen.until("\r\ncode 143");
-        screen.until("$ ");
-        screen.type_in("\x04");
-        screen.until("left");
-        screen.rest();
-        assert!(child.wait().unwrap().success());
+        screen.until("ready");
+        match typed {
+            Some(typed) => screen.type_in(typed),
+            None => drop(screen),
+        }
+        assert_eq!(child.wait().unwrap().code(), Some(128 + signal));
     }
+    // A new size is told to the program, by the terminal and by the caller.
+    let script = "trap 'stty size' WINCH; echo ready; sleep 1000 & while :; do wait; done";
+    let child = inside(sh(script)).init().terminal(SIZE).spawn().unwrap();
+    let terminal = child.terminal.as_ref().unwrap().as_fd().try_clone_to_owned().unwrap();
+    let mut screen = Screen { terminal: terminal.into(), seen: String::new() };
+    screen.until("ready");
+    child.terminal.as_ref().unwrap().resize(TerminalSize::new(50, 132)).unwrap();
+    screen.until("50 132");
+    child.signal(libc::SIGWINCH).unwrap();
+    screen.until("50 132");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+fn jobs_of(shell: Sandbox, farewell: &str) {
+    let shell = shell.env("PATH", "/usr/bin:/bin").env("PS1", "$ ");
+    let mut child = shell.terminal(SIZE).spawn().unwrap();
+    let mut screen = Screen::of(&mut child);
+    screen.until("$ ");
+    screen.type_in("sleep 1001\n");
+    screen.until("sleep 1001\r\n");
+    foreground(&screen);
+    screen.type_in("\x03");
+    screen.until("$ ");
+    screen.type_in("echo code $?\n");
+    screen.until("\r\ncode 130");
+    screen.until("$ ");
+    screen.type_in("sleep 1002\n");
+    screen.until("sleep 1002\r\n");
+    foreground(&screen);
+    screen.type_in("\x1a");
+    screen.until("Stopped");
+    screen.until("$ ");
+    screen.type_in("kill %1; fg\n");
+    screen.until("$ ");
+    screen.type_in("echo code $?\n");
+    screen.until("\r\ncode 143");
+    screen.until("$ ");
+    screen.type_in("\x04");
+    assert!(screen.rest().contains(farewell));
+    assert!(child.wait().unwrap().success());
 }
 
 /// An editor and a process viewer, full screen; and `yes | head` does not hang.

@@ -6,7 +6,7 @@ use super::relay::{Relay, pass_on};
 use super::script;
 use super::telling::{SAID, Telling};
 use crate::Fallbacks;
-use crate::program::{Arg, Finding, Op, Program, SCRATCH, SLOTS, Stops, Then};
+use crate::program::{Arg, Finding, Op, Program, SCRATCH, SLOTS, Slot, Stops, Then};
 use crate::report::NOEXEC;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize};
@@ -124,10 +124,7 @@ pub(super) fn follow(frame: &Frame<'_>, from: usize) -> bool {
             }
             Then::Notes(what) if errno == 0 => frame.notes(what),
             Then::MarkEach if errno == 0 => for_each(scratch, args, result, each::mark),
-            Then::CloseEachBut(highest, kept) if errno == 0 => for_each(scratch, args, result, |fd| {
-                let keep = fd <= highest || kept.iter().any(|slot| value_of(frame, slot.0) == fd);
-                if keep { 0 } else { each::close(fd) }
-            }),
+            Then::CloseEachBut(highest, kept) if errno == 0 => close_each(frame, args, result, (highest, kept)),
             // As execvp(3): go on looking, but remember that there was one that may not be started.
             Then::TryNext | Then::Look { .. } if errno == libc::EACCES || is_elsewhere(errno) => {
                 denied |= errno == libc::EACCES;
@@ -236,6 +233,13 @@ pub(super) fn make(number: i64, args: [u64; 6]) -> i64 {
         }
         tries += 1;
     }
+}
+
+fn close_each(frame: &Frame<'_>, args: [u64; 6], result: i64, (highest, kept): (u64, [Slot; 2])) -> i32 {
+    for_each(&frame.scratch, args, result, |fd| {
+        let keep = fd <= highest || kept.iter().any(|slot| value_of(frame, slot.0) == fd);
+        if keep { 0 } else { each::close(fd) }
+    })
 }
 
 fn finds(scratch: &[AtomicU64; SCRATCH], findings: [Finding; 2]) -> bool {

@@ -7,10 +7,12 @@ use rustix::io::Errno;
 use crate::cgroup::{Cgroup, file_missing};
 use crate::controllers::Subsystems;
 use crate::dir::{Dir, buffer};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Op, Result};
+use crate::kept::Kept;
 use crate::limits::{CpuLimits, CpusetLimits, Devices, IoLimits, Limits, MemoryLimits};
 use crate::member::Member;
 use crate::policy::{self, Plan, Write};
+use crate::read_back::memory_and_swap;
 
 /// What to do about limits that this machine, or this cgroup, does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -63,7 +65,8 @@ impl Cgroup {
     /// what is in use is [`ErrorKind::Busy`]. Rules of devices are set first: who may not have them
     /// ([`ErrorKind::PermissionDenied`]) finds nothing changed.
     pub fn apply(&self, limits: &Limits, enforcement: Enforcement) -> Result<Applied> {
-        let plan = self.plan(limits)?;
+        let mut kept = Kept::to_write();
+        let plan = self.plan(limits, &mut kept)?;
         let mut applied = Applied::default();
         for error in plan.cannot {
             skip(error, enforcement, &mut applied)?;
@@ -75,16 +78,17 @@ impl Cgroup {
             skip(error, enforcement, &mut applied)?;
         }
         for step in &plan.steps {
-            self.step(step, enforcement, &mut applied)?;
+            self.step(step, &kept, enforcement, &mut applied)?;
         }
         Ok(applied)
     }
 
-    fn plan(&self, limits: &Limits) -> Result<Plan> {
+    fn plan(&self, limits: &Limits, kept: &mut Kept) -> Result<Plan> {
         limits.devices.iter().try_for_each(Devices::check)?;
+        policy::io::check(&limits.io)?;
         let mut plan = Plan::default();
         self.plan_cpuset(limits, &mut plan);
-        self.plan_memory(limits, &mut plan)?;
+        self.plan_memory(limits, &mut plan, kept)?;
         self.plan_cpu(limits, &mut plan)?;
         if let (Some(pids), Some(_)) = (limits.pids, self.has(limits.pids.is_some(), Subsystems::PIDS, &mut plan)) {
             policy::pids(pids, &mut plan)?;
@@ -107,11 +111,11 @@ impl Cgroup {
         }
     }
 
-    fn plan_memory(&self, limits: &Limits, plan: &mut Plan) -> Result<()> {
+    fn plan_memory(&self, limits: &Limits, plan: &mut Plan, kept: &mut Kept) -> Result<()> {
         let wanted = limits.memory != MemoryLimits::default();
         let Some(member) = self.has(wanted, Subsystems::MEMORY, plan) else { return Ok(()) };
         let in_force = if policy::memory::needs_in_force(&limits.memory, member.version()) {
-            self.memory_and_swap()?
+            memory_and_swap(member, kept)?
         } else {
             MemoryLimits::default()
         };
@@ -158,7 +162,7 @@ impl Cgroup {
 
     /// Writes what stands together: in the order given or, where the kernel refuses, in any in which it accepts. If
     /// there is none, what was written before is undone.
-    fn step(&self, step: &[Write], enforcement: Enforcement, applied: &mut Applied) -> Result<()> {
+    fn step(&self, step: &[Write], kept: &Kept, enforcement: Enforcement, applied: &mut Applied) -> Result<()> {
         let mut undo: Vec<(&Write, String)> = Vec::new();
         let mut waiting: Vec<&Write> = step.iter().collect();
         while !waiting.is_empty() {
@@ -166,12 +170,13 @@ impl Cgroup {
             let mut again = Vec::new();
             for write in waiting {
                 let old = if step.len() > 1 { self.old(write)? } else { None };
-                match self.write(write) {
+                let is_partition = write.file == policy::cpuset::PARTITION;
+                match if is_partition { self.write_partition(write, kept) } else { self.write(write, kept) } {
                     Ok(written) => {
                         undo.extend(old.map(|old| (write, old)));
                         applied.written.push(written);
                     }
-                    Err(error) if write.missing_is_fine && error.kind() == ErrorKind::ControllerUnavailable => {
+                    Err(error) if write.missing_is_fine && is_without_file(&error) => {
                         applied.skipped.push(error);
                     }
                     Err(error) if error.errno() == Some(Errno::INVAL) && step.len() > 1 => {
@@ -212,15 +217,32 @@ impl Cgroup {
         Ok(text.map(|text| String::from_utf8_lossy(text.trim_ascii()).into_owned()))
     }
 
-    fn write(&self, write: &Write) -> Result<Written> {
+    fn write(&self, write: &Write, kept: &Kept) -> Result<Written> {
         let dir = &self.governing(write.subsystem)?.dir;
-        match dir.write(&write.file, &write.text).map_err(|error| file_missing(dir, error)) {
+        match kept.write(dir, &write.file, &write.text).map_err(|error| file_missing(dir, error)) {
             Ok(()) => Ok(Written { path: dir.path().join(&*write.file), text: write.text.clone() }),
-            Err(error) if error.kind() == ErrorKind::ControllerUnavailable => match &write.instead {
-                Some(instead) => self.write(instead),
-                None => Err(explain(dir, &write.file, error)),
+            Err(error) => match &write.instead {
+                Some(instead) if is_without_file(&error) => self.write(instead, kept),
+                _ => Err(explain(dir, &write.file, error)),
             },
-            Err(error) => Err(explain(dir, &write.file, error)),
+        }
+    }
+
+    /// A partition that cannot be is not refused: the kernel takes the word, and says in the file why it has no effect.
+    fn write_partition(&self, write: &Write, kept: &Kept) -> Result<Written> {
+        let old = self.old(write)?;
+        let written = self.write(write, kept)?;
+        let dir = &self.governing(write.subsystem)?.dir;
+        let mut buffer = buffer();
+        match policy::cpuset::why_not(dir.read(&write.file, &mut buffer)?) {
+            None => Ok(written),
+            Some(reason) => {
+                // The reason tells more than an error of this would.
+                let old = old.as_deref().and_then(|old| old.split_whitespace().next());
+                let _ = dir.write(&write.file, old.unwrap_or("member"));
+                let error = Error::new(ErrorKind::Unsupported, Op::Write, written.path);
+                Err(error.with_value(&write.text).with_note(reason))
+            }
         }
     }
 }
@@ -234,6 +256,13 @@ fn skip(error: Error, enforcement: Enforcement, applied: &mut Applied) -> Result
     } else {
         Err(error)
     }
+}
+
+const NO_DEVICE: &str = "there is no such block device, or it is a partition: limits are those of a whole disk";
+
+/// The cgroup is there, and the file is not. (With ENODEV it is, and something else is missing.)
+fn is_without_file(error: &Error) -> bool {
+    error.kind() == ErrorKind::ControllerUnavailable && error.errno() == Some(Errno::NOENT)
 }
 
 /// What the kernel's refusal means for the one who wanted a limit.
@@ -252,7 +281,15 @@ fn explain(dir: &Dir, file: &str, error: Error) -> Error {
         }
         Some(Errno::NOENT) if !error.is_gone() => error.with_note("this kernel, or this cgroup, has no such file"),
         Some(Errno::NODEV) if policy::io::is_by_device(file) => {
-            error.with_kind(ErrorKind::InvalidInput).with_note("there is no such device")
+            error.with_kind(ErrorKind::InvalidInput).with_note(NO_DEVICE)
+        }
+        Some(Errno::NODEV) => match policy::shared::named_by_line(file) {
+            Some(note) => error.with_kind(ErrorKind::InvalidInput).with_note(note),
+            None => error,
+        },
+        Some(Errno::INVAL) if file == policy::shared::MISC_MAX => error.with_note("the kernel counts no such resource"),
+        Some(Errno::OPNOTSUPP) if policy::io::is_weight(file) => {
+            error.with_note("neither is BFQ the device's scheduler, nor is io.cost on for it")
         }
         _ => error,
     }

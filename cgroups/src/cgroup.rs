@@ -11,7 +11,7 @@ use crate::controllers::{Controllers, Subsystems};
 use crate::dir::{self, Dir, buffer};
 use crate::error::{Error, ErrorKind, Op, Result};
 use crate::layout::Version;
-use crate::member::{Member, Place, SUBTREE_CONTROL};
+use crate::member::{Member, Place, SUBTREE_CONTROL, TYPE};
 use crate::text;
 
 const PROCS: &str = "cgroup.procs";
@@ -161,14 +161,15 @@ impl Cgroup {
     }
 }
 
-/// A process in a cgroup that has controllers for its children is refused, or makes it a "domain threaded" one (cpu and
-/// pids can be threaded), and then nothing can enter its children.
+/// A process in a cgroup that has controllers for its children is refused, or, if all of those can be threaded, makes it
+/// a "domain threaded" one, and then nothing can enter its children. Where the tree has no such controllers the kernel
+/// refuses, so that there is no need to look.
 fn must_take_processes(member: &Member) -> Result<()> {
-    let is_ruled = member.version() == Version::V2 && !(member.tree.subsystems - Subsystems::IMPLICIT).is_empty();
+    let can_be_threaded = member.version() == Version::V2 && member.tree.subsystems.intersects(Subsystems::THREADED);
     let mut buffer = buffer();
-    if is_ruled
+    if can_be_threaded
         && !member.dir.read(SUBTREE_CONTROL, &mut buffer)?.trim_ascii().is_empty()
-        && member.dir.read_if_there("cgroup.type", &mut buffer)? == Some(b"domain\n")
+        && member.dir.read_if_there(TYPE, &mut buffer)? == Some(b"domain\n")
     {
         let error = Error::new(ErrorKind::Occupied, Op::Check, member.dir.path());
         return Err(error.with_note(HAS_CHILDREN));

@@ -82,6 +82,18 @@ impl Subsystems {
     pub(crate) const IMPLICIT: Subsystems =
         Subsystems::FREEZER.union(Subsystems::PERF_EVENT).union(Subsystems::DEVICES);
 
+    /// What a threaded cgroup of v2 can have too. Only with nothing but these does the kernel let a process into a cgroup
+    /// that has controllers on for its children. (It has `perf_event` besides, which is never on or off.)
+    pub(crate) const THREADED: Subsystems = Subsystems::CPU.union(Subsystems::CPUSET).union(Subsystems::PIDS);
+
+    /// What no threaded cgroup of v2 can have, nor one that has threaded children: where these are on for the children of a
+    /// cgroup, its children are domains.
+    pub(crate) const OF_DOMAINS: Subsystems = Subsystems::MEMORY
+        .union(Subsystems::IO)
+        .union(Subsystems::HUGETLB)
+        .union(Subsystems::RDMA)
+        .union(Subsystems::MISC);
+
     /// The subsystems in a list of the kernel's names. Names that we do not know are left out.
     pub(crate) fn named<'a>(names: impl Iterator<Item = &'a [u8]>) -> Self {
         let known = |name: &[u8]| match name {

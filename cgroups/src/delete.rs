@@ -1,5 +1,6 @@
 //! Deleting a cgroup and everything below it.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use rustix::io::Errno;
 use crate::cgroup::Cgroup;
 use crate::dir::Dir;
 use crate::error::{Error, ErrorKind, Op, Result, gone_is_fine};
-
+use crate::layout::Version;
 use crate::member::Member;
 use crate::wait::{Deadline, wait_until_empty};
 
@@ -51,11 +52,7 @@ fn delete(member: &Member, deadline: Deadline) -> Result<()> {
         Err(error) if error.is_gone() => return Ok(()),
         parent => parent?,
     };
-    if !member.dir.is_named(&parent, name)? {
-        if member.dir.is_alive() {
-            return Err(Error::new(ErrorKind::Gone, Op::Remove, member.dir.path())
-                .with_note("it exists, but no longer under this name"));
-        }
+    if !is_still_named(member, &parent, name)? {
         return Ok(());
     }
     // Most often there is nothing in it.
@@ -71,6 +68,20 @@ fn delete(member: &Member, deadline: Deadline) -> Result<()> {
     })?;
     gone_is_fine(delete_below(&member.dir, deadline))?;
     remove(&parent, Path::new(name), deadline)
+}
+
+/// Whether the name still stands for this very cgroup, and not for one that somebody has made since. On v2, where nothing
+/// can be renamed, it does for as long as the cgroup lives.
+fn is_still_named(member: &Member, parent: &Dir, name: &OsStr) -> Result<bool> {
+    if member.version() == Version::V2 {
+        return Ok(member.dir.is_alive());
+    }
+    let is_named = member.dir.is_named(parent, name)?;
+    if !is_named && member.dir.is_alive() {
+        return Err(Error::new(ErrorKind::Gone, Op::Remove, member.dir.path())
+            .with_note("it exists, but no longer under this name"));
+    }
+    Ok(is_named)
 }
 
 /// Deletes everything below, the deepest first.

@@ -128,7 +128,12 @@ impl Dir {
     /// Reads a small file in one go: three system calls.
     pub(crate) fn read<'a>(&self, file: &str, buffer: &'a mut Buffer) -> Result<&'a [u8]> {
         let fd = self.open(Path::new(file), OFlags::RDONLY)?;
-        let n = retry_on_intr(|| rustix::io::read(&fd, &mut buffer[..]))
+        self.read_from(&fd, file, buffer)
+    }
+
+    /// Reads a small file that is open.
+    pub(crate) fn read_from<'a>(&self, fd: &OwnedFd, file: &str, buffer: &'a mut Buffer) -> Result<&'a [u8]> {
+        let n = retry_on_intr(|| rustix::io::read(fd, &mut buffer[..]))
             .map_err(|errno| Error::os(errno, Op::Read, self.path.join(file)))?;
         match buffer.get(..n) {
             Some(text) if n < size_of::<Buffer>() => Ok(text),
@@ -154,7 +159,12 @@ impl Dir {
     /// Writes a text in one go: three system calls.
     pub(crate) fn write(&self, file: &str, text: &str) -> Result<()> {
         let fd = self.writable(file).map_err(|error| self.write_error(&error, file, text))?;
-        match retry_on_intr(|| rustix::io::write(&fd, text.as_bytes())) {
+        self.write_to(&fd, file, text)
+    }
+
+    /// Writes a text to a file that is open.
+    pub(crate) fn write_to(&self, fd: &OwnedFd, file: &str, text: &str) -> Result<()> {
+        match retry_on_intr(|| rustix::io::write(fd, text.as_bytes())) {
             Ok(n) if n == text.len() => Ok(()),
             // The kernel takes a setting whole or not at all.
             Ok(_) => Err(self.malformed(file)),
@@ -276,7 +286,7 @@ impl Dir {
 
     /// Whether the cgroup still exists: a removed one has no files.
     pub(crate) fn is_alive(&self) -> bool {
-        self.open(Path::new("cgroup.procs"), OFlags::PATH).is_ok()
+        rustix::fs::accessat(&self.fd, "cgroup.procs", Access::EXISTS, AtFlags::empty()).is_ok()
     }
 
     /// The file's text is not what it should be.

@@ -10,7 +10,7 @@ use crate::controllers::{Controllers, Subsystems};
 use crate::dir::{self, Dir, buffer};
 use crate::error::{Error, ErrorKind, Op, Result};
 use crate::layout::{self, Layout, Mounted, Version};
-use crate::member::{Member, Place, Places, Tree};
+use crate::member::{Member, Place, Places, TYPE, Tree};
 use crate::text;
 
 const MOUNTINFO: &str = "/proc/thread-self/mountinfo";
@@ -81,6 +81,7 @@ impl Hierarchy {
             trees.push(Arc::new(Tree {
                 version,
                 subsystems,
+                from_the_top: version == Version::V2 && !root.has(TYPE)?,
                 root,
                 page,
                 own: PathBuf::new(),
@@ -283,11 +284,13 @@ fn open_tree(found: &Mounted) -> Result<Tree> {
                 root,
                 page,
                 own: view.own.clone(),
+                from_the_top: false,
                 favordynmods: found.favordynmods,
                 places: Places::default(),
             };
             if found.version == Version::V2 {
                 tree.subsystems = on_v2(&tree.root)?;
+                tree.from_the_top = !tree.root.has(TYPE)?;
             }
             Ok(tree)
         });

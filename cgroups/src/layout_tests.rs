@@ -184,3 +184,15 @@ proptest! {
         }
     }
 }
+
+/// An option of the tree, of v1 as well as of v2, however it is mounted.
+#[test]
+fn trees_for_fast_moves_are_known() {
+    let is_fast = |mounts: &str| found(mounts, SPLIT_CGROUP).1.iter().map(|tree| tree.favordynmods).collect::<Vec<_>>();
+    let mounts = "32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu,favordynmods
+39 31 0:36 / /sys/fs/cgroup/pids rw,relatime - cgroup cgroup rw,pids
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw,nsdelegate,favordynmods,memory_recursiveprot
+";
+    assert_eq!(is_fast(mounts), [true, false, true]);
+    assert!(!is_fast(SPLIT_MOUNTS).contains(&true));
+}

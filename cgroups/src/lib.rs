@@ -172,6 +172,7 @@ mod events;
 mod freeze;
 mod guard;
 mod hierarchy;
+mod kept;
 mod kill;
 mod layout;
 mod limits;

@@ -15,6 +15,8 @@ use crate::error::{Error, ErrorKind, Op, Result};
 use crate::layout::Version;
 use crate::text;
 
+/// Every cgroup of v2 has it but the true root.
+pub(crate) const TYPE: &str = "cgroup.type";
 pub(crate) const SUBTREE_CONTROL: &str = "cgroup.subtree_control";
 /// Processes that are just leaving make the kernel say EBUSY for a moment: 1 + 2 + … + 32 ms.
 const BUSY_TRIES: u32 = 6;
@@ -29,6 +31,8 @@ pub(crate) struct Tree {
     pub(crate) page: u64,
     /// One's own cgroup, relative to the root.
     pub(crate) own: PathBuf,
+    /// The root of the tree is the true one, which can have threaded children beside others (v2).
+    pub(crate) from_the_top: bool,
     /// Mounted so that processes can be moved fast.
     pub(crate) favordynmods: bool,
     /// Directories in which new cgroups go, once they were opened: one's own and the one above it.
@@ -124,8 +128,11 @@ impl Member {
                 Version::V1 if tree.subsystems.contains(Subsystems::CPUSET) => {
                     cpuset::inherit(&tree.root, &parent, parent_dir, &dir)?;
                 }
-                Version::V1 => {}
+                // Directly below the true root every new one is, and where these controllers were found to be on above.
+                Version::V2 if tree.from_the_top && parent.as_os_str().is_empty() => {}
+                Version::V2 if to_enable.intersects(Subsystems::OF_DOMAINS) => {}
                 Version::V2 => must_be_domain(&dir)?,
+                Version::V1 => {}
             }
             Ok(dir)
         });
@@ -175,7 +182,7 @@ fn explain_creation(error: Error) -> Error {
 /// Below a threaded cgroup the kernel makes new ones "domain invalid": no process can enter them.
 fn must_be_domain(dir: &Dir) -> Result<()> {
     let mut buffer = buffer();
-    match dir.read_if_there("cgroup.type", &mut buffer)? {
+    match dir.read_if_there(TYPE, &mut buffer)? {
         None | Some(b"domain\n") => Ok(()),
         Some(_) => Err(Error::new(ErrorKind::Unsupported, Op::Create, dir.path())
             .with_note("the cgroup above is threaded, so that no process could enter this one")),
@@ -216,7 +223,7 @@ fn missing(dir: &Dir, wanted: Subsystems) -> Result<Option<Subsystems>> {
 fn enable(dir: &Dir, missing: Subsystems) -> Result<()> {
     let mut buffer = buffer();
     // Only the true root has no type, and it is free of this rule.
-    let is_root = match dir.read_if_there("cgroup.type", &mut buffer)? {
+    let is_root = match dir.read_if_there(TYPE, &mut buffer)? {
         None => true,
         Some(b"domain\n") => false,
         Some(_) => {
@@ -235,7 +242,7 @@ fn enable(dir: &Dir, missing: Subsystems) -> Result<()> {
         }
         result => result.map_err(|error| explain(dir, missing, error))?,
     }
-    if !is_root && dir.read_if_there("cgroup.type", &mut buffer)? != Some(b"domain\n") {
+    if !is_root && dir.read_if_there(TYPE, &mut buffer)? != Some(b"domain\n") {
         // A process came in between the look and the write.
         write_control(dir, &missing.signed('-'))?;
         return Err(occupied(dir, missing));

@@ -7,7 +7,7 @@ use crate::dir::buffer;
 use crate::error::Result;
 use crate::hierarchy::Hierarchy;
 use crate::layout::{Layout, Version};
-use crate::member::Tree;
+use crate::member::{TYPE, Tree};
 use crate::text;
 
 /// What works here: see [`Hierarchy::capabilities`].
@@ -117,7 +117,7 @@ impl Hierarchy {
 /// The root does not have the file: any other cgroup tells.
 fn knows_kill(tree: &Tree) -> Result<Option<bool>> {
     let own = tree.root.dir(&tree.own)?;
-    if own.has("cgroup.type")? {
+    if own.has(TYPE)? {
         return Ok(Some(own.has("cgroup.kill")?));
     }
     for name in own.children()? {

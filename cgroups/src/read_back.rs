@@ -6,6 +6,7 @@ use crate::dir::buffer;
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::Result;
+use crate::kept::Kept;
 use crate::layout::Version;
 use crate::limits::{CpuLimits, CpusetLimits, IoLimits, Limits, MemoryLimits, NetworkLimits, Partition};
 use crate::member::Member;
@@ -56,7 +57,7 @@ impl Cgroup {
             limits.pids = pids.setting(policy::PIDS_MAX, policy::parse_max)?;
         }
         if let Some(memory) = member(Subsystems::MEMORY) {
-            limits.memory = self.memory_limits(memory)?;
+            limits.memory = memory_limits(memory)?;
         }
         if let Some(io) = member(Subsystems::IO) {
             limits.io = io_limits(io)?;
@@ -124,42 +125,6 @@ impl Cgroup {
         parsed.map(Some).ok_or_else(|| cpu.dir.malformed(file))
     }
 
-    /// Memory and swap in force; `None` for what this cgroup cannot have.
-    pub(crate) fn memory_and_swap(&self) -> Result<MemoryLimits> {
-        let member = self.governing(Subsystems::MEMORY)?;
-        let files = memory::files(member.version());
-        let (mut first, mut second) = (buffer(), buffer());
-        let Some(max) = member.dir.read_if_there(files.max, &mut first)? else {
-            return Ok(MemoryLimits::default());
-        };
-        let swap = member.dir.read_if_there(files.swap, &mut second)?;
-        memory::parse(member.version(), max, swap, member.tree.page).ok_or_else(|| member.dir.malformed(files.max))
-    }
-
-    fn memory_limits(&self, member: &Member) -> Result<MemoryLimits> {
-        let mut limits = self.memory_and_swap()?;
-        let mut buffer = buffer();
-        let mut bytes = |file: &str| -> Result<_> {
-            let text = member.dir.read_if_there(file, &mut buffer)?;
-            Ok(text.and_then(|text| memory::parse_limit(text, member.tree.page)))
-        };
-        match member.version() {
-            Version::V1 => {
-                limits.low = bytes(memory::V1_SOFT)?;
-                limits.swappiness = member.setting(memory::V1_SWAPPINESS, text::number)?;
-                let disabled = member.setting(memory::V1_OOM, |text| text::field(text, "oom_kill_disable"))?;
-                limits.oom_killer = disabled.map(|disabled| disabled == 0);
-            }
-            Version::V2 => {
-                limits.high = bytes(memory::V2_HIGH)?;
-                limits.low = bytes(memory::V2_LOW)?;
-                limits.min = bytes(memory::V2_MIN)?;
-                limits.oom_group = member.setting(memory::V2_OOM_GROUP, policy::parse_switch)?;
-            }
-        }
-        Ok(limits)
-    }
-
     fn network_limits(&self) -> Result<NetworkLimits> {
         let mut limits = NetworkLimits::default();
         if let Ok(class) = self.governing(Subsystems::NET_CLS) {
@@ -171,6 +136,41 @@ impl Cgroup {
         }
         Ok(limits)
     }
+}
+
+fn memory_limits(member: &Member) -> Result<MemoryLimits> {
+    let mut limits = memory_and_swap(member, &mut Kept::default())?;
+    let mut buffer = buffer();
+    let mut bytes = |file: &str| -> Result<_> {
+        let text = member.dir.read_if_there(file, &mut buffer)?;
+        Ok(text.and_then(|text| memory::parse_limit(text, member.tree.page)))
+    };
+    match member.version() {
+        Version::V1 => {
+            limits.low = bytes(memory::V1_SOFT)?;
+            limits.swappiness = member.setting(memory::V1_SWAPPINESS, text::number)?;
+            let disabled = member.setting(memory::V1_OOM, |text| text::field(text, "oom_kill_disable"))?;
+            limits.oom_killer = disabled.map(|disabled| disabled == 0);
+        }
+        Version::V2 => {
+            limits.high = bytes(memory::V2_HIGH)?;
+            limits.low = bytes(memory::V2_LOW)?;
+            limits.min = bytes(memory::V2_MIN)?;
+            limits.oom_group = member.setting(memory::V2_OOM_GROUP, policy::parse_switch)?;
+        }
+    }
+    Ok(limits)
+}
+
+/// Memory and swap in force; `None` for what this cgroup cannot have.
+pub(crate) fn memory_and_swap(member: &Member, kept: &mut Kept) -> Result<MemoryLimits> {
+    let files = memory::files(member.version());
+    let (mut first, mut second) = (buffer(), buffer());
+    let Some(max) = kept.read(&member.dir, files.max, &mut first)? else {
+        return Ok(MemoryLimits::default());
+    };
+    let swap = kept.read(&member.dir, files.swap, &mut second)?;
+    memory::parse(member.version(), max, swap, member.tree.page).ok_or_else(|| member.dir.malformed(files.max))
 }
 
 fn cpuset_limits(member: &Member) -> Result<CpusetLimits> {

@@ -4,7 +4,7 @@
 mod options;
 mod state;
 
-use cofferdam_netlink_bridge::{Endpoint, EndpointSpec, Host, NetNs, Network};
+use cofferdam_netlink_bridge::{Endpoint, EndpointSpec, ErrorKind, Host, NetNs, Network};
 use options::{Attach, Command, HELP, Options, Up};
 use serde_json::json;
 use state::{State, Stored};
@@ -74,14 +74,20 @@ fn run(options: &Options) -> Result<ExitCode> {
 /// Makes the network, or brings one that is there to what is wanted now.
 fn up(host: &Host, state: &State, wanted: &Up) -> Result<ExitCode> {
     let spec = wanted.spec(OWNER);
+    // What makes no sense, or is somebody else's, is refused before anything else.
+    Network::plan(host, &spec, &[])?;
     // Stored before it is made: whatever happens then, `down` knows of it.
-    let was_there = state.networks()?.contains(&wanted.network);
+    let before = state.load(&wanted.network)?;
     state.store_network(&spec, &wanted.network)?;
     let made = Network::create(host, &spec).inspect_err(|_| {
-        if !was_there {
-            // The error that is told is the first one.
-            let _ = state.forget_network(&wanted.network);
-        }
+        // The error that is told is the first one.
+        let _ = match &before {
+            Some(before) => state.store_network(&before.spec, &wanted.network).and_then(|()| {
+                Network::reapply(host, &before.spec, &before.endpoints)?;
+                Ok(())
+            }),
+            None => state.forget_network(&wanted.network),
+        };
     });
     for change in made?.host_settings() {
         eprintln!("bridge-net: {change}");
@@ -93,10 +99,12 @@ fn attach(host: &Host, state: &State, wanted: &Attach, json: bool) -> Result<Exi
     let stored = state.load(&wanted.network)?.ok_or_else(|| format!("there is no network {}", wanted.network))?;
     let netns = NetNs::from_path(&wanted.netns)?;
     let network = Network::open(host, &stored.spec)?;
-    // The first network of a container has eth0 and the default route, the next eth1 and so on.
-    let before = state.endpoints_of(&wanted.netns)?;
+    // The first network of a container has eth0 and the default route, the next eth1 and so on; what was detached is free again.
+    let taken = state.interfaces_of(&wanted.netns)?;
+    let interface = (0..=taken.len()).map(|n| format!("eth{n}")).find(|name| !taken.contains(name));
+    let interface = interface.ok_or("all names of interfaces are taken")?;
     let mut spec = EndpointSpec::new().id(id(&wanted.network, &wanted.netns)).owner(owner(&wanted.netns));
-    spec = if before == 0 { spec } else { spec.interface(format!("eth{before}")).no_default_route() };
+    spec = if interface == "eth0" { spec } else { spec.interface(interface).no_default_route() };
     spec = wanted.addresses.iter().fold(spec, |spec, address| spec.address(*address));
     spec = wanted.ports.iter().fold(spec, |spec, port| spec.publish(*port));
     let pool = state.pool(&wanted.network)?;
@@ -151,7 +159,7 @@ fn down(host: &Host, state: &State, network: &str) -> Result<ExitCode> {
                 open.delete()?;
             }
             // The bridge has been deleted behind our back: what the ports and the rules have is still there.
-            Err(error) if error.kind() == cofferdam_netlink_bridge::ErrorKind::NotFound => {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
                 for endpoint in &stored.endpoints {
                     endpoint.detach(host)?;
                 }
@@ -169,12 +177,17 @@ fn gc(host: &Host, state: &State, stored: &Stored) -> Result<Vec<String>> {
     let mut lines = Vec::new();
     let (mut ids, mut owners) = (HashSet::new(), HashSet::new());
     for endpoint in &stored.endpoints {
-        if NetNs::from_path(endpoint.owner()).is_ok() {
-            ids.insert(endpoint.id());
-            owners.insert(endpoint.owner());
-        } else {
-            remove(host, state, &stored.name, endpoint)?;
-            lines.push(format!("detach {}", endpoint.id()));
+        match NetNs::from_path(endpoint.owner()) {
+            Ok(_) => {
+                ids.insert(endpoint.id());
+                owners.insert(endpoint.owner());
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                remove(host, state, &stored.name, endpoint)?;
+                lines.push(format!("detach {}", endpoint.id()));
+            }
+            // It may be there all the same.
+            Err(error) => return Err(error.into()),
         }
     }
     // Nobody attaches meanwhile, since we have the lock: a port without an owner is of one that was killed.

@@ -4,6 +4,7 @@ use crate::Result;
 use cofferdam_netlink_bridge::{Endpoint, FilePool, NetworkSpec};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Serialize, de::DeserializeOwned};
+use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
@@ -56,19 +57,24 @@ impl State {
         Ok(Some(Stored { name: name.to_owned(), spec, endpoints }))
     }
 
-    /// How many endpoints a namespace has, in all networks.
-    pub(crate) fn endpoints_of(&self, netns: &Path) -> Result<usize> {
-        let mut count = 0;
+    /// The names of the interfaces that a namespace has, of all networks.
+    pub(crate) fn interfaces_of(&self, netns: &Path) -> Result<HashSet<String>> {
+        let mut interfaces = HashSet::new();
         for name in self.networks()? {
             let stored = self.load(&name)?;
             let all = stored.iter().flat_map(|stored| &stored.endpoints);
-            count += all.filter(|endpoint| Path::new(endpoint.owner()) == netns).count();
+            let own = all.filter(|endpoint| Path::new(endpoint.owner()) == netns);
+            interfaces.extend(own.map(|endpoint| endpoint.interface().to_owned()));
         }
-        Ok(count)
+        Ok(interfaces)
     }
 
     pub(crate) fn store_network(&self, spec: &NetworkSpec, name: &str) -> Result<()> {
         let folder = self.of(name)?;
+        if !folder.join("network").exists() {
+            // Of a call that was killed while it took the network away.
+            gone(fs::remove_dir_all(&folder))?;
+        }
         for part in ["endpoints", "addresses"] {
             DirBuilder::new().recursive(true).mode(0o700).create(folder.join(part))?;
         }
@@ -84,7 +90,10 @@ impl State {
     }
 
     pub(crate) fn forget_network(&self, name: &str) -> Result<()> {
-        gone(fs::remove_dir_all(self.of(name)?))
+        let folder = self.of(name)?;
+        // First what says that there is a network: the rest alone means nothing.
+        gone(fs::remove_file(folder.join("network")))?;
+        gone(fs::remove_dir_all(folder))
     }
 
     pub(crate) fn pool(&self, network: &str) -> Result<FilePool> {

@@ -55,7 +55,7 @@ pub(crate) fn address(last: u8) -> Ipv4Addr {
 
 /// A container on the bridge.
 pub(crate) struct Neighbour {
-    address: Ipv4Addr,
+    pub(crate) address: Ipv4Addr,
     /// Its first process. Its number can be another's, if it has just ended: see [`is`](Self::is).
     pub(crate) process: u32,
     /// By which its network namespace is known.

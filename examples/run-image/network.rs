@@ -8,7 +8,9 @@ use cofferdam_netlink_bridge::{Endpoint, EndpointSpec, ErrorKind, Host, NetNs, N
 use nix::fcntl::{Flock, FlockArg};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::fstat;
+use std::collections::HashSet;
 use std::fs::{DirBuilder, File};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::DirBuilderExt;
 
 const BRIDGE: &str = "cofferdam0";
@@ -50,9 +52,10 @@ impl Connection {
         {
             eprintln!("run-image: {change}");
         }
-        let endpoint = EndpointSpec::new().owner(&options.name).address(lease.address);
+        let endpoint = EndpointSpec::new().owner(owner(&options.name, lease.address)).address(lease.address);
         let endpoint = options.ports.iter().fold(endpoint, |endpoint, port| endpoint.publish(*port));
-        let attached = network.attach(&netns, &endpoint).inspect_err(|_| {
+        let attached = forget_the_dead(&network).and_then(|()| Ok(network.attach(&netns, &endpoint)?));
+        let attached = attached.inspect_err(|_| {
             // The error that is told is the first one.
             let _ = delete_unless_used(&network);
             lease.give_back();
@@ -104,6 +107,19 @@ pub(crate) fn enter(options: &Options) -> Result<()> {
         }
         setns(netns, CloneFlags::CLONE_NEWNET).map_err(|e| format!("enter its network: {e}"))?;
     }
+    Ok(())
+}
+
+/// Nobody else who lives has the address, and so the same owner.
+fn owner(name: &str, address: Ipv4Addr) -> String {
+    format!("{name} at {address}")
+}
+
+/// Takes away what those have left who were killed: their published ports would lead to whoever has the address next. For one's turn: nobody else is
+/// about to attach, so that what has no owner yet never gets one.
+fn forget_the_dead(network: &Network) -> Result<()> {
+    let living: HashSet<_> = neighbours::all()?.iter().map(|one| owner(&one.name, one.address)).collect();
+    network.gc(|owner| owner.is_some_and(|owner| living.contains(owner)))?;
     Ok(())
 }
 

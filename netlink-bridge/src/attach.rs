@@ -107,7 +107,7 @@ fn set_up_interface(netns: &NetNs, endpoint: &Endpoint, index: u32) -> Result<()
     for (to, gateway) in endpoint.routes() {
         batch.route_to(index, *to, *gateway);
     }
-    netns.session().run(batch)?.all()
+    batch.pieces().into_iter().try_for_each(|piece| netns.session().run(piece)?.all())
 }
 
 fn publish(network: &Network, endpoint: &Endpoint) -> Result<(), Error> {
@@ -115,7 +115,7 @@ fn publish(network: &Network, endpoint: &Endpoint) -> Result<(), Error> {
         return Ok(());
     }
     rules::add(network.host(), Operation::Publish, &firewall::of_endpoint(network.spec(), endpoint))?;
-    rules::forget_connections(network.host(), Operation::Publish, endpoint)
+    rules::forget_connections_to(network.host(), Operation::Publish, endpoint)
 }
 
 fn undo(host: &Host, endpoint: &Endpoint, error: Error) -> Error {
@@ -138,7 +138,7 @@ fn unpublish(host: &Host, endpoint: &Endpoint) -> Result<(), Error> {
     }
     // All that there can be: what the network is now is not known here.
     rules::remove(host, Operation::Unpublish, &firewall::all_of_endpoint(endpoint))?;
-    rules::forget_connections(host, Operation::Unpublish, endpoint)
+    rules::forget_connections_to(host, Operation::Unpublish, endpoint)
 }
 
 fn delete_pair(host: &Host, endpoint: &Endpoint) -> Result<(), Error> {

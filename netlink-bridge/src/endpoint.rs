@@ -109,6 +109,14 @@ impl EndpointSpec {
         self
     }
 
+    /// The addresses that were asked for, each with its subnet's prefix, if a container of the network can have all of them.
+    pub(crate) fn placed(&self, network: &NetworkSpec) -> Result<Vec<Subnet>, Error> {
+        self.addresses.iter().try_fold(Vec::new(), |mut placed, address| {
+            placed.push(place(network, *address, &placed)?);
+            Ok(placed)
+        })
+    }
+
     /// The addresses that were asked for.
     pub(crate) fn given_addresses(&self) -> &[IpAddr] {
         &self.addresses
@@ -269,10 +277,7 @@ impl Endpoint {
         name::check_tag("id", &id)?;
         name::check_tag("owner", owner)?;
         name::check_link("interface", &spec.interface)?;
-        let mut addresses = Vec::new();
-        for address in &spec.addresses {
-            addresses.push(place(network, *address, &addresses)?);
-        }
+        let addresses = spec.placed(network)?;
         let first = spec.addresses.first().copied();
         // The host's end is known by this one: it must be nobody else's.
         let port_mac = Mac::local(for_port);

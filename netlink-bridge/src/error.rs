@@ -170,7 +170,7 @@ impl From<Error> for io::Error {
 fn kind_of(operation: Operation, errno: i32) -> ErrorKind {
     match errno {
         // IPv6 is switched off in the namespace.
-        libc::EACCES if operation == Operation::AddAddress => ErrorKind::Unsupported,
+        libc::EACCES if matches!(operation, Operation::AddAddress | Operation::SetUpBridge) => ErrorKind::Unsupported,
         // setns of a descriptor that is no network namespace; a path that is none any more.
         libc::EINVAL if operation == Operation::OpenNamespace => ErrorKind::NotFound,
         libc::ENOENT | libc::ENOTDIR | libc::ESRCH | libc::ENODEV => ErrorKind::NotFound,
@@ -250,6 +250,8 @@ mod tests {
     fn one_errno_can_mean_different_things() {
         let kind = |operation, errno| Error::os(operation, "x", errno).kind();
         assert_eq!(kind(Operation::AddAddress, libc::EACCES), ErrorKind::Unsupported);
+        assert_eq!(kind(Operation::SetUpBridge, libc::EACCES), ErrorKind::Unsupported);
+        assert_eq!(kind(Operation::SetUpBridge, libc::EPERM), ErrorKind::PermissionDenied);
         assert_eq!(kind(Operation::OpenSocket, libc::EACCES), ErrorKind::PermissionDenied);
         assert_eq!(kind(Operation::OpenNamespace, libc::EINVAL), ErrorKind::NotFound);
         assert_eq!(kind(Operation::CreatePair, libc::EINVAL), ErrorKind::Refused);

@@ -1,15 +1,13 @@
 //! A network as a bridge in a host.
 
-use crate::firewall::{Set, of_network};
-use crate::netlink::{Answers, Batch, Link, PortFlags};
+use crate::firewall::{Element, Set, of_network};
+use crate::netlink::{Answers, Batch, Link, MESSAGES_PER_SEND, PortFlags};
 use crate::rules::{self, ElementChanges, Scope};
 use crate::{AddressPool, Change, Endpoint, EndpointSpec, Error, ErrorKind, Host, NetNs, NetworkSpec, Operation};
 use crate::{attach, name, sysctl};
 
 /// The MTU of Ethernet.
 const USUAL_MTU: u32 = 1500;
-/// How many links are changed in one send: an answer to each must fit into the socket's buffer.
-pub(crate) const LINKS_PER_SEND: usize = 64;
 
 /// A network as made: a bridge in a host.
 ///
@@ -33,7 +31,7 @@ impl Network {
     /// # Errors
     /// [`InvalidConfig`](ErrorKind::InvalidConfig); [`Foreign`](ErrorKind::Foreign) if the name is another link's, or the table `cofferdam` somebody
     /// else's; [`AlreadyExists`](ErrorKind::AlreadyExists) if the bridge is new and the host has a route into one of its subnets; [`Refused`](ErrorKind::Refused) by the kernel, [`Unsupported`](ErrorKind::Unsupported) if it has no `nf_tables`. A bridge that was
-    /// made is gone again.
+    /// made is gone again; one that was there may have become what the spec says in part, which [`reapply`](Self::reapply) with the earlier spec undoes.
     pub fn create(host: &Host, spec: &NetworkSpec) -> Result<Self, Error> {
         spec.check()?;
         let mtu = match spec.mtu {
@@ -78,15 +76,15 @@ impl Network {
     ///
     /// # Errors
     /// [`InvalidConfig`](ErrorKind::InvalidConfig); [`AlreadyExists`](ErrorKind::AlreadyExists) if the container has an interface of this name or another
-    /// endpoint has the id; [`NotFound`](ErrorKind::NotFound) if the bridge is gone; [`Refused`](ErrorKind::Refused) by the kernel.
-    /// Nothing is left of what was made, but loopback may be up.
+    /// endpoint has the id; [`NotFound`](ErrorKind::NotFound) if the bridge is gone, or, for one that publishes ports, the table of rules
+    /// ([`reapply`](Self::reapply) brings it back); [`Refused`](ErrorKind::Refused) by the kernel. Nothing is left of what was made, but loopback may be up.
     #[doc(alias("connect", "veth"))]
     pub fn attach(&self, netns: &NetNs, endpoint: &EndpointSpec) -> Result<Endpoint, Error> {
         attach::attach(self, netns, endpoint)
     }
 
-    /// As [`attach`](Self::attach), with an address of a pool in each subnet that the spec has none of. It needs an
-    /// [`id`](EndpointSpec::id), by which the pool knows who has them.
+    /// As [`attach`](Self::attach), with an address of a pool in each subnet that the spec has none of. Those that it has are taken from the pool
+    /// too, so that nobody else gets them. It needs an [`id`](EndpointSpec::id), by which the pool knows who has them.
     ///
     /// # Errors
     /// As [`attach`](Self::attach) and [`AddressPool::take`]. No address is kept.
@@ -98,6 +96,8 @@ impl Network {
         endpoint: &EndpointSpec,
     ) -> Result<Endpoint, Error> {
         let holder = endpoint.holder(&self.spec)?;
+        // One that the network cannot have is not given up for another of the pool's.
+        endpoint.placed(&self.spec)?;
         let taken = pool.take(&self.spec.wanted_addresses(endpoint), &holder)?;
         let addresses = taken.addresses.iter().copied();
         let spec = addresses.fold(endpoint.clone().no_addresses(), EndpointSpec::address);
@@ -125,10 +125,13 @@ impl Network {
     /// What the kernel says against it; [`PermissionDenied`](ErrorKind::PermissionDenied).
     #[doc(alias = "group")]
     pub fn detach_all(&self) -> Result<(), Error> {
-        self.forget_ports(|| Ok(()), |(), _| true)?;
+        let ports = self.forget_ports(|| Ok(()), |(), _| true);
         let mut batch = Batch::new();
-        batch.delete_group((Operation::Detach, &self.spec.name), self.spec.group());
-        self.host.session().run(batch)?.gone()
+        for group in [self.spec.group(), self.spec.condemned_group()] {
+            batch.delete_group((Operation::Detach, &self.spec.name), group);
+        }
+        // What fails keeps nothing else from being done.
+        self.host.session().run(batch)?.all_gone().and(ports.map(drop))
     }
 
     /// Deletes the bridge and what the rules have of the network. It is no error if it is gone.
@@ -210,17 +213,17 @@ impl Network {
         for gateway in self.spec.bridge_addresses() {
             batch.add_address(Operation::SetUpBridge, self.index, gateway);
         }
-        self.host.session().run(batch)?.all_there()?;
+        batch.pieces().into_iter().try_for_each(|piece| self.host.session().run(piece)?.all_there())?;
         sysctl::set(&self.host, &sysctl::of_network(&self.spec))
     }
 
-    /// All endpoints' ports that are on the bridge.
+    /// All endpoints' ports that are on the bridge, also those that somebody has begun to remove and not come to delete.
     pub(crate) fn ports(&self, operation: Operation) -> Result<Vec<Link>, Error> {
         let mut batch = Batch::new();
         batch.list_ports((operation, &self.spec.name), self.index);
         let mut ports = self.host.session().run(batch)?.links()?;
-        let group = self.spec.group();
-        ports.retain(|port| port.group == group && port.kind.as_deref() == Some("veth"));
+        let groups = [self.spec.group(), self.spec.condemned_group()];
+        ports.retain(|port| groups.contains(&port.group) && port.kind.as_deref() == Some("veth"));
         Ok(ports)
     }
 
@@ -230,7 +233,7 @@ impl Network {
         let wanted = |port: &Link| PortFlags { isolated: !self.spec.icc, ..port.flags };
         let mut ports = self.ports(Operation::SetUpPort)?;
         ports.retain(|port| port.flags != wanted(port));
-        for some in ports.chunks(LINKS_PER_SEND) {
+        for some in ports.chunks(MESSAGES_PER_SEND) {
             let mut batch = Batch::new();
             for port in some {
                 batch.set_port_flags((Operation::SetUpPort, &port.name), port.index, wanted(port));
@@ -301,7 +304,7 @@ impl Network {
         if !self.spec.rules {
             return Ok(ElementChanges::default());
         }
-        rules::unchanged(&self.host, Operation::Unpublish, Scope::Elements, || {
+        let changes = rules::unchanged(&self.host, Operation::Unpublish, Scope::Elements, || {
             let mut found = rules::list(&self.host, Operation::Unpublish, &Set::OF_PORTS)?;
             let seen = look()?;
             found.retain(|(_, element)| {
@@ -309,7 +312,10 @@ impl Network {
                 tag.is_some_and(|tag| tag.network == self.spec.name && which(&seen, &tag))
             });
             Ok(ElementChanges::between(&found, &[]))
-        })
+        })?;
+        let udp = changes.remove.iter().filter_map(Element::udp).map(|(port, _)| port).collect();
+        rules::forget_connections(&self.host, Operation::Unpublish, &udp, |_| false)?;
+        Ok(changes)
     }
 
     fn remove(&self) -> Result<(), Error> {

@@ -170,6 +170,11 @@ impl NetworkSpec {
         name::hash32(&[self.owner.as_bytes(), self.name.as_bytes()]) >> 1 | 1 << 30
     }
 
+    /// The group of those of them that are about to be deleted: never that of those that stay.
+    pub(crate) fn condemned_group(&self) -> u32 {
+        self.group() ^ 1 << 29
+    }
+
     pub(crate) fn alias(&self) -> String {
         name::alias(&self.owner)
     }

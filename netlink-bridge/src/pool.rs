@@ -13,7 +13,7 @@ pub use file::FilePool;
 /// [`FilePool`] keeps them in a file; a program that knows all of its containers can have its own.
 #[doc(alias = "IPAM")]
 pub trait AddressPool {
-    /// One address in each of these subnets for this holder, in their order. Who has addresses already gets the same again.
+    /// These addresses for this holder, in their order: of a subnet exactly those that are said, or one. Who has addresses already gets the same again.
     ///
     /// Each call makes a new claim to all of them, beside earlier ones. A number that a claim had is never another's, also after a reboot: records of
     /// endpoints may outlive it.
@@ -49,7 +49,7 @@ pub struct Holder {
 /// Addresses that a holder has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TakenAddresses {
-    /// One in each subnet.
+    /// One for each that was wanted.
     pub addresses: Vec<IpAddr>,
     /// The number of this claim.
     pub claim: u64,
@@ -68,15 +68,19 @@ pub struct WantedAddress {
 }
 
 impl NetworkSpec {
-    /// What an endpoint wants of a pool: the addresses that its spec has, and one in each other subnet of the network.
+    /// What an endpoint wants of a pool: the addresses of the network that its spec has, and one in each other subnet.
     #[must_use]
     pub fn wanted_addresses(&self, endpoint: &EndpointSpec) -> Vec<WantedAddress> {
-        let wanted = |subnet: &Subnet| WantedAddress {
-            subnet: *subnet,
-            reserved: self.gateway_in(*subnet),
-            exactly: endpoint.given_addresses().iter().copied().find(|address| subnet.contains(*address)),
+        let wanted = |subnet: Subnet| {
+            let wanted = move |exactly| WantedAddress { subnet, reserved: self.gateway_in(subnet), exactly };
+            let mut all: Vec<_> =
+                endpoint.given_addresses().iter().copied().filter(|a| subnet.contains(*a)).map(Some).collect();
+            if all.is_empty() {
+                all.push(None);
+            }
+            all.into_iter().map(wanted)
         };
-        self.subnets.iter().map(wanted).collect()
+        self.subnets.iter().copied().flat_map(wanted).collect()
     }
 }
 

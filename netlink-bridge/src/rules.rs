@@ -1,14 +1,12 @@
 //! Bringing the rules of a host to what is wanted. What that is stands in [`crate::firewall`].
 
 use crate::firewall::{CHAINS, Element, RULES, Set, Stored, TABLE, TABLE_COMMENT};
-use crate::netlink::{Batch, Transaction, by_bytes};
+use crate::netlink::{Batch, Connection, MESSAGES_PER_SEND, Transaction, by_bytes};
 use crate::{Endpoint, Error, ErrorKind, Host, Operation, Protocol};
 use std::collections::HashSet;
 
 /// Of elements that are changed in one send: the kernel takes no more than its buffer's size, usually 208 KiB.
 const BYTES_PER_SEND: usize = 64 << 10;
-/// How many are asked for in one send: each answer must fit into the socket's buffer.
-const QUESTIONS_PER_SEND: usize = 64;
 /// How often a change is tried again that somebody else's came before.
 const ATTEMPTS: usize = 64;
 /// The kernel's answer to a transaction that was meant for an earlier generation of the rules.
@@ -93,7 +91,7 @@ pub(crate) fn has_table(host: &Host, operation: Operation) -> Result<bool, Error
 /// What is there under the keys of these elements.
 pub(crate) fn find(host: &Host, operation: Operation, elements: &[Element]) -> Result<Vec<Option<Stored>>, Error> {
     let mut found = Vec::with_capacity(elements.len());
-    for some in elements.chunks(QUESTIONS_PER_SEND) {
+    for some in elements.chunks(MESSAGES_PER_SEND) {
         let mut batch = Batch::new();
         for element in some {
             batch.find_element(operation, element);
@@ -204,10 +202,20 @@ fn no_table(error: Error) -> Error {
     }
 }
 
-/// Forgets UDP connections to the host ports of an endpoint: the kernel goes on doing with their packets what it did with the first.
-pub(crate) fn forget_connections(host: &Host, operation: Operation, endpoint: &Endpoint) -> Result<(), Error> {
+/// Forgets UDP connections to the host ports of an endpoint.
+pub(crate) fn forget_connections_to(host: &Host, operation: Operation, endpoint: &Endpoint) -> Result<(), Error> {
     let udp = endpoint.ports().iter().flat_map(|ports| ports.each()).filter(|port| port.protocol == Protocol::Udp);
-    let ports: HashSet<u16> = udp.map(|port| port.host).collect();
+    forget_connections(host, operation, &udp.map(|port| port.host).collect(), |_| false)
+}
+
+/// Forgets UDP connections to these ports of the host, but for those that are as they should be: the kernel goes on doing with their packets what it
+/// did with the first.
+pub(crate) fn forget_connections(
+    host: &Host,
+    operation: Operation,
+    ports: &HashSet<u16>,
+    stays: impl Fn(&Connection) -> bool,
+) -> Result<(), Error> {
     if ports.is_empty() {
         return Ok(());
     }
@@ -216,8 +224,8 @@ pub(crate) fn forget_connections(host: &Host, operation: Operation, endpoint: &E
         batch.list_connections(operation, u8::try_from(family).unwrap_or(0), Protocol::Udp.number());
         let mut connections = host.netfilter()?.run(batch)?.connections()?;
         let udp = Protocol::Udp.number();
-        connections.retain(|c| c.protocol == udp && ports.contains(&c.to_port) && !c.goes_out());
-        for some in connections.chunks(QUESTIONS_PER_SEND) {
+        connections.retain(|c| c.protocol == udp && ports.contains(&c.to_port) && !c.goes_out() && !stays(c));
+        for some in connections.chunks(MESSAGES_PER_SEND) {
             let mut batch = Batch::new();
             for connection in some {
                 batch.forget(operation, connection);

@@ -1,9 +1,8 @@
 //! Comparing a network with what is there, bringing it back, and removing what dead owners have left.
 
 use crate::attach::port_flags;
-use crate::firewall::{CHAINS, RULES, TABLE, all_of_endpoint, is_wanted, of_network};
-use crate::netlink::{Batch, FoundRule, HookedChain, Link};
-use crate::network::LINKS_PER_SEND;
+use crate::firewall::{CHAINS, Element, RULES, TABLE, all_of_endpoint, is_wanted, of_endpoint, of_network};
+use crate::netlink::{Batch, Connection, FoundRule, HookedChain, Link, MESSAGES_PER_SEND};
 use crate::rules::{self, ElementChanges, Scope};
 use crate::{Change, Endpoint, Error, Finding, Host, Network, NetworkSpec, Operation, name, sysctl};
 use std::collections::HashSet;
@@ -42,7 +41,9 @@ impl Network {
     /// rules of others that stop what is forwarded. Nothing if all is well.
     ///
     /// Others' rules are recognised if they stop *everything* at the end of a chain at the `forward` hook, as Docker, ufw and firewalld do; what their
-    /// exceptions let through is not weighed. An `accept` of ours does not overrule them.
+    /// exceptions let through is not weighed. An `accept` of ours does not overrule them. Those of `iptables-legacy` are not among the kernel's `nf_tables`
+    /// and not seen. Our own rules are known by their comments: one that somebody has replaced by another with the same comment is not noticed, but
+    /// [`reapply`](Self::reapply) writes all of them anew.
     ///
     /// # Errors
     /// As [`create`](Self::create).
@@ -77,7 +78,9 @@ impl Network {
             network.set_up_port(endpoint, index, true)?;
         }
         if spec.rules {
-            rules::unchanged(host, Operation::Publish, Scope::Elements, || element_changes(host, spec, endpoints))?;
+            let wanted = || element_changes(host, spec, endpoints);
+            let done = rules::unchanged(host, Operation::Publish, Scope::Elements, wanted)?;
+            forget_strays(host, spec, endpoints, &done)?;
         }
         Ok((network, changes))
     }
@@ -91,11 +94,15 @@ impl Network {
     /// What the kernel says against it.
     #[doc(alias("garbage collection", "prune"))]
     pub fn gc(&self, keep: impl Fn(Option<&str>) -> bool) -> Result<Vec<Change>, Error> {
-        let (_, go): (Vec<_>, Vec<_>) = self.ports(Operation::Inspect)?.into_iter().partition(|port| {
+        let mut go = self.ports(Operation::Inspect)?;
+        go.retain(|port| {
             // One with somebody else's words on it is no longer ours.
-            port.alias
+            let stays = port
+                .alias
                 .as_deref()
-                .map_or_else(|| keep(None), |alias| name::owner(alias).is_none_or(|owner| keep(Some(owner))))
+                .map_or_else(|| keep(None), |alias| name::owner(alias).is_none_or(|owner| keep(Some(owner))));
+            // Who began to remove one has died, or is still at it.
+            !stays || port.group == self.spec().condemned_group()
         });
         self.delete_ports(&go)?;
         // What is published is looked at before the links are: whoever attaches meanwhile makes the link first.
@@ -112,9 +119,8 @@ impl Network {
 
     /// Many at once: they are gathered in a group, and the group is deleted.
     fn delete_ports(&self, ports: &[Link]) -> Result<(), Error> {
-        // Never the group of those that stay.
-        let group = self.spec().group() ^ 1 << 29;
-        for some in ports.chunks(LINKS_PER_SEND) {
+        let group = self.spec().condemned_group();
+        for some in ports.chunks(MESSAGES_PER_SEND) {
             let mut batch = Batch::new();
             for port in some {
                 batch.set_group((Operation::Detach, &port.name), port.index, group);
@@ -128,6 +134,16 @@ impl Network {
         batch.delete_group((Operation::Detach, &self.spec().name), group);
         self.host().session().run(batch)?.gone()
     }
+}
+
+/// Forgets UDP connections to published ports that were made while the rules were not there, and lead elsewhere. Those that lead to the containers go on.
+fn forget_strays(host: &Host, spec: &NetworkSpec, endpoints: &[Endpoint], done: &ElementChanges) -> Result<(), Error> {
+    let elements: Vec<_> = endpoints.iter().flat_map(|endpoint| of_endpoint(spec, endpoint)).collect();
+    let wanted: HashSet<_> = elements.iter().filter_map(Element::udp).collect();
+    let removed = done.remove.iter().filter_map(Element::udp);
+    let ports = wanted.iter().copied().chain(removed).map(|(port, _)| port).collect();
+    let leads_there = |to: &Connection| to.answered_by.is_some_and(|by| wanted.contains(&(to.to_port, by)));
+    rules::forget_connections(host, Operation::Publish, &ports, leads_there)
 }
 
 /// As changes that are told.

@@ -13,8 +13,9 @@ pub use spec::ContainerSpec;
 pub(crate) use files::{Copied, Files, Overlaid};
 pub(crate) use init::{InitEntry, InitPlaces};
 
+use crate::limit::Room;
 use crate::store::{InUse, usage_of};
-use crate::{Diff, Error, Fallbacks, LayerId, LayerStore, Operation, Overlay, Owner, Usage};
+use crate::{Diff, Error, Fallbacks, LayerId, LayerStore, Operation, Overlay, Owner, Space, Usage};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The files of a container in a [`LayerStore`]: a layer of the store and all below it, an [`InitLayer`] on them, and what the container writes.
@@ -54,6 +55,7 @@ pub struct Container {
     pub(crate) fallbacks: Fallbacks,
     pub(crate) places: InitPlaces,
     pub(crate) files: Box<dyn Files>,
+    pub(crate) room: Option<Room>,
     /// Holds the flock(2) by which others see that it is in use.
     pub(crate) dir: InUse,
 }
@@ -132,13 +134,22 @@ impl Container {
         usage_of(self.files.own(), Operation::MeasureUsage)
     }
 
+    /// How much it has written, and may, if it has a [limit](ContainerSpec::limit). The kernel keeps count: nothing is gone through.
+    ///
+    /// # Errors
+    /// What the system calls say.
+    #[doc(alias("quota", "df"))]
+    pub fn space(&self) -> Result<Option<Space>, Error> {
+        self.room.as_ref().map(|room| room.space(self.as_fd())).transpose()
+    }
+
     /// Removes it, and the note that its owner needs the layer that it stands on. Nothing may be mounted of it any more. Blocks for as long as it takes.
     ///
     /// # Errors
     /// What the system calls say; it can be found again then, or is in the trash: see [`LayerStore::empty_trash`]. What others have left there is not told here.
     pub fn discard(self) -> Result<(), Error> {
-        let Container { store, owner, parent, files, dir, .. } = self;
-        drop(files);
+        let Container { store, owner, parent, files, room, dir, .. } = self;
+        drop((files, room));
         store.discard_container(&owner, parent.as_ref(), dir)
     }
 }

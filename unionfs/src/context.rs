@@ -104,7 +104,7 @@ pub(crate) fn new_context() -> Result<OwnedFd, Error> {
 }
 
 /// Takes the messages out of a context's log. The kernel keeps eight; each begins with its level and a space.
-fn messages(context: BorrowedFd<'_>) -> Option<String> {
+pub(crate) fn messages(context: BorrowedFd<'_>) -> Option<String> {
     let mut lines = Vec::new();
     let mut buffer = [0; 1024];
     // The end is ENODATA; with any other error there is nothing to be had either.

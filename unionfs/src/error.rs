@@ -95,6 +95,8 @@ pub enum Operation {
     Commit,
     /// Removing the files of a container.
     Discard,
+    /// Limiting what a container writes, or looking how it stands.
+    LimitSpace,
 }
 
 impl Operation {
@@ -125,6 +127,7 @@ impl Operation {
             Operation::PrepareContainer => "prepare a container",
             Operation::Commit => "commit a container",
             Operation::Discard => "discard a container",
+            Operation::LimitSpace => "limit what a container writes",
         }
     }
 }

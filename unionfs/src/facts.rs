@@ -1,10 +1,11 @@
 //! What there is to know of a file in a directory, to tell it from another.
 
-use crate::{Error, Operation, is_overlay_xattr};
+use crate::sys::xattr;
+use crate::{Error, Form, Operation, is_overlay_xattr};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, lgetxattr, llistxattr, openat, readlinkat, statat};
 use rustix::io::{Errno, read, retry_on_intr};
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
@@ -27,41 +28,75 @@ impl At<'_> {
     }
 
     /// The value of an extended attribute of a file of any type, if it has it.
-    pub(crate) fn xattr(self, name: &str) -> Result<Option<Vec<u8>>, Error> {
-        let path = self.path();
+    pub(crate) fn xattr(self, name: &CStr) -> Result<Option<Vec<u8>>, Error> {
         let mut value = vec![0; 256];
         loop {
-            match lgetxattr(&path, name, value.as_mut_slice()) {
+            match self.get_xattr(name, &mut value) {
                 Ok(length) => {
                     value.truncate(length);
                     return Ok(Some(value));
                 }
-                Err(Errno::NODATA | Errno::OPNOTSUPP) => return Ok(None),
-                Err(Errno::RANGE) if value.len() < 1 << 16 => value.resize(value.len() * 4, 0),
-                Err(e) => return Err(self.failed("lgetxattr", e)),
+                Err((_, Errno::NODATA | Errno::OPNOTSUPP)) => return Ok(None),
+                Err((_, Errno::RANGE)) if value.len() < 1 << 16 => value.resize(value.len() * 4, 0),
+                Err((call, e)) => return Err(self.failed(call, e)),
             }
+        }
+    }
+
+    /// Whether it has an extended attribute.
+    pub(crate) fn has_xattr(self, name: &CStr) -> Result<bool, Error> {
+        match self.get_xattr(name, &mut []) {
+            Ok(_) => Ok(true),
+            Err((_, Errno::NODATA | Errno::OPNOTSUPP)) => Ok(false),
+            Err((call, e)) => Err(self.failed(call, e)),
+        }
+    }
+
+    /// By the directory and the name where the kernel can, else by the directory's link in `/proc`, which takes it several times as long.
+    fn get_xattr(self, name: &CStr, value: &mut [u8]) -> Result<usize, (&'static str, Errno)> {
+        let own_name = CString::new(self.name.as_bytes()).map_err(|_| ("getxattrat", Errno::INVAL))?;
+        match xattr::get(self.dir, &own_name, name, value) {
+            Err(Errno::NOSYS | Errno::PERM) => lgetxattr(self.path(), name, value).map_err(|e| ("lgetxattr", e)),
+            result => result.map_err(|e| ("getxattrat", e)),
+        }
+    }
+
+    fn list_xattrs(self, list: &mut [u8]) -> Result<usize, (&'static str, Errno)> {
+        let own_name = CString::new(self.name.as_bytes()).map_err(|_| ("listxattrat", Errno::INVAL))?;
+        match xattr::list(self.dir, &own_name, list) {
+            Err(Errno::NOSYS | Errno::PERM) => llistxattr(self.path(), list).map_err(|e| ("llistxattr", e)),
+            result => result.map_err(|e| ("listxattrat", e)),
+        }
+    }
+
+    /// Whether this entry, of which `stat` is known, is a whiteout: see [`is_whiteout`](crate::is_whiteout).
+    pub(crate) fn is_whiteout(self, stat: &Stat, form: Form) -> Result<bool, Error> {
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::CharacterDevice => Ok(stat.st_rdev == 0),
+            FileType::RegularFile if stat.st_size == 0 => self.has_xattr(form.whiteout()),
+            _ => Ok(false),
         }
     }
 
     /// All extended attributes but those of overlayfs.
     pub(crate) fn xattrs(self) -> Result<BTreeMap<OsString, Vec<u8>>, Error> {
-        let path = self.path();
         let mut list = vec![0; 1024];
         let length = loop {
-            match llistxattr(&path, list.as_mut_slice()) {
+            match self.list_xattrs(&mut list) {
                 Ok(length) => break length,
-                Err(Errno::OPNOTSUPP) => break 0,
-                Err(Errno::RANGE) if list.len() < 1 << 16 => list.resize(list.len() * 4, 0),
-                Err(e) => return Err(self.failed("llistxattr", e)),
+                Err((_, Errno::OPNOTSUPP)) => break 0,
+                Err((_, Errno::RANGE)) if list.len() < 1 << 16 => list.resize(list.len() * 4, 0),
+                Err((call, e)) => return Err(self.failed(call, e)),
             }
         };
         let mut found = BTreeMap::new();
-        for name in list.get(..length).unwrap_or_default().split(|b| *b == 0).filter(|name| !name.is_empty()) {
-            let name = OsStr::from_bytes(name);
-            if let (false, Some(text)) = (is_overlay_xattr(name), name.to_str())
-                && let Some(value) = self.xattr(text)?
+        for name in list.get(..length).unwrap_or_default().split_inclusive(|b| *b == 0) {
+            let Ok(name) = CStr::from_bytes_with_nul(name) else { continue };
+            let key = OsStr::from_bytes(name.to_bytes());
+            if !is_overlay_xattr(key)
+                && let Some(value) = self.xattr(name)?
             {
-                found.insert(name.to_owned(), value);
+                found.insert(key.to_owned(), value);
             }
         }
         Ok(found)
@@ -139,13 +174,4 @@ pub(crate) fn linked(stat: &Stat) -> Option<(u64, u64)> {
 /// Whether an entry is a directory.
 pub(crate) fn is_directory(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::Directory
-}
-
-/// Whether it is worth a closer look.
-pub(crate) fn may_be_whiteout(stat: &Stat) -> bool {
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::CharacterDevice => stat.st_rdev == 0,
-        FileType::RegularFile => stat.st_size == 0,
-        _ => false,
-    }
 }

@@ -29,6 +29,7 @@
 //! | [`WritableLayer`] | the directories `upper` and `work`, made, found again and removed |
 //! | [`LayerStore`], [`Stage`], [`StoredLayer`] | layers in a folder that programs share: published whole or not at all, kept while somebody needs them |
 //! | [`Container`], [`ContainerSpec`], [`InitLayer`], [`Backend`] | the files of a container in such a store: prepared, mounted, committed, discarded |
+//! | [`SpaceLimit`], [`LimitMethod`], [`Space`] | how much a container may write, and has |
 //! | [`Diff`] | what a writable layer, or one tree, changes about what is below it |
 //! | [`model`] | what a stack of layers shows, as plain values |
 //! | [`RootDir`] | files inside of a tree whose links may be hostile |
@@ -67,6 +68,8 @@
 //! | two lowers, or an upper | `lowerdir+` | 6.8 | [`Fallbacks::MOUNT`]; if that is not allowed, an error of kind [`Unsupported`](ErrorKind::Unsupported) |
 //! | a [`Container`] with [`Backend::Overlay`] | `lowerdir+` | 6.8 | [`ContainerSpec::fallbacks`], or [`Backend::Copy`] |
 //! | [idmapped](Layer::idmapped) lowers | detached mounts as layers | 6.15 | an error of kind [`Unsupported`](ErrorKind::Unsupported) |
+//! | a [`SpaceLimit`] by image or memory | the same | 6.15 | an error of kind [`Unsupported`](ErrorKind::Unsupported) |
+//! | a [`SpaceLimit`] by project | `quotactl_fd` | 5.14 | the same |
 //! | one lower alone | `open_tree`, `mount_setattr` | 5.12 | an error of kind [`Unsupported`](ErrorKind::Unsupported) |
 //! | [`make_xattr_whiteout`] | `overlay.whiteout` | 6.8 | it is shown as an empty file: do not use it |
 //! | [`make_whiteout`] without `CAP_MKNOD` | `mknod` of device 0:0 | 5.8 | an error of kind [`PermissionDenied`](ErrorKind::PermissionDenied) |
@@ -118,6 +121,7 @@ mod error;
 mod facts;
 mod fallbacks;
 mod layer;
+mod limit;
 pub mod model;
 mod mount;
 mod name;
@@ -129,7 +133,7 @@ mod scratch;
 mod stack;
 mod store;
 mod support;
-#[allow(unsafe_code, reason = "mount_setattr(2) has no safe wrapper among our dependencies")]
+#[allow(unsafe_code, reason = "system calls without a safe wrapper among our dependencies")]
 mod sys;
 mod walk;
 mod whiteout;
@@ -141,6 +145,7 @@ pub use diff::{Change, ChangeKind, Diff, DiffMethod};
 pub use error::{Error, ErrorKind, Operation};
 pub use fallbacks::Fallbacks;
 pub use layer::Layer;
+pub use limit::{LimitMethod, Space, SpaceLimit};
 pub use name::WhiteoutName;
 pub use options::{RedirectDir, Xino};
 pub use overlay::{MAX_LOWERS, Overlay};

@@ -3,6 +3,7 @@
 use crate::context::{knows_lowerdir_plus, new_context};
 use crate::{Error, Operation};
 use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, fsconfig_set_fd, fsconfig_set_flag, open_tree};
 use std::os::fd::AsFd;
 
@@ -35,19 +36,21 @@ impl Support {
         let lowers_one_by_one = knows_lowerdir_plus();
         let root = openat(CWD, "/", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
         let root = root.map_err(|e| failed("openat", e))?;
-        let takes = |layer: &dyn AsFd| -> Result<bool, Error> {
-            let context = new_context()?;
-            Ok(lowers_one_by_one && fsconfig_set_fd(&context, "lowerdir+", layer.as_fd()).is_ok())
-        };
-        let descriptors = takes(&root)?;
+        let descriptors = lowers_one_by_one && as_layer(&root)?.is_ok();
         let detached = descriptors && {
             // With all below it: in a user namespace what is mounted there may not be uncovered.
             let recursive = OpenTreeFlags::AT_RECURSIVE;
             let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | recursive;
             let mount = open_tree(CWD, "/", flags).map_err(|e| failed("open_tree", e))?;
-            takes(&mount)?
+            as_layer(&mount)?.is_ok()
         };
         let user_attributes = fsconfig_set_flag(new_context()?, "userxattr").is_ok();
         Ok(Support { lowers_one_by_one, descriptors, detached, user_attributes })
     }
+}
+
+/// What an overlay says to a directory as a layer by its descriptor.
+pub(crate) fn as_layer(layer: impl AsFd) -> Result<Result<(), Errno>, Error> {
+    let context = new_context()?;
+    Ok(fsconfig_set_fd(&context, "lowerdir+", layer.as_fd()))
 }

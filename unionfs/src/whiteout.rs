@@ -3,7 +3,7 @@
 use crate::{Error, Operation};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, XattrFlags, fgetxattr, fsetxattr, mknodat, openat, statat};
 use rustix::io::Errno;
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
@@ -27,38 +27,38 @@ const OPAQUE: &[u8] = b"y";
 const HAS_XATTR_WHITEOUTS: &[u8] = b"x";
 
 impl Form {
-    pub(crate) fn opaque(self) -> &'static str {
+    pub(crate) fn opaque(self) -> &'static CStr {
         match self {
-            Form::Trusted => "trusted.overlay.opaque",
-            Form::User => "user.overlay.opaque",
+            Form::Trusted => c"trusted.overlay.opaque",
+            Form::User => c"user.overlay.opaque",
         }
     }
 
-    pub(crate) fn redirect(self) -> &'static str {
+    pub(crate) fn redirect(self) -> &'static CStr {
         match self {
-            Form::Trusted => "trusted.overlay.redirect",
-            Form::User => "user.overlay.redirect",
+            Form::Trusted => c"trusted.overlay.redirect",
+            Form::User => c"user.overlay.redirect",
         }
     }
 
-    pub(crate) fn nlink(self) -> &'static str {
+    pub(crate) fn nlink(self) -> &'static CStr {
         match self {
-            Form::Trusted => "trusted.overlay.nlink",
-            Form::User => "user.overlay.nlink",
+            Form::Trusted => c"trusted.overlay.nlink",
+            Form::User => c"user.overlay.nlink",
         }
     }
 
-    pub(crate) fn metacopy(self) -> &'static str {
+    pub(crate) fn metacopy(self) -> &'static CStr {
         match self {
-            Form::Trusted => "trusted.overlay.metacopy",
-            Form::User => "user.overlay.metacopy",
+            Form::Trusted => c"trusted.overlay.metacopy",
+            Form::User => c"user.overlay.metacopy",
         }
     }
 
-    fn whiteout(self) -> &'static str {
+    pub(crate) fn whiteout(self) -> &'static CStr {
         match self {
-            Form::Trusted => "trusted.overlay.whiteout",
-            Form::User => "user.overlay.whiteout",
+            Form::Trusted => c"trusted.overlay.whiteout",
+            Form::User => c"user.overlay.whiteout",
         }
     }
 }
@@ -155,7 +155,7 @@ pub fn is_whiteout(dir: impl AsFd, name: impl AsRef<OsStr>, form: Form) -> Resul
 #[doc(alias = ".wh..wh..opq")]
 pub fn make_opaque(dir: impl AsFd, form: Form) -> Result<(), Error> {
     fsetxattr(dir, form.opaque(), OPAQUE, XattrFlags::empty())
-        .map_err(|e| Error::os(Operation::Opaque, "fsetxattr", e).about(form.opaque()))
+        .map_err(|e| Error::os(Operation::Opaque, "fsetxattr", e).about(name_of(form.opaque())))
 }
 
 /// Whether a layer's directory is opaque. `dir` must be open for reading, not `O_PATH`.
@@ -170,11 +170,16 @@ pub fn is_opaque(dir: impl AsFd, form: Form) -> Result<bool, Error> {
         Ok(length) => Ok(length == OPAQUE.len() && value == OPAQUE),
         // Longer than any value that means something.
         Err(Errno::RANGE | Errno::NODATA | Errno::OPNOTSUPP) => Ok(false),
-        Err(e) => Err(Error::os(Operation::Opaque, "fgetxattr", e).about(form.opaque())),
+        Err(e) => Err(Error::os(Operation::Opaque, "fgetxattr", e).about(name_of(form.opaque()))),
     }
 }
 
-fn has_xattr(file: impl AsFd, name: &str) -> Result<bool, Errno> {
+/// For errors.
+fn name_of(attribute: &CStr) -> &OsStr {
+    OsStr::from_bytes(attribute.to_bytes())
+}
+
+fn has_xattr(file: impl AsFd, name: &CStr) -> Result<bool, Errno> {
     match fgetxattr(file, name, &mut [0; 0]) {
         Ok(_) => Ok(true),
         Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(false),

@@ -1,5 +1,8 @@
-//! `cofferdam-cgroup-peers [ROUNDS]`: from nothing to a process in a limited cgroup, its statistics, and until all is gone again, by
-//! each of the three, in turns. Tells medians of the time, and the system calls, counted exactly. As root.
+//! `cofferdam-cgroup-peers [--rounds N] [life] [sample COUNT]...`, as root.
+//!
+//! `life`: from nothing to a process in a limited cgroup, its statistics, and until all is gone again, by each of the three, in
+//! turns. `sample`: the statistics of so many cgroups, again and again, as a monitoring loop does. Tells medians of the time,
+//! and the system calls, counted exactly.
 //!
 //! All have the same limits: 20 ms in each 100 ms, 64 MiB of memory, 64 processes. cofferdam knows its trees already, as a program that keeps a
 //! `Hierarchy` does; the two others look for them for each cgroup, which is how they are made to be used. They join every
@@ -27,6 +30,11 @@ trait Contender: Send {
     /// How many processes are counted.
     fn read(&mut self) -> Result<u64>;
     fn delete(&mut self) -> Result<()>;
+    /// So many cgroups with nobody in them, ready to be read.
+    fn make_many(&mut self, count: usize) -> Result<()>;
+    /// Reads all of them: how many processes are counted.
+    fn sample(&mut self) -> Result<u64>;
+    fn delete_many(&mut self) -> Result<()>;
 }
 
 fn process() -> Result<Child> {
@@ -48,10 +56,12 @@ fn life(one: &mut dyn Contender, mut run: impl FnMut(usize, &mut (dyn FnMut() ->
     if counted == 1 { Ok(()) } else { Err(format!("{}: {counted} processes", one.name()).into()) }
 }
 
-fn main() -> Result<()> {
-    let rounds: usize = std::env::args().nth(1).map_or(Ok(31), |rounds| rounds.parse())?;
-    let mut contenders: Vec<Box<dyn Contender>> =
-        vec![Box::new(ours::Ours::new()?), Box::new(libcgroups_peer::Peer::default()), Box::new(rs_peer::Peer::default())];
+fn median(times: &mut [Duration]) -> Duration {
+    times.sort();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
+
+fn lives(contenders: &mut [Box<dyn Contender>], rounds: usize) -> Result<()> {
     let mut times = vec![[const { Vec::<Duration>::new() }; 4]; contenders.len()];
     for _ in 0..rounds {
         for (one, times) in contenders.iter_mut().zip(&mut times) {
@@ -63,8 +73,9 @@ fn main() -> Result<()> {
             })?;
         }
     }
-    println!("| | {} | all |", STEPS.join(" | "));
-    println!("|---|---:|---:|---:|---:|---:|");
+    println!("| | {} | all | times ours |", STEPS.join(" | "));
+    println!("|---|---:|---:|---:|---:|---:|---:|");
+    let mut ours = None;
     for (one, times) in contenders.iter_mut().zip(&mut times) {
         let mut calls = [0; 4];
         life(&mut **one, |step, what| {
@@ -72,13 +83,68 @@ fn main() -> Result<()> {
             calls[step] = recorded.len();
             result
         })?;
-        let medians = times.each_mut().map(|times| {
-            times.sort();
-            times[times.len() / 2].as_micros()
-        });
-        let cells = medians.iter().zip(calls).map(|(time, calls)| format!("{time} µs, {calls}"));
-        let (time, calls) = (medians.iter().sum::<u128>(), calls.iter().sum::<usize>());
-        println!("| {} | {} | {time} µs, {calls} |", one.name(), cells.collect::<Vec<_>>().join(" | "));
+        let medians = times.each_mut().map(|times| median(times));
+        let cells = medians.iter().zip(calls).map(|(time, calls)| format!("{}, {calls}", micros(*time)));
+        let (time, calls) = (medians.iter().sum::<Duration>(), calls.iter().sum::<usize>());
+        let cells = cells.collect::<Vec<_>>().join(" | ");
+        println!("| {} | {cells} | {}, {calls} | {} |", one.name(), micros(time), ratio(&mut ours, time, calls));
+    }
+    Ok(())
+}
+
+fn samples(contenders: &mut [Box<dyn Contender>], rounds: usize, count: usize) -> Result<()> {
+    contenders.iter_mut().try_for_each(|one| one.make_many(count))?;
+    let mut times = vec![Vec::new(); contenders.len()];
+    for _ in 0..rounds {
+        for (one, times) in contenders.iter_mut().zip(&mut times) {
+            let start = Instant::now();
+            let processes = one.sample()?;
+            times.push(start.elapsed());
+            if processes != 0 {
+                return Err(format!("{}: {processes} processes", one.name()).into());
+            }
+        }
+    }
+    println!("| sample {count} | time | system calls | times ours |");
+    println!("|---|---:|---:|---:|");
+    let mut ours = None;
+    for (one, times) in contenders.iter_mut().zip(&mut times) {
+        let (recorded, result) = record(|| one.sample());
+        result?;
+        let time = median(times);
+        println!("| {} | {} | {} | {} |", one.name(), micros(time), recorded.len(), ratio(&mut ours, time, recorded.len()));
+    }
+    contenders.iter_mut().try_for_each(|one| one.delete_many())
+}
+
+fn micros(time: Duration) -> String {
+    format!("{} µs", time.as_micros())
+}
+
+/// How many times as much as the first, which is ours.
+fn ratio(ours: &mut Option<(Duration, usize)>, time: Duration, calls: usize) -> String {
+    let Some((first, least)) = *ours else {
+        *ours = Some((time, calls));
+        return String::new();
+    };
+    #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+    let calls = calls as f64 / least as f64;
+    format!("{:.1}, {calls:.1}", time.as_secs_f64() / first.as_secs_f64())
+}
+
+fn main() -> Result<()> {
+    let mut contenders: Vec<Box<dyn Contender>> =
+        vec![Box::new(ours::Ours::new()?), Box::new(libcgroups_peer::Peer::default()), Box::new(rs_peer::Peer::default())];
+    let mut rounds = 31;
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let mut number = || -> Result<usize> { Ok(words.next().ok_or("a number is missing")?.parse()?) };
+        match word.as_str() {
+            "--rounds" => rounds = number()?,
+            "life" => lives(&mut contenders, rounds)?,
+            "sample" => samples(&mut contenders, rounds, number()?)?,
+            word => return Err(format!("{word}? life, sample COUNT, --rounds N").into()),
+        }
     }
     Ok(())
 }

@@ -2,20 +2,25 @@
 
 use std::time::Duration;
 
-use cofferdam_cgroups::{Cgroup, Controllers, CpuQuota, Enforcement, Hierarchy, Limits, Select};
+use cofferdam_cgroups::{Cgroup, Controllers, CpuQuota, Enforcement, Hierarchy, Limits, Sampler, Select};
 
 use crate::{Contender, Result};
+
+const CONTROLLERS: Controllers = Controllers::CPU.union(Controllers::MEMORY).union(Controllers::PIDS);
+const SELECT: Select =
+    Select::CPU.union(Select::PIDS).union(Select::MEMORY).union(Select::MEMORY_DETAILS).union(Select::IO);
 
 pub(crate) struct Ours {
     hierarchy: Hierarchy,
     limits: Limits,
     job: Option<Cgroup>,
+    many: Vec<(Cgroup, Sampler)>,
 }
 
 impl Ours {
     pub(crate) fn new() -> Result<Self> {
         let limits = Limits::new().cpu_quota(CpuQuota::time(Duration::from_millis(20))?).memory(64 << 20).pids(64);
-        Ok(Ours { hierarchy: Hierarchy::detect()?, limits, job: None })
+        Ok(Ours { hierarchy: Hierarchy::detect()?, limits, job: None, many: Vec::new() })
     }
 
     fn job(&self) -> Result<&Cgroup> {
@@ -29,8 +34,7 @@ impl Contender for Ours {
     }
 
     fn create_and_limit(&mut self) -> Result<()> {
-        let controllers = Controllers::CPU | Controllers::MEMORY | Controllers::PIDS;
-        let job = self.hierarchy.create(format!("cofferdam-peers-ours-{}", std::process::id()), controllers)?;
+        let job = self.hierarchy.create(format!("cofferdam-peers-ours-{}", std::process::id()), CONTROLLERS)?;
         job.apply(&self.limits, Enforcement::Strict)?;
         self.job = Some(job);
         Ok(())
@@ -41,11 +45,32 @@ impl Contender for Ours {
     }
 
     fn read(&mut self) -> Result<u64> {
-        let select = Select::CPU | Select::PIDS | Select::MEMORY | Select::MEMORY_DETAILS | Select::IO;
-        Ok(self.job()?.stats(select)?.pids.ok_or("no pids")?.current)
+        Ok(self.job()?.stats(SELECT)?.pids.ok_or("no pids")?.current)
     }
 
     fn delete(&mut self) -> Result<()> {
         Ok(self.job.take().ok_or("not made")?.delete()?)
+    }
+
+    fn make_many(&mut self, count: usize) -> Result<()> {
+        for n in 0..count {
+            let name = format!("cofferdam-peers-ours-{}-{n}", std::process::id());
+            let job = self.hierarchy.create(name, CONTROLLERS)?;
+            let sampler = job.sampler(SELECT)?;
+            self.many.push((job, sampler));
+        }
+        Ok(())
+    }
+
+    fn sample(&mut self) -> Result<u64> {
+        let mut processes = 0;
+        for (_, sampler) in &mut self.many {
+            processes += sampler.sample()?.pids.as_ref().ok_or("no pids")?.current;
+        }
+        Ok(processes)
+    }
+
+    fn delete_many(&mut self) -> Result<()> {
+        Ok(self.many.drain(..).try_for_each(|(job, _)| job.delete())?)
     }
 }

@@ -49,6 +49,16 @@ impl Drop for Place {
     }
 }
 
+/// Room for two readers of so many cgroups, each with all of the files open: more than an ordinary user has.
+fn descriptors(count: usize) -> Result<()> {
+    let wanted = 64 + u64::try_from(count)? * 48;
+    let (now, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if now < wanted {
+        setrlimit(Resource::RLIMIT_NOFILE, wanted, most.max(wanted))?;
+    }
+    Ok(())
+}
+
 #[expect(clippy::unnecessary_wraps, reason = "as other areas")]
 fn cases(quick: bool) -> Result<Vec<Case>> {
     let counts: &[usize] = if quick { &[100] } else { &[100, 1000] };
@@ -67,8 +77,7 @@ fn cases(quick: bool) -> Result<Vec<Case>> {
         threads: 1,
         point: None,
         ready: Box::new(move || {
-            let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
-            setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
+            descriptors(count)?;
             let place = Arc::new(Place::new()?);
             let many =
                 (0..count).map(|n| place.top.child(n.to_string())).collect::<std::result::Result<Vec<_>, _>>()?;

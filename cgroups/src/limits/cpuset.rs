@@ -18,7 +18,9 @@ pub struct CpusetLimits {
     pub cpus: Option<IdList>,
     /// The memory nodes. An empty list as with CPUs.
     pub mems: Option<IdList>,
-    /// Whether the CPUs are taken away from everybody else: `cpuset.cpus.partition`. v2 only.
+    /// Whether the CPUs are taken away from everybody else: `cpuset.cpus.partition`. v2 only. The kernel takes the word also
+    /// where it cannot be so, and says why it has no effect: that is [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported)
+    /// with the kernel's reason, and the old one stays. One that has lost its effect later is read back as a member.
     pub partition: Option<Partition>,
 }
 
@@ -45,10 +47,12 @@ impl Partition {
         }
     }
 
-    /// Also where it says that it is not valid at the moment: `root invalid (…)`.
+    /// What is not valid at the moment, as `root invalid (…)`, is no more than a member.
     pub(crate) fn parse(text: &[u8]) -> Option<Self> {
-        match crate::text::words(text).next()? {
+        let mut words = crate::text::words(text);
+        match words.next()? {
             b"member" => Some(Partition::Member),
+            b"root" | b"isolated" if words.next() == Some(b"invalid") => Some(Partition::Member),
             b"root" => Some(Partition::Root),
             b"isolated" => Some(Partition::Isolated),
             _ => None,
@@ -186,7 +190,10 @@ mod tests {
 
     #[test]
     fn partitions_of_any_state() {
-        assert_eq!(Partition::parse(b"root invalid (cpu list in cpuset.cpus not exclusive)\n"), Some(Partition::Root));
+        assert_eq!(Partition::parse(b"root\n"), Some(Partition::Root));
+        for invalid in [&b"root invalid (Cpu list in cpuset.cpus not exclusive)\n"[..], b"isolated invalid\n"] {
+            assert_eq!(Partition::parse(invalid), Some(Partition::Member));
+        }
         for one in [Partition::Member, Partition::Root, Partition::Isolated] {
             assert_eq!(Partition::parse(one.text().as_bytes()), Some(one));
         }

@@ -84,7 +84,7 @@ impl DeviceRule {
         {
             return Ok(());
         }
-        Err(Error::invalid(self.to_string(), "devices", "a major has 12 bits, and a minor 20"))
+        Err(Error::invalid(self.to_string(), "devices", Device::BITS))
     }
 
     /// Whether both mean the same devices.

@@ -96,8 +96,10 @@ impl Device {
     /// What the kernel has bits for: `MINORBITS`.
     pub(crate) const MAX_MAJOR: u32 = (1 << 12) - 1;
     pub(crate) const MAX_MINOR: u32 = (1 << 20) - 1;
+    pub(crate) const BITS: &str = "a major has 12 bits, and a minor 20";
 
-    /// The device with these numbers.
+    /// The device with these numbers. Where it is used, they must be ones that the kernel can have: a major of 12 bits, and
+    /// a minor of 20.
     #[must_use]
     pub fn new(major: u32, minor: u32) -> Self {
         Device { major, minor }
@@ -107,6 +109,14 @@ impl Device {
     #[must_use]
     pub fn from_rdev(rdev: u64) -> Self {
         Device { major: rustix::fs::major(rdev), minor: rustix::fs::minor(rdev) }
+    }
+
+    /// Before any use: the kernel cuts off what it has no bits for, and so takes 4104:0 for 8:0.
+    pub(crate) fn check(self, setting: &str) -> Result<()> {
+        if self.major <= Self::MAX_MAJOR && self.minor <= Self::MAX_MINOR {
+            return Ok(());
+        }
+        Err(Error::invalid(self.to_string(), setting, Self::BITS))
     }
 
     pub(crate) fn parse(text: &[u8]) -> Option<Self> {

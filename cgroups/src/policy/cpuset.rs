@@ -29,6 +29,14 @@ pub(crate) fn plan(limits: &CpusetLimits, version: Version, plan: &mut Plan) {
     }
 }
 
+/// Why a partition has no effect, in the kernel's words: `root invalid (Cpu list in cpuset.cpus not exclusive)`.
+pub(crate) fn why_not(text: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(text.trim_ascii());
+    let (_, reason) = text.split_once(" invalid")?;
+    let reason = reason.trim().trim_start_matches('(').trim_end_matches(')');
+    Some(if reason.is_empty() { "the kernel does not say why".to_owned() } else { reason.to_owned() })
+}
+
 pub(crate) fn parse(text: &[u8]) -> Option<IdList> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
@@ -54,5 +62,11 @@ mod tests {
         assert_eq!(parse(b"0-1\n").unwrap().len(), 2);
         assert_eq!(parse(b"\n").unwrap().len(), 0);
         assert_eq!(parse(b"x\n"), None);
+        assert_eq!(why_not(b"root\n"), None);
+        assert_eq!(
+            why_not(b"root invalid (Parent is not a partition root)\n").unwrap(),
+            "Parent is not a partition root"
+        );
+        assert_eq!(why_not(b"isolated invalid\n").unwrap(), "the kernel does not say why");
     }
 }

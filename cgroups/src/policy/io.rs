@@ -67,6 +67,11 @@ pub(crate) fn plan(limits: &IoLimits, version: Version, plan: &mut Plan) -> Resu
     Ok(())
 }
 
+/// Before any use: the numbers of devices can be set to anything.
+pub(crate) fn check(limits: &IoLimits) -> Result<()> {
+    limits.devices.keys().try_for_each(|device| device.check("io device"))
+}
+
 /// Into the first of the files of weights that is there.
 fn either(version: Version, text: impl Fn(usize) -> String, suffix: &str) -> Write {
     let [first, second] = weight_files(version);
@@ -99,12 +104,23 @@ fn rate_limits(device: Device, limits: &IoDeviceLimits, version: Version, plan: 
     Ok(())
 }
 
-/// The lines `MAJOR:MINOR VALUE…` of a file.
+/// The lines `MAJOR:MINOR VALUE…` of a file. One of a device that has nothing to tell is passed over, and so is one of a device
+/// without numbers, `(unknown)`. In `io.stat` of Linux 5.15 to 5.18 the former do not end: the values are those of the last
+/// of several devices in a line.
 pub(crate) fn devices(text: &[u8]) -> impl Iterator<Item = (Device, &[u8])> {
     text.split(|byte| *byte == b'\n').filter_map(|line| {
-        let space = line.iter().position(|byte| *byte == b' ')?;
-        Some((Device::parse(line.get(..space)?)?, line.get(space + 1..)?))
+        let (mut found, mut values) = device(line)?;
+        while let Some((next, behind)) = device(values) {
+            (found, values) = (next, behind);
+        }
+        (!values.trim_ascii().is_empty()).then_some((found, values))
     })
+}
+
+/// The device at the beginning of a text, and what is behind it.
+fn device(text: &[u8]) -> Option<(Device, &[u8])> {
+    let end = text.iter().position(|byte| *byte == b' ').unwrap_or(text.len());
+    Some((Device::parse(text.get(..end)?)?, text.get(end + 1..).unwrap_or_default()))
 }
 
 /// Adds what `io.max` says.
@@ -130,7 +146,12 @@ pub(crate) fn parse_latencies(text: &[u8], limits: &mut IoLimits) {
 
 /// Whether what is written into this file begins with the numbers of a device: the kernel says ENODEV if it has none.
 pub(crate) fn is_by_device(file: &str) -> bool {
-    matches!(file, V2_MAX | V2_LATENCY | "io.weight" | "io.bfq.weight") || file.ends_with("_device")
+    matches!(file, V2_MAX | V2_LATENCY) || is_weight(file) || file.ends_with("_device")
+}
+
+/// Whether it has weights of devices: the kernel says EOPNOTSUPP if nothing looks at weights there.
+pub(crate) fn is_weight(file: &str) -> bool {
+    matches!(file, "io.weight" | "io.bfq.weight" | "blkio.weight_device" | "blkio.bfq.weight_device")
 }
 
 /// Adds what one of v1's files of rates says, the how-manieth of [`RATES`] it is.
@@ -189,6 +210,22 @@ mod tests {
             limits.devices.insert(device(), IoDeviceLimits::new().read_operations(rate));
             let is_taken = |version| plan(&limits, version, &mut Plan::default()).is_ok();
             assert_eq!((is_taken(Version::V1), is_taken(Version::V2)), (v1, v2), "{rate}");
+        }
+    }
+
+    #[test]
+    fn a_device_of_more_bits_is_refused() {
+        let most = Device::new(Device::MAX_MAJOR, Device::MAX_MINOR);
+        let table = [
+            (device(), true),
+            (most, true),
+            (Device::new(most.major + 1, 0), false),
+            (Device::new(8, most.minor + 1), false),
+            (Device::new(u32::MAX, u32::MAX), false),
+        ];
+        for (device, is_taken) in table {
+            let limits = IoLimits { devices: [(device, IoDeviceLimits::new())].into(), ..IoLimits::default() };
+            assert_eq!(check(&limits).is_ok(), is_taken, "{device}");
         }
     }
 

@@ -107,6 +107,15 @@ pub(crate) fn parse_priorities(text: &[u8]) -> BTreeMap<String, u32> {
     text.split(|byte| *byte == b'\n').filter_map(line).collect()
 }
 
+/// What a line of this file begins with, where the kernel says ENODEV if there is no such one.
+pub(crate) fn named_by_line(file: &str) -> Option<&'static str> {
+    match file {
+        RDMA_MAX => Some("there is no such RDMA device"),
+        PRIORITIES => Some("there is no such network interface"),
+        _ => None,
+    }
+}
+
 /// Files that a caller names: plain names, of a controller, and not those by which a cgroup itself is governed.
 pub(crate) fn files(files: &BTreeMap<String, String>, plan: &mut Plan) -> Result<()> {
     for (file, text) in files {

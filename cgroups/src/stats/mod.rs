@@ -14,6 +14,8 @@ pub(crate) mod pids;
 mod pressure;
 mod shared;
 pub(crate) mod table;
+#[cfg(test)]
+mod texts_tests;
 
 use std::collections::BTreeMap;
 

@@ -55,6 +55,16 @@ macro_rules! flat_keyed {
         }
 
         impl $name {
+            /// The value of a field by the kernel's name (v2's, where the versions differ), also of one that this crate does
+            /// not know.
+            #[must_use]
+            pub fn get(&self, name: &str) -> Option<u64> {
+                match name.as_bytes() {
+                    $($key => self.$field,)*
+                    _ => self.other.get(name),
+                }
+            }
+
             pub(crate) fn set(&mut self, key: &[u8], value: u64) {
                 match key {
                     $($key => self.$field = Some(value),)*

@@ -70,7 +70,9 @@ pub(super) fn of_unit(unit: &Unit, drivers: &[u8]) -> Result<Properties> {
     match &unit.content {
         Content::Processes(processes) => properties.set("PIDs", Value::Processes(processes.clone())),
         Content::Program(program, arguments) => {
-            let all = std::iter::once(program).chain(arguments).cloned().collect();
+            // In each word systemd puts variables of its own environment, unless they are written so (`systemd.service(5)`).
+            let literal = |word: &String| word.replace('$', "$$");
+            let all = std::iter::once(program).chain(arguments).map(literal).collect();
             properties.set("ExecStart", Value::Program(program.clone(), all));
         }
         Content::Units => {}
@@ -103,6 +105,7 @@ pub(super) fn of_limits(limits: &Limits, drivers: &[u8], properties: &mut Proper
     ] {
         properties.list.extend(limit.map(|limit| (name, number(limit))));
     }
+    crate::policy::io::check(&limits.io)?;
     of_io(&limits.io, properties);
     if let Some(devices) = &limits.devices {
         of_devices(devices, drivers, properties)?;

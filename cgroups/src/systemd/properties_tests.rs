@@ -193,3 +193,12 @@ proptest! {
         let _ = driver(&text, DeviceKind::Char, major);
     }
 }
+
+/// Or the program would be given what systemd's environment has under that name.
+#[test]
+fn arguments_are_no_variables() {
+    let unit = Unit::service("a.service", "/bin/$x", ["$HOME", "a${HOME}", "$$", "plain"]);
+    let found = of_unit(&unit, DRIVERS).unwrap();
+    let words = ["/bin/$$x", "$$HOME", "a$${HOME}", "$$$$", "plain"].map(str::to_owned);
+    assert_eq!(found.list[0], ("ExecStart", Value::Program("/bin/$x".to_owned(), words.into())));
+}

@@ -55,7 +55,7 @@ impl Unit {
         }
     }
 
-    /// A scope around processes that run already, delegated.
+    /// A scope around processes that run already, delegated. The numbers are those of systemd's pid namespace.
     #[must_use]
     pub fn scope(name: impl Into<String>, processes: impl IntoIterator<Item = u32>) -> Self {
         Self::new(name, Content::Processes(processes.into_iter().collect()))

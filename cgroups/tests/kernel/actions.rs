@@ -144,23 +144,30 @@ pub(crate) fn refused_forks_and_freezing_are_events(hierarchy: &Hierarchy) {
 /// Where only the unified tree has something to offer.
 pub(crate) fn pressure_wakes_a_waiter() {
     let hierarchy = crate::support::detect();
+    assert!(hierarchy.capabilities().unwrap().pressure);
     let job = make(&hierarchy, Controllers::empty());
     let (stall, window) = (Duration::from_millis(10), Duration::from_secs(2));
-    let bad = job.pressure_trigger(Resource::Cpu, Psi::Some, window, stall);
-    match bad.map_err(|error| error.kind()) {
-        // Without pressure counted there is nothing more to see.
-        Err(ErrorKind::Unsupported) => {}
-        bad => {
-            assert_eq!(bad.unwrap_err(), ErrorKind::InvalidInput);
-            let trigger = job.pressure_trigger(Resource::Cpu, Psi::Some, stall, window).unwrap();
-            let count = 2 * std::thread::available_parallelism().unwrap().get();
-            let _loops: Vec<_> = (0..=count).map(|_| Waiting::in_cgroup(&job, "while :; do :; done")).collect();
-            assert!(trigger.wait(LONG * cofferdam_testkit::patience()).unwrap());
-            assert!(
-                job.stats(cofferdam_cgroups::Select::CPU_PRESSURE).unwrap().cpu_pressure.unwrap().some.total >= stall
-            );
-        }
-    }
+    assert_eq!(kind(job.pressure_trigger(Resource::Cpu, Psi::Some, window, stall)), ErrorKind::InvalidInput);
+    let trigger = job.pressure_trigger(Resource::Cpu, Psi::Some, stall, window).unwrap();
+    let count = 2 * std::thread::available_parallelism().unwrap().get();
+    let _loops: Vec<_> = (0..=count).map(|_| Waiting::in_cgroup(&job, "while :; do :; done")).collect();
+    assert!(trigger.wait(LONG * cofferdam_testkit::patience()).unwrap());
+    assert!(job.stats(cofferdam_cgroups::Select::CPU_PRESSURE).unwrap().cpu_pressure.unwrap().some.total >= stall);
+    job.close().unwrap();
+    assert_eq!(kind(trigger.wait(LONG)), ErrorKind::Gone);
+}
+
+/// Who goes beyond it is slowed down, not killed.
+pub(crate) fn memory_beyond_high_is_an_event() {
+    let job = make(&crate::support::detect(), BOTH | Controllers::MEMORY);
+    job.apply(&Limits::new().memory_high(4 * MIB).swap(0), Enforcement::Strict).unwrap();
+    let mut events = job.events().unwrap();
+    assert!(events.read().unwrap().is_empty());
+    let mut process = Waiting::in_cgroup(&job, "exec perl -e 'my $x = \"a\" x (16 << 20); sleep 60'");
+    let seen = wait_for(&mut events, |event| matches!(event, Event::MemoryHigh(_)));
+    assert!(!seen.iter().any(|event| matches!(event, Event::OomKill(_))), "{seen:?}");
+    assert!(!process.has_ended());
+    job.kill(LONG).unwrap();
     job.close().unwrap();
 }
 

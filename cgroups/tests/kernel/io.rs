@@ -6,7 +6,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use cofferdam_cgroups::{
-    Cgroup, Controllers, Device, Enforcement, Hierarchy, IoDeviceLimits, Layout, Limits, Max, Select,
+    Cgroup, Controllers, Device, Enforcement, ErrorKind, Hierarchy, IoDeviceLimits, IoWeight, Layout, Limits, Max,
+    Select,
 };
 
 use cofferdam_testkit::patience;
@@ -49,6 +50,38 @@ fn read(job: &Cgroup, disk: &Loop) -> Duration {
     let start = Instant::now();
     assert!(Waiting::in_cgroup(job, &script).ended().success());
     start.elapsed()
+}
+
+/// A weight is of use only where the device's scheduler knows weights.
+pub(crate) fn weights_are_those_of_bfq(hierarchy: &Hierarchy) {
+    let job = hierarchy.create("job", BOTH | Controllers::IO).unwrap().into_guard();
+    let disk = Loop::new(MIB);
+    let device = disk.device();
+    let weight = |number| Some(IoWeight::new(number).unwrap());
+    let mut of_device = IoDeviceLimits::new();
+    of_device.weight = weight(1090);
+    let limits = Limits::new().io_device(device, of_device);
+    let error = job.apply(&limits, Enforcement::Strict).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert!(error.to_string().contains("BFQ"), "{error}");
+    assert_eq!(job.apply(&limits, Enforcement::BestEffort).unwrap().skipped.len(), 1);
+
+    let queue = Path::new("/sys/block").join(disk.node.file_name().unwrap()).join("queue/scheduler");
+    fs::write(&queue, "bfq").unwrap();
+    let mut both = limits.clone();
+    both.io.weight = weight(550);
+    job.apply(&both, Enforcement::Strict).unwrap();
+    let found = job.limits().unwrap().io;
+    // As near as BFQ's thousand weights are.
+    let nearest = |number| weight(number).map(|weight| IoWeight::from_bfq(weight.bfq()));
+    assert_eq!((found.weight, found.devices[&device].weight), (nearest(550), nearest(1090)));
+    let missing = Limits::new().io_device(Device::new(4000, 1), of_device);
+    let error = job.apply(&missing, Enforcement::Strict).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    assert!(error.to_string().contains("no such block device"), "{error}");
+    fs::write(&queue, "none").unwrap();
+    drop(disk);
+    job.close().unwrap();
 }
 
 pub(crate) fn reading_is_held_to_the_limit(hierarchy: &Hierarchy) {

@@ -23,7 +23,7 @@ fn make(hierarchy: &Hierarchy) -> Guard {
     hierarchy.create("job", controllers).unwrap().into_guard()
 }
 
-fn on_v2(job: &Cgroup, file: &str) -> bool {
+fn has(job: &Cgroup, file: &str) -> bool {
     job.paths().any(|path| path.join(file).exists())
 }
 
@@ -41,7 +41,7 @@ pub(crate) fn every_limit_is_read_back(hierarchy: &Hierarchy) {
     limits.cpu.burst = Some(Duration::from_millis(7));
     limits.cpuset.mems = Some("0".parse().unwrap());
     limits.memory.low = Some(Max::Limit(4 * MIB));
-    if on_v2(&job, "memory.high") {
+    if has(&job, "memory.high") {
         limits = limits.memory_high(48 * MIB);
         limits.memory.min = Some(Max::Limit(MIB));
         limits.memory.oom_group = Some(true);
@@ -108,8 +108,20 @@ pub(crate) fn limits_of_a_device_are_read_back(hierarchy: &Hierarchy) {
     let found = job.limits().unwrap().io.devices[&device];
     assert!(matches!(found.read_bytes, None | Some(Max::Max)), "{found:?}");
     assert_eq!(found.write_operations, Some(Max::Limit(50)));
+    // Of a number with more bits the kernel takes what it has room for, which is another device: here, the same one.
+    let wide = Device::new(device.major + (1 << 12), device.minor);
+    let before = job.limits().unwrap();
+    let error = job.apply(&Limits::new().pids(5).io_device(wide, none), Enforcement::Strict).unwrap_err();
+    assert_eq!(error.kind(), cofferdam_cgroups::ErrorKind::InvalidInput, "{error}");
+    assert_eq!(job.limits().unwrap(), before);
+    let mut unchecked = Limits::new();
+    let is_v2 = has(&job, "io.max");
+    let (file, rate) = if is_v2 { ("io.max", "wiops=7") } else { ("blkio.throttle.write_iops_device", "7") };
+    unchecked.files.insert(file.to_owned(), format!("{wide} {rate}"));
+    job.apply(&unchecked, Enforcement::Strict).unwrap();
+    assert_eq!(job.limits().unwrap().io.devices[&device].write_operations, Some(Max::Limit(7)));
     let missing = job.apply(&Limits::new().io_device(Device::new(4000, 1), wanted), Enforcement::Strict).unwrap_err();
     assert_eq!(missing.kind(), cofferdam_cgroups::ErrorKind::InvalidInput, "{missing}");
-    assert!(missing.to_string().contains("no such device"), "{missing}");
+    assert!(missing.to_string().contains("no such block device"), "{missing}");
     job.close().unwrap();
 }

@@ -6,6 +6,7 @@
 mod actions;
 mod allocator;
 mod conformance;
+mod controllers;
 mod devices;
 mod io;
 mod limits;
@@ -126,6 +127,7 @@ fn main() -> ExitCode {
     tests.extend(limits_list());
     tests.extend(stats_list());
     tests.push(view_list());
+    tests.extend(controllers_list());
     tests.extend(devices_list());
     tests.extend(traps_list());
     tests.extend(trees_list());
@@ -232,6 +234,12 @@ fn limits_list() -> Vec<Test> {
             .needs(&needs())
             .needs(&disk),
     );
+    tests.push(
+        Test::new("weights_are_those_of_bfq", || io::weights_are_those_of_bfq(&detect()))
+            .needs(&needs())
+            .needs(&disk)
+            .needs(&[Need::File("/sys/fs/cgroup/blkio/blkio.bfq.io_serviced")]),
+    );
     tests.push(Test::new("a_classifier_sees_the_class", || network::a_classifier_sees_the_class(&detect())).needs(&[
         Need::Root,
         Need::Program("/usr/sbin/tc"),
@@ -255,7 +263,15 @@ fn actions_list() -> Vec<Test> {
             memory_is_reclaimed,
         ]
     );
-    tests.push(Test::new("pressure_wakes_a_waiter", actions::pressure_wakes_a_waiter).needs(&[Need::CgroupV2Tree]));
+    tests.push(
+        Test::new("pressure_wakes_a_waiter", actions::pressure_wakes_a_waiter)
+            .needs(&[Need::CgroupV2Tree, Need::File("/proc/pressure/cpu")]),
+    );
+    tests.push(
+        Test::new("memory_beyond_high_is_an_event", actions::memory_beyond_high_is_an_event)
+            .needs(&needs_memory())
+            .needs(&[Need::CgroupV2("memory")]),
+    );
     tests
 }
 
@@ -334,6 +350,33 @@ fn traps_list() -> Vec<Test> {
     tests
 }
 
+/// A machine of the tests' own, whose settings they may change.
+const VIRTUAL_MACHINE: Need = Need::File("/run/vm/init");
+
+fn controllers_list() -> Vec<Test> {
+    let mut tests = on_every_layout!(controllers, &needs(), &NEEDS_V1, [threads_have_cgroups_of_their_own]);
+    let v2_of_our_own = [Need::Root, Need::CgroupV2("cpuset"), VIRTUAL_MACHINE];
+    let freezer =
+        if Layout::of_this_machine() == Ok(Layout::V1) { Need::CgroupV1("freezer") } else { Need::CgroupV2Tree };
+    tests.extend([
+        Test::new("every_controller_is_joined", || controllers::every_controller_is_joined(&detect()))
+            .needs(&needs())
+            .needs(&controllers::needs_every()),
+        Test::new("what_a_machine_lacks_is_named", || controllers::what_a_machine_lacks_is_named(&detect())).needs(&[
+            Need::Cgroup("rdma"),
+            Need::Cgroup("misc"),
+            freezer,
+        ]),
+        Test::new("a_partition_has_its_cpus_alone", controllers::a_partition_has_its_cpus_alone).needs(&v2_of_our_own),
+        Test::new("a_tree_for_fast_moves_is_seen", controllers::a_tree_for_fast_moves_is_seen).needs(&v2_of_our_own),
+        Test::new("a_cgroup_with_controllers_for_its_children_takes_no_processes", || {
+            controllers::a_cgroup_with_controllers_for_its_children_takes_no_processes();
+        })
+        .needs(&[Need::CgroupV2("hugetlb")]),
+    ]);
+    tests
+}
+
 fn view_list() -> Test {
     Test::new("programs_see_the_limit", || view::programs_see_the_limit(&detect())).needs(&needs_all()).needs(&[
         Need::Root,
@@ -378,7 +421,7 @@ fn stats_list() -> Vec<Test> {
     on_every_layout!(stats, &needs_all(), &NEEDS_V1_ALL, [statistics_are_told_alike, a_sample_allocates_nothing])
 }
 
-fn v2_list() -> [Test; 7] {
+fn v2_list() -> [Test; 8] {
     let v2 = |name, run| Test::new(name, run).needs(&[Need::CgroupV2("cpu")]);
     [
         v2("controllers_are_enabled_above_never_in_the_leaf", v2::controllers_are_enabled_above_never_in_the_leaf),
@@ -386,6 +429,8 @@ fn v2_list() -> [Test; 7] {
         v2("one_can_move_into_a_leaf_first", v2::one_can_move_into_a_leaf_first),
         Test::new("no_cgroup_is_made_that_nothing_can_enter", v2::no_cgroup_is_made_that_nothing_can_enter)
             .needs(&[Need::CgroupV2Tree]),
+        Test::new("where_memory_is_counted_nothing_is_threaded", v2::where_memory_is_counted_nothing_is_threaded)
+            .needs(&[Need::CgroupV2("memory")]),
         Test::new("kill_without_cgroup_kill", v2::kill_without_cgroup_kill).needs(&[Need::CgroupV2Tree]),
         Test::new("without_rights_it_says_so", v2::without_rights_it_says_so)
             .needs(&[Need::OrdinaryUser, Need::CgroupLayout(Layout::Hybrid)]),

@@ -102,7 +102,14 @@ pub(crate) fn capabilities_are_what_works(hierarchy: &Hierarchy) {
 pub(crate) fn a_user_is_given_a_cgroup(hierarchy: &Hierarchy) {
     const USER: u32 = 65_534;
     let job = hierarchy.create("job", BOTH).unwrap().into_guard();
+    // Who is in it makes a cgroup of his own there, and goes there.
+    let go = job.paths().map(|path| format!("mkdir {0}/own && echo 0 >{0}/own/cgroup.procs", path.display()));
+    let go = go.collect::<Vec<_>>().join(" && ");
+    let as_user = format!("exec setpriv --reuid {USER} --regid {USER} --clear-groups sh -c '{go}' 2>/dev/null");
+    let is_allowed = || Waiting::in_cgroup(&job, &as_user).ended().success();
+    assert!(!is_allowed());
     job.delegate(USER, USER).unwrap();
+    assert!(is_allowed());
     for path in job.paths() {
         let owner = |file: &str| fs::metadata(path.join(file)).unwrap().uid();
         assert_eq!((owner("."), owner("cgroup.procs")), (USER, USER));

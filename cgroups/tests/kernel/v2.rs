@@ -81,6 +81,23 @@ pub(crate) fn no_cgroup_is_made_that_nothing_can_enter() {
     job.close().unwrap();
 }
 
+/// Why a new cgroup's type is not looked at where memory is on above it: there can be no other than a domain.
+pub(crate) fn where_memory_is_counted_nothing_is_threaded() {
+    let hierarchy = detect();
+    let job = hierarchy.create("job", Controllers::MEMORY).unwrap().into_guard();
+    let child = job.child("child").unwrap();
+    assert_eq!(kind(child.make_threaded()), ErrorKind::Unsupported);
+    assert_eq!(read(unified(&child), "cgroup.type").trim(), "domain");
+    // And the other way round: where something is threaded already, memory cannot be turned on.
+    let other = hierarchy.create("other", Controllers::empty()).unwrap().into_guard();
+    other.child("threaded").unwrap().make_threaded().unwrap();
+    let other_with_memory = hierarchy.open("other", Controllers::MEMORY).unwrap();
+    assert_eq!(kind(other_with_memory.child("child")), ErrorKind::Unsupported);
+    assert_eq!(directories(unified(&other)).len(), 1);
+    other.close().unwrap();
+    job.close().unwrap();
+}
+
 /// `cgroup.kill` refuses in a threaded cgroup, so that this takes the way by freezer and pidfds.
 pub(crate) fn kill_without_cgroup_kill() {
     let hierarchy = detect();

@@ -1,6 +1,7 @@
 //! The feature `systemd` against a stand-in that speaks systemd's part of D-Bus, on a bus of its own: `dbus-daemon` is
-//! needed. What a real systemd makes of the properties is not shown here.
+//! needed. What a real systemd makes of the properties is shown by `real`, in a virtual machine.
 
+mod real;
 mod stand_in;
 
 use std::process::{Command, ExitCode, Stdio};
@@ -11,6 +12,7 @@ use cofferdam_cgroups::{CpuQuota, DeviceRule, Devices, Enforcement, ErrorKind, L
 use cofferdam_testkit::{Need, Test};
 
 use Enforcement::{BestEffort, Strict};
+use real::{a_real_scope, a_real_service};
 use stand_in::{DAEMON, Machine};
 
 const LONG: Duration = Duration::from_secs(20);
@@ -178,6 +180,9 @@ const TESTS: &[Named] = tests![
     without_a_bus_it_says_so,
 ];
 
+/// In a machine of our own whose process 1 is systemd.
+const REAL: &[Named] = tests![a_real_scope, a_real_service];
+
 /// The threads and descriptors of zbus and async-io stay until their process ends, and so would be found to be left.
 fn elsewhere(name: &str) {
     let status = Command::new("/proc/self/exe").args([HERE, name]).stdin(Stdio::null()).status().unwrap();
@@ -187,10 +192,14 @@ fn elsewhere(name: &str) {
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args().skip(1).collect();
     if let [HERE, name] = args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        let (_, run, _) = TESTS.iter().find(|(known, ..)| *known == name).unwrap();
+        let (_, run, _) = TESTS.iter().chain(REAL).find(|(known, ..)| *known == name).unwrap();
         run();
         return ExitCode::SUCCESS;
     }
     let test = |(name, _, elsewhere): &Named| Test::new(name, *elsewhere).needs(&[Need::Program(DAEMON)]);
-    cofferdam_testkit::run(&TESTS.iter().map(test).collect::<Vec<_>>())
+    let real = |(name, _, elsewhere): &Named| {
+        let needs = [Need::Root, Need::File("/run/vm/init"), Need::File("/run/systemd/system")];
+        Test::new(name, *elsewhere).needs(&needs).time(Duration::from_secs(120))
+    };
+    cofferdam_testkit::run(&TESTS.iter().map(test).chain(REAL.iter().map(real)).collect::<Vec<_>>())
 }

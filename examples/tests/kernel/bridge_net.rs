@@ -11,13 +11,13 @@ use std::thread;
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_bridge-net");
 
 /// With the test's own folder and network namespace.
-fn call(words: &str) -> Output {
+pub(crate) fn call(words: &str) -> Output {
     let state = std::env::temp_dir().join("state");
     Command::new(PROGRAM).args(words.split(' ')).arg("--state").arg(state).output().unwrap()
 }
 
 /// What it prints; it must end well.
-fn run(words: &str) -> String {
+pub(crate) fn run(words: &str) -> String {
     let output = call(words);
     assert!(output.status.success(), "{words}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()

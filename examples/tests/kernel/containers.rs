@@ -25,7 +25,7 @@ fn assert_refused(images: &Images, output: &Output, code: i32, says: &str) {
 }
 
 /// A container that runs, and the first line that it said.
-fn start(mut command: Command) -> (Child, String) {
+pub(crate) fn start(mut command: Command) -> (Child, String) {
     let mut running = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     // The rest stays in the pipe: nothing is said before it is told to go on.

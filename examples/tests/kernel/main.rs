@@ -1,6 +1,7 @@
 //! The examples against the real kernel: that they do what they say, and leave nothing behind.
 
 mod bridge_net;
+mod bridge_net_options;
 mod cgroups;
 mod commit;
 mod containers;
@@ -8,6 +9,7 @@ mod endings;
 mod figures;
 mod image;
 mod inside;
+mod killed_containers;
 mod overlay_tour;
 mod refusals;
 mod rootfs;
@@ -48,7 +50,14 @@ fn run_in_rootfs() -> Vec<Test> {
 
 fn bridge_net() -> Vec<Test> {
     let needs = [Need::Program(bridge_net::PROGRAM), Need::Root, Need::Veth];
-    vec![Test::new("every_command", bridge_net::every_command).needs(&needs)]
+    let test = |name, run| Test::new(name, run).needs(&needs);
+    vec![
+        test("every_command", bridge_net::every_command),
+        test("on_another_host", bridge_net_options::on_another_host),
+        test("apart_and_internal", bridge_net_options::apart_and_internal),
+        test("an_up_that_fails", bridge_net_options::an_up_that_fails),
+        test("what_is_remembered", bridge_net_options::what_is_remembered),
+    ]
 }
 
 fn namespaces() -> Vec<Test> {
@@ -148,6 +157,8 @@ fn run_image() -> Vec<Test> {
         image("names_and_a_shared_network", containers::names_and_a_shared_network).needs(&[Need::Root, Need::Veth]),
         image("a_crowd_on_the_bridge", containers::a_crowd_on_the_bridge).needs(&[Need::Root, Need::Veth]),
         image("one_at_a_time_at_the_bridge", containers::one_at_a_time_at_the_bridge).needs(&[Need::Root, Need::Veth]),
+        image("a_killed_one_publishes_nothing", killed_containers::a_killed_one_publishes_nothing)
+            .needs(&[Need::Root, Need::Veth]),
         limits("the_memory_limit_kills", containers::the_memory_limit_kills),
         limits("the_cpu_limit_is_in_force", containers::the_cpu_limit_is_in_force),
     ]

@@ -264,6 +264,9 @@ pub(crate) fn a_proc_in_the_root_is_not_written() {
     for name in ["uid_map", "gid_map", "setgroups"] {
         assert_eq!(fs::read_to_string(own.join(name)).unwrap(), "untouched");
     }
+    // Who wrote the maps when the root is there already would write this.
+    output_with(inside(root.path(), "echo 0 0 1 >/proc/self/uid_map"), Fds::new());
+    assert_eq!(fs::read_to_string(own.join("uid_map")).unwrap(), "0 0 1\n", "the attack is none");
 }
 
 /// The kernel opens the program while what is only marked to be closed is still open: a link in the root must not lead out through it.

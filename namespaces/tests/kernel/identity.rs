@@ -184,7 +184,8 @@ pub(crate) fn credentials_of_others_are_refused() {
 pub(crate) fn a_file_that_denies_a_group_is_denied() {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(&file, "secret").unwrap();
-    chown(file.path(), Some(0), Some(2000)).unwrap();
+    // Nobody's whom the caller is, or is mapped to.
+    chown(file.path(), Some(1), Some(2000)).unwrap();
     fs::set_permissions(file.path(), fs::Permissions::from_mode(0o604)).unwrap();
     let tempdir = file.path().parent().unwrap();
     fs::set_permissions(tempdir, fs::Permissions::from_mode(0o755)).unwrap();
@@ -193,7 +194,12 @@ pub(crate) fn a_file_that_denies_a_group_is_denied() {
         setgroups(&[Gid::from_raw(2000)]).unwrap();
         let script = sh(&script).stderr(Stdio::Null);
         assert_eq!(output(script.clone().user(strangers().deny_setgroups())), "denied\n");
-        assert_eq!(output(script.user(strangers())), "secret");
+        assert_eq!(output(script.clone().user(strangers())), "secret");
+        // A single id. Without the denial the kernel itself lets nobody map a group there.
+        assert_eq!(output(script.clone().user(IdMap::root())), "denied\n");
+        let error = without(libc::SYS_write, 0, || script.user(IdMap::root()).spawn()).unwrap_err();
+        assert_eq!((error.step(), error.raw_os_error()), (Step::IdMap, Some(libc::EPERM)), "{error}");
+        assert!(error.to_string().contains("gid_map"), "{error}");
     });
     assert_eq!(waitpid(caller, None), Ok(nix::sys::wait::WaitStatus::Exited(caller, 0)));
 }

@@ -40,11 +40,15 @@ pub(crate) fn a_directory_as_root() {
     }
     // What the plan is about is gone, and something else is at its place.
     let (aside, path) = (root.path().with_extension("aside"), root.path());
+    let other = Busybox::new();
+    fs::create_dir(other.path().join("prize")).unwrap();
     fs::rename(path, &aside).unwrap();
-    fs::create_dir(path).unwrap();
+    fs::rename(other.path(), path).unwrap();
     let error = plan.spawn().unwrap_err();
     assert_eq!((error.step(), error.raw_os_error()), (Step::Root, Some(libc::ESTALE)), "{error}");
-    fs::remove_dir(path).unwrap();
+    // Who looked at the path alone would be in there.
+    assert_eq!(output(inside(&root, "echo /*")), "/bin /prize /proc\n");
+    fs::rename(path, other.path()).unwrap();
     fs::rename(&aside, path).unwrap();
     assert!(plan.spawn().unwrap().wait().unwrap().success(), "it is back");
     let error = refused(&program("/bin/true").namespaces(Namespaces::MOUNT).root(Root::directory("/nowhere")));

@@ -171,6 +171,15 @@ impl Element {
         (self.set == Set::Ports4).then(|| Element { set: Set::Ports4Loopback, ..self.clone() })
     }
 
+    /// The host's port and where it leads, if it is a published UDP port.
+    pub(crate) fn udp(&self) -> Option<(u16, (IpAddr, u16))> {
+        let data = self.data.as_deref()?;
+        let (_, key) = self.key.split_at_checked(self.key.len().checked_sub(8)?)?;
+        let (to, rest) = data.split_at_checked(data.len().checked_sub(4)?)?;
+        let is_udp = key.first() == Some(&Protocol::Udp.number());
+        is_udp.then(|| (port(key.get(4..).unwrap_or_default()), (address(to), port(rest))))
+    }
+
     /// Whether it is about the host's loopback, 127.0.0.0/8.
     pub(crate) fn is_at_loopback(&self) -> bool {
         self.set == Set::Ports4Loopback || self.set == Set::Ports4At && self.key.first() == Some(&127)
@@ -267,6 +276,7 @@ mod tests {
             Element::of_port(at, (Protocol::Tcp, 80), ("127.0.0.1".parse().unwrap(), 80), String::new())
         };
         assert!(!at(None).is_at_loopback() && !at(Some("10.0.0.127")).is_at_loopback());
+        assert_eq!(at(None).udp(), None);
         assert!(at(None).at_loopback().unwrap().is_at_loopback());
         assert!(at(Some("127.0.0.1")).is_at_loopback() && at(Some("127.5.0.1")).is_at_loopback());
     }
@@ -289,6 +299,8 @@ mod tests {
         ] {
             assert_eq!(element.to_string(), words);
             assert!(!element.is_at_loopback(), "{words}");
+            let port = words.contains("udp").then(|| words.rsplit_once(" : ").unwrap().1.split_once(" . ").unwrap());
+            assert_eq!(element.udp(), port.map(|(to, _)| (53, (to.parse().unwrap(), 5353))), "{words}");
             assert_eq!(element.key.len(), element.set.key().length as usize, "{words}");
             assert_eq!(element.data.as_ref().map(Vec::len), element.set.data().map(|data| data.length as usize));
         }

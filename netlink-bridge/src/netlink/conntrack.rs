@@ -2,13 +2,15 @@
 
 use super::decode::{Malformed, attributes};
 use super::encode::{Attribute, Batch, Kind, flag};
-use super::route::define_attributes;
+use super::route::{address, define_attributes};
 use super::socket::Answers;
 use crate::{Error, Operation};
+use std::net::IpAddr;
 
 define_attributes! {
-    CTA_TUPLE_ORIG = 1 CTA_STATUS = 3 CTA_ID = 12 CTA_ZONE = 18 CTA_FILTER = 25
-    CTA_TUPLE_PROTO = 2 CTA_PROTO_NUM = 1 CTA_PROTO_DST_PORT = 3
+    CTA_TUPLE_ORIG = 1 CTA_TUPLE_REPLY = 2 CTA_STATUS = 3 CTA_ID = 12 CTA_ZONE = 18 CTA_FILTER = 25
+    CTA_TUPLE_IP = 1 CTA_TUPLE_PROTO = 2 CTA_PROTO_NUM = 1 CTA_PROTO_SRC_PORT = 2 CTA_PROTO_DST_PORT = 3
+    CTA_IP_V4_SRC = 1 CTA_IP_V6_SRC = 3
     CTA_FILTER_ORIG_FLAGS = 1
 }
 
@@ -20,11 +22,13 @@ const IPS_SRC_NAT: u32 = 1 << 4;
 const IPS_DST_NAT: u32 = 1 << 5;
 
 /// A connection that the kernel remembers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Connection {
     family: u8,
     pub(crate) protocol: u8,
     pub(crate) to_port: u16,
+    /// From where its answers come, which is where its packets lead, whatever they are sent to.
+    pub(crate) answered_by: Option<(IpAddr, u16)>,
     status: u32,
     /// The bytes of what identifies it, which are sent back as they came.
     tuple: Vec<u8>,
@@ -69,13 +73,14 @@ impl Answers {
 fn connection(payload: &[u8]) -> Result<Connection, Malformed> {
     let (head, rest) = payload.split_first_chunk::<4>().ok_or(Malformed)?;
     let [family, ..] = *head;
-    let mut found =
-        Connection { family, protocol: 0, to_port: 0, status: 0, tuple: Vec::new(), id: Vec::new(), zone: None };
+    let mut found = Connection { family, ..Connection::default() };
     for attribute in attributes(rest) {
         let (number, value) = attribute?;
         if number == CTA_TUPLE_ORIG.number {
             found.tuple = value.to_vec();
             ports(value, &mut found)?;
+        } else if number == CTA_TUPLE_REPLY.number {
+            found.answered_by = source(value)?;
         } else if number == CTA_STATUS.number {
             found.status = value.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
         } else if number == CTA_ID.number {
@@ -105,6 +110,23 @@ fn ports(tuple: &[u8], found: &mut Connection) -> Result<(), Malformed> {
     Ok(())
 }
 
+/// The source of a tuple.
+fn source(tuple: &[u8]) -> Result<Option<(IpAddr, u16)>, Malformed> {
+    let (mut from, mut port) = (None, None);
+    for nest in attributes(tuple) {
+        let (nest, value) = nest?;
+        for attribute in attributes(value) {
+            let (number, value) = attribute?;
+            if nest == CTA_TUPLE_IP.number && [CTA_IP_V4_SRC.number, CTA_IP_V6_SRC.number].contains(&number) {
+                from = address(value);
+            } else if nest == CTA_TUPLE_PROTO.number && number == CTA_PROTO_SRC_PORT.number {
+                port = value.first_chunk().map(|bytes| u16::from_be_bytes(*bytes));
+            }
+        }
+    }
+    Ok(from.zip(port))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,10 +145,15 @@ mod tests {
         let tuple = [8, 0, 2, 0x80, 5, 0, 1, 0, 17, 0, 0, 0, 6, 0, 3, 0, 0, 53, 0, 0];
         let mut tuple = tuple.to_vec();
         tuple[0] = 20;
-        let sent =
-            Connection { family: 2, protocol: 17, to_port: 53, status: 0, tuple, id: vec![1, 2, 3, 4], zone: None };
+        let id = vec![1, 2, 3, 4];
+        let sent = Connection { family: 2, protocol: 17, to_port: 53, tuple, id, ..Connection::default() };
         batch.forget(Operation::Publish, &sent);
-        let bytes = batch.number(1).to_vec();
+        let mut bytes = batch.number(1).to_vec();
         assert_eq!(connection(&bytes[16..]).unwrap(), sent);
+        // As the kernel describes it, with where its answers come from: 10.0.0.2, port 5353.
+        bytes.extend([36, 0, 2, 0x80, 12, 0, 1, 0x80, 8, 0, 1, 0, 10, 0, 0, 2]);
+        bytes.extend([20, 0, 2, 0x80, 5, 0, 1, 0, 17, 0, 0, 0, 6, 0, 2, 0, 0x14, 0xe9, 0, 0]);
+        let answered_by = Some(([10, 0, 0, 2].into(), 5353));
+        assert_eq!(connection(&bytes[16..]).unwrap(), Connection { answered_by, ..sent });
     }
 }

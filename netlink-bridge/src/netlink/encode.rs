@@ -5,6 +5,9 @@ use crate::Operation;
 /// Bytes of a message's header, `struct nlmsghdr`.
 pub(super) const HEADER: usize = 16;
 
+/// How many messages are in one send at most: an answer to each must fit into the socket's buffer.
+pub(crate) const MESSAGES_PER_SEND: usize = 64;
+
 /// A type of attribute, with the name by which errors call it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Attribute {
@@ -130,6 +133,22 @@ impl Batch {
 
     pub(super) fn sent(&self) -> &[Sent] {
         &self.sent
+    }
+
+    /// The same messages in batches of at most [`MESSAGES_PER_SEND`]. Each should be sent only when the one before it has succeeded.
+    pub(crate) fn pieces(mut self) -> Vec<Batch> {
+        let mut pieces = Vec::new();
+        while self.sent.len() > MESSAGES_PER_SEND {
+            let mut rest = self.sent.split_off(MESSAGES_PER_SEND);
+            let end = rest.first().map_or(self.bytes.len(), |next| next.start);
+            for sent in &mut rest {
+                sent.start -= end;
+            }
+            let bytes = self.bytes.split_off(end);
+            pieces.push(std::mem::replace(&mut self, Batch { bytes, sent: rest }));
+        }
+        pieces.push(self);
+        pieces
     }
 }
 

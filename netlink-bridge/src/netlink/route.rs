@@ -256,7 +256,7 @@ impl Route {
     }
 }
 
-fn address(octets: &[u8]) -> Option<IpAddr> {
+pub(super) fn address(octets: &[u8]) -> Option<IpAddr> {
     match octets.len() {
         4 => octets.first_chunk::<4>().map(|octets| IpAddr::from(*octets)),
         16 => octets.first_chunk::<16>().map(|octets| IpAddr::from(*octets)),

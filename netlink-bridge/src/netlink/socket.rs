@@ -152,7 +152,7 @@ impl<'a> Desk<'a> {
             let verdict = match message.kind {
                 NOOP => continue,
                 ERROR => hook::replaced(Verdict::parse(message.flags, message.payload, true)?),
-                DONE if sent.dump => Verdict::parse(message.flags, message.payload, false)?,
+                DONE if sent.dump => hook::replaced(Verdict::parse(message.flags, message.payload, false)?),
                 reply if reply == sent.reply => {
                     answer.replies.push(message.payload.to_vec());
                     continue;
@@ -360,6 +360,31 @@ mod tests {
         assert_eq!(desk.open, 0);
         let error = Answers(desk.answers).all().unwrap_err();
         assert_eq!(error.to_string(), "find the bridge: RTM_GETLINK(\"br0\"): File exists (os error 17)");
+    }
+
+    /// Any of its messages says that the list has changed meanwhile: it is no list, and is asked for again.
+    #[test]
+    fn a_list_that_changed_while_it_was_made() {
+        let mut batch = Batch::new();
+        batch.list_routes(Operation::Inspect, true);
+        let [route, end] = [24u32, 3].map(|kind| {
+            let body: &[u8] = if kind == 3 { &[0; 4] } else { &[2, 0, 0, 0, 254, 0, 0, 1, 0, 0, 0, 0] };
+            move |flags: u32| {
+                let length = u32::try_from(16 + body.len()).unwrap();
+                let head = [length, kind | (2 | flags) << 16, 9, 77].map(u32::to_ne_bytes).concat();
+                [&head, body].concat()
+            }
+        });
+        for (datagram, interrupted) in [
+            ([route(0), end(0)].concat(), false),
+            ([route(0x10), end(0)].concat(), true),
+            ([route(0), end(0x10)].concat(), true),
+        ] {
+            let mut desk = Desk::new(9, batch.sent());
+            desk.take(&datagram).unwrap();
+            assert_eq!((desk.open, desk.interrupted), (0, interrupted), "{datagram:?}");
+            assert_eq!(Answers(desk.answers).routes().unwrap().len(), 1);
+        }
     }
 
     #[test]

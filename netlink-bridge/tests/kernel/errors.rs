@@ -1,7 +1,7 @@
 //! What cannot be done says why, and leaves everything as it was.
 
-use crate::support::{addresses, clean_up, container, ip, links, network, run_ip, spec, v4, within};
-use cofferdam_netlink_bridge::{EndpointSpec, ErrorKind, Host, NetNs, Network, NetworkSpec, Operation};
+use crate::support::{addresses, clean_up, container, ip, links, network, nft, run_ip, spec, v4, within};
+use cofferdam_netlink_bridge::{EndpointSpec, ErrorKind, Host, NetNs, Network, NetworkSpec, Operation, Subnet};
 use serde_json::Value;
 use std::fs::File;
 use std::net::IpAddr;
@@ -167,6 +167,48 @@ pub(crate) fn ipv6_switched_off() {
     assert!(error.kernel_message().is_some_and(|words| words.contains("IPv6")), "{error}");
     let endpoint = network.attach(&netns, &EndpointSpec::new().address(v4(2))).unwrap();
     clean_up(&host, &network, &[endpoint]);
+    // On the host itself: a bridge that is made from now on has none.
+    std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
+    let error = Network::create(&host, &spec()).unwrap_err();
+    assert_eq!((error.kind(), error.operation()), (ErrorKind::Unsupported, Operation::SetUpBridge), "{error}");
+    assert_eq!((links(), nft("list tables")), (vec!["lo".to_owned()], String::new()));
+    std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "0").unwrap();
+}
+
+/// Somebody has taken the rules away: who publishes a port is told, and nothing is left of it; who publishes none is not concerned.
+pub(crate) fn ports_without_a_table() {
+    let (host, network) = network();
+    let (netns, wanted) = (NetNs::new().unwrap(), addresses(2).id("web"));
+    for port in ["80:80", "53:53/udp"] {
+        nft("flush ruleset");
+        let error = refused(&network, &netns, &wanted.clone().publish(port.parse().unwrap()));
+        assert_eq!((error.kind(), error.operation()), (ErrorKind::NotFound, Operation::Publish), "{error}");
+        assert!(error.object().is_some_and(|object| object.starts_with("table cofferdam")), "{error}");
+        network.attach(&netns, &wanted).unwrap().detach(&host).unwrap();
+        let (network, _) = Network::reapply(&host, &spec(), &[]).unwrap();
+        network.attach(&netns, &wanted.clone().publish(port.parse().unwrap())).unwrap().detach(&host).unwrap();
+    }
+    clean_up(&host, &network, &[]);
+}
+
+/// More routes and addresses than the kernel could answer for at once.
+pub(crate) fn a_thousand_routes() {
+    let (host, network) = network();
+    let netns = NetNs::new().unwrap();
+    let to = |n: u16| Subnet::new([10, 200, n.to_be_bytes()[0], n.to_be_bytes()[1]], 32).unwrap();
+    let wanted = (0..1000).fold(addresses(2), |wanted, n| wanted.route(to(n), v4(9)));
+    let wanted = (10..250).fold(wanted, |wanted, n| wanted.address(v4(n)));
+    let endpoint = network.attach(&netns, &wanted).unwrap();
+    within(&netns, || {
+        assert_eq!(ip("-4 route show via 10.88.0.9").len(), 1000);
+        assert_eq!(ip("-4 address show dev eth0")[0]["addr_info"].as_array().unwrap().len(), 241);
+    });
+    endpoint.detach(&host).unwrap();
+    // The last of them is there already: nothing is left of the others.
+    let last = wanted.clone().route(to(999), v4(9));
+    let error = refused(&network, &netns, &last);
+    assert_eq!((error.kind(), error.object()), (ErrorKind::AlreadyExists, Some("10.200.3.231/32 via 10.88.0.9")));
+    clean_up(&host, &network, &[]);
 }
 
 /// What makes no sense is found before anything is sent.

@@ -2,7 +2,7 @@
 
 use crate::support::{addresses, clean_up, links, network, nft, spec, within};
 use cofferdam_netlink_bridge::test_hooks::{with_answer, with_answers_from};
-use cofferdam_netlink_bridge::{EndpointSpec, Error, ErrorKind, FilePool, Host, NetNs, Network};
+use cofferdam_netlink_bridge::{Endpoint, EndpointSpec, Error, ErrorKind, FilePool, Finding, Host, NetNs, Network};
 use cofferdam_testkit::fault::{Action, Call, Fault, Watch, Who};
 
 /// The calls by which this crate acts, and those that a thread needs to be born.
@@ -163,12 +163,15 @@ pub(crate) fn messages_of_an_attach() {
     clean_up(&host, &network, &[endpoint]);
 }
 
+/// What the kernel says instead.
+const ERRNOS: &[i32] = &[libc::EPERM, libc::EINVAL, libc::EEXIST, libc::ENOENT, libc::ENODEV];
+
 /// Runs `f` once for each answer of the kernel, which is replaced by an error although it has done what it was asked for.
 fn answers<T>(f: impl Fn() -> Result<T, Error>, undo: impl Fn(T), nothing_left: impl Fn(&Error)) {
     let (count, made) = with_answer(None, &f);
     undo(made.expect("works without a fault"));
     assert!(count > 4, "{count}");
-    for errno in [libc::EPERM, libc::EINVAL, libc::EEXIST, libc::ENOENT, libc::ENODEV] {
+    for errno in ERRNOS.iter().copied() {
         for nth in 0..count {
             match with_answer(Some((nth, errno)), &f).1 {
                 // "It is there already", "it is not there": the answer to some questions.
@@ -183,6 +186,129 @@ fn answers<T>(f: impl Fn() -> Result<T, Error>, undo: impl Fn(T), nothing_left: 
             }
         }
     }
+}
+
+/// As [`answers`], for what can be done again: then it has been done, whatever went wrong before.
+fn answers_and_again<T>(
+    errnos: &[i32],
+    prepare: impl Fn() -> T,
+    f: impl Fn(&T) -> Result<(), Error>,
+    is_done: impl Fn(&T, &dyn std::fmt::Display),
+) {
+    let thing = prepare();
+    let (count, done) = with_answer(None, || f(&thing));
+    done.expect("works without a fault");
+    is_done(&thing, &"no fault");
+    assert!(count > 1, "{count}");
+    for errno in errnos.iter().copied() {
+        for nth in 0..count {
+            let thing = prepare();
+            let after = format!("answer {nth} was {errno}");
+            match with_answer(Some((nth, errno)), || f(&thing)).1 {
+                // "It is there already", "it is not there": the answer to some questions.
+                Ok(()) => assert!(errno != libc::EPERM, "{after}, and nobody noticed"),
+                // It may be what follows from such an answer.
+                Err(error) => assert!(errno != libc::EPERM || error.raw_os_error() == Some(errno), "{after}: {error}"),
+            }
+            f(&thing).unwrap_or_else(|error| panic!("again, {after}: {error}"));
+            is_done(&thing, &after);
+        }
+    }
+}
+
+/// For what has many answers, and takes long: not allowed, and not there.
+const FEW: &[i32] = &[libc::EPERM, libc::ENOENT];
+
+fn attached() -> (NetNs, Network, [Endpoint; 1]) {
+    let (netns, (_, network)) = (NetNs::new().unwrap(), network());
+    let endpoint = network.attach(&netns, &web().address(crate::support::v4(2))).unwrap();
+    (netns, network, [endpoint])
+}
+
+fn nothing_is_wrong(network: &Network, endpoints: &[Endpoint], after: &dyn std::fmt::Display) {
+    let wrong = network.check(endpoints).unwrap();
+    assert!(wrong.iter().all(|one| matches!(one, Finding::Setting(_))), "{after}: {wrong:?}");
+}
+
+/// The rules are brought back, and the bridge.
+pub(crate) fn answers_to_mending() {
+    let host = Host::current().unwrap();
+    let reapply = |endpoints: &[Endpoint]| Network::reapply(&host, &spec(), endpoints).map(drop);
+    let (_netns, network, endpoints) = attached();
+    let flush = || drop(nft("flush ruleset"));
+    answers_and_again(FEW, flush, |()| reapply(&endpoints), |(), after| nothing_is_wrong(&network, &endpoints, after));
+    clean_up(&host, &network, &endpoints);
+    let damaged = || {
+        let attached = attached();
+        crate::support::run_ip("link del br-test");
+        attached
+    };
+    let mended = |(_, _, endpoints): &(NetNs, Network, [Endpoint; 1]), after: &dyn std::fmt::Display| {
+        let network = Network::open(&host, &spec()).unwrap();
+        nothing_is_wrong(&network, endpoints, after);
+        clean_up(&host, &network, endpoints);
+    };
+    answers_and_again(&[libc::EPERM], damaged, |(_, _, endpoints)| reapply(endpoints), mended);
+}
+
+/// Looking, collecting, detaching all and deleting.
+pub(crate) fn answers_to_upkeep() {
+    let host = Host::current().unwrap();
+    let gone = |(netns, network, _): &(NetNs, Network, [Endpoint; 1]), after: &dyn std::fmt::Display| {
+        assert_eq!(
+            (links(), within(netns, links)),
+            (vec!["br-test".into(), "lo".into()], vec!["lo".into()]),
+            "{after}"
+        );
+        assert!(!nft("list table inet cofferdam").contains("cd-web"), "{after}");
+        clean_up(&host, network, &[]);
+    };
+    answers_and_again(FEW, attached, |(_, network, _)| network.gc(|_| false).map(drop), gone);
+    answers_and_again(FEW, attached, |(_, network, _)| network.detach_all(), gone);
+    let detached = || {
+        let (_, network, [endpoint]) = attached();
+        endpoint.detach(&host).unwrap();
+        network
+    };
+    answers_and_again(FEW, detached, Network::delete, |_, after| {
+        assert_eq!((links(), nft("list tables")), (vec!["lo".to_owned()], String::new()), "{after}");
+    });
+    // Who only looks is told, and has changed nothing.
+    let (_netns, network, endpoints) = attached();
+    let before = (links(), nft("list ruleset"));
+    let same = |(): &(), after: &dyn std::fmt::Display| assert_eq!((links(), nft("list ruleset")), before, "{after}");
+    answers_and_again(ERRNOS, || (), |()| network.check(&endpoints).map(drop), same);
+    answers_and_again(ERRNOS, || (), |()| Network::plan(&host, &spec(), &endpoints).map(drop), same);
+    clean_up(&host, &network, &endpoints);
+}
+
+/// What is sent and received for a container does not grow with the number of those that are there, nor that of their ports.
+pub(crate) fn as_much_for_the_last_as_for_the_first() {
+    let (host, network) = network();
+    let netns = NetNs::new().unwrap();
+    let wanted = addresses(2).id("web").publish("81-84:81-84".parse().unwrap());
+    let measure = || {
+        let watch = Watch::only(&[libc::SYS_sendto, libc::SYS_recvfrom]);
+        let (calls, endpoint) = watch.record(|| network.attach(&netns, &wanted));
+        let endpoint = endpoint.unwrap();
+        let (more, detached) = watch.record(|| endpoint.detach(&host));
+        detached.unwrap();
+        (names(&calls), names(&more))
+    };
+    let first = measure();
+    assert_eq!(first.0.iter().filter(|name| **name == "sendto").count(), 4, "{first:?}");
+    let many = |from: u8, until: u8| (from..until).map(|n| crate::support::container(&network, n)).collect::<Vec<_>>();
+    let one = many(3, 4);
+    assert_eq!(measure(), first, "beside one");
+    let hundred = many(4, 103);
+    assert_eq!(measure(), first, "beside a hundred");
+    let crowded = NetNs::new().unwrap();
+    let ports = addresses(200).publish("10000-14999:10000-14999".parse().unwrap());
+    let ports = network.attach(&crowded, &ports).unwrap();
+    assert_eq!(measure(), first, "beside 5,000 ports");
+    network.detach_all().unwrap();
+    drop((one, hundred));
+    clean_up(&host, &network, &[ports]);
 }
 
 pub(crate) fn answers_to_creating() {
@@ -218,14 +344,17 @@ pub(crate) fn answers_to_attaching() {
     let attach = || network.attach_from(&pool, &netns, &wanted);
     answers(attach, |endpoint| endpoint.detach_to(&pool, &host).unwrap(), nothing_left);
     // Removing can fail, and can then be done again.
-    let (count, ()) = with_answer(None, || attach().unwrap().detach_to(&pool, &host).unwrap());
-    for nth in 0..count {
-        let endpoint = attach().unwrap();
-        let _ = with_answer(Some((nth, libc::EPERM)), || endpoint.detach_to(&pool, &host));
-        endpoint.detach_to(&pool, &host).unwrap();
-        assert_eq!((links(), within(&netns, links)), (vec!["br-test".to_owned(), "lo".into()], vec!["lo".to_owned()]));
-        assert!(!nft("list table inet cofferdam").contains("cd-web"), "{nth}");
-    }
+    answers_and_again(
+        ERRNOS,
+        || attach().unwrap(),
+        |endpoint| endpoint.detach_to(&pool, &host),
+        |_, after| {
+            let left = (links(), within(&netns, links));
+            assert_eq!(left, (vec!["br-test".to_owned(), "lo".into()], vec!["lo".to_owned()]), "{after}");
+            assert!(!nft("list table inet cofferdam").contains("cd-web"), "{after}");
+            assert_eq!(pool.held().unwrap(), [], "{after}");
+        },
+    );
     std::fs::remove_dir_all(folder).unwrap();
     clean_up(&host, &network, &[]);
 }

@@ -1,8 +1,8 @@
 //! A process is killed while it attaches or detaches, at every point that there is: what is left is found and removed, and nothing is lost.
 
-use crate::support::{clean_up, links, network, nft, spec, within};
+use crate::support::{addresses, clean_up, links, network, nft, spec, within};
 use cofferdam_netlink_bridge::test_hooks::{DEATH, with_answer};
-use cofferdam_netlink_bridge::{EndpointSpec, FilePool, Host, NetNs, Network};
+use cofferdam_netlink_bridge::{Endpoint, EndpointSpec, FilePool, Finding, Host, NetNs, Network};
 use cofferdam_testkit::fault::Watch;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::ExitStatusExt;
@@ -29,6 +29,9 @@ const CALLS: &[i64] = &[
     libc::SYS_clone3,
 ];
 
+/// The calls by which something can change.
+const CHANGES: &[i64] = &[libc::SYS_sendto, libc::SYS_write];
+
 /// So often a child that got through with fewer points than others had is followed by another.
 const AGAIN: usize = 5;
 
@@ -39,20 +42,101 @@ pub(crate) fn killed() -> ExitCode {
         let netns = NetNs::new().unwrap();
         Watch::only(&[libc::SYS_move_mount]).die_at(0, || netns.pin(&arguments[3])).1.unwrap();
     }
+    let (what, nth) = arguments[0].split_once(' ').unwrap();
+    let nth = nth.parse().unwrap();
+    if let Some(work) = other_work(what, &arguments[1]) {
+        println!("{}", Watch::only(CHANGES).die_at(nth, work).0.len());
+        return ExitCode::SUCCESS;
+    }
     let network = Network::open(&Host::current().unwrap(), &spec()).unwrap();
     let (pool, netns) = (FilePool::open(&arguments[1]).unwrap(), NetNs::from_path(&arguments[2]).unwrap());
     let work = || {
         let endpoint = network.attach_from(&pool, &netns, &web()).unwrap();
         endpoint.detach_to(&pool, &Host::current().unwrap()).unwrap();
     };
-    let (what, nth) = arguments[0].split_once(' ').unwrap();
-    let nth = nth.parse().unwrap();
     let count = match what {
         "answer" => with_answer(Some((nth, DEATH)), work).0,
         _ => Watch::only(CALLS).die_at(nth, work).0.len(),
     };
     println!("{count}");
     ExitCode::SUCCESS
+}
+
+/// What a child does with the network and with the endpoints whose records are in this file; each can be done again. Nothing if it is none of these.
+fn other_work(what: &str, records: &str) -> Option<Box<dyn Fn() + Send>> {
+    let host = Host::current().unwrap();
+    let open = |host: &Host| Network::open(host, &spec()).unwrap();
+    let records = std::path::PathBuf::from(records);
+    Some(match what {
+        "create" => Box::new(move || drop(Network::create(&host, &spec()).unwrap())),
+        "reapply" => Box::new(move || {
+            let endpoints: Vec<Endpoint> = serde_json::from_slice(&std::fs::read(&records).unwrap()).unwrap();
+            Network::reapply(&host, &spec(), &endpoints).unwrap();
+        }),
+        "gc" => Box::new(move || drop(open(&host).gc(|_| false).unwrap())),
+        "detach_all" => Box::new(move || open(&host).detach_all().unwrap()),
+        "delete" => Box::new(move || match Network::open(&host, &spec()) {
+            Ok(network) => network.delete().unwrap(),
+            // What the rules have of it is still there.
+            Err(_) => Network::create(&host, &spec()).unwrap().delete().unwrap(),
+        }),
+        _ => return None,
+    })
+}
+
+/// One is killed who makes, mends, collects or deletes, before each call that changes something: whoever does the same again finds and finishes all of it.
+pub(crate) fn killed_at_anything_else() {
+    let records = std::env::temp_dir().join("records");
+    for (what, least) in [("create", 15), ("reapply", 40), ("gc", 12), ("detach_all", 7), ("delete", 15)] {
+        let again = || other_work(what, records.to_str().unwrap()).unwrap()();
+        for nth in 0.. {
+            let host = Host::current().unwrap();
+            let containers = if what == "create" { Vec::new() } else { containers() };
+            let endpoints: Vec<_> = containers.iter().map(|(_, endpoint)| endpoint.clone()).collect();
+            std::fs::write(&records, serde_json::to_vec(&endpoints).unwrap()).unwrap();
+            match what {
+                "reapply" => drop(nft("flush ruleset")),
+                "delete" => endpoints.iter().for_each(|endpoint| endpoint.detach(&host).unwrap()),
+                _ => {}
+            }
+            let ends = gets_through(what, nth, &records, &NetNs::new().unwrap());
+            again();
+            let is_alone = containers.iter().all(|(netns, _)| within(netns, links) == ["lo"]);
+            let rules = nft("list ruleset");
+            match what {
+                "create" | "reapply" => {
+                    let wrong = Network::open(&host, &spec()).unwrap().check(&endpoints).unwrap();
+                    assert!(wrong.iter().all(|one| matches!(one, Finding::Setting(_))), "{what} {nth}: {wrong:?}");
+                    clean_up(&host, &Network::open(&host, &spec()).unwrap(), &endpoints);
+                }
+                "delete" => assert_eq!((is_alone, links(), &*rules), (true, vec!["lo".into()], ""), "{nth}"),
+                _ => {
+                    assert_eq!((is_alone, links().len()), (true, 2), "{what} {nth}: {:?}", links());
+                    assert!(!rules.contains("cd-"), "{what} {nth}: {rules}");
+                    clean_up(&host, &Network::open(&host, &spec()).unwrap(), &[]);
+                }
+            }
+            assert_eq!(nft("list tables"), "", "{what} {nth}");
+            if ends {
+                assert!(nth >= least, "{what}: {nth} points");
+                break;
+            }
+        }
+    }
+    std::fs::remove_file(records).unwrap();
+}
+
+/// Two, with ports, on the network.
+fn containers() -> Vec<(NetNs, Endpoint)> {
+    let (_, network) = network();
+    let attach = |number: u8| {
+        let netns = NetNs::new().unwrap();
+        let ports = [format!("80{number:02}:80"), format!("53{number:02}:53/udp")];
+        let wanted = ports.iter().fold(addresses(number), |wanted, port| wanted.publish(port.parse().unwrap()));
+        let endpoint = network.attach(&netns, &wanted.id(format!("box-{number}"))).unwrap();
+        (netns, endpoint)
+    };
+    vec![attach(2), attach(3)]
 }
 
 fn web() -> EndpointSpec {

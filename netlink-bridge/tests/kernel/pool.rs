@@ -1,8 +1,9 @@
 //! Addresses out of a file: many at once, killed at any point, full.
 
-use crate::support::{clean_up, links, network, nft};
+use crate::support::{clean_up, container, links, network, nft, v4, within};
 use cofferdam_netlink_bridge::{EndpointSpec, ErrorKind, FilePool, Host, NetNs, Network, NetworkSpec, PublishedPort};
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::thread;
@@ -101,6 +102,47 @@ pub(crate) fn a_pool_that_is_full() {
     assert_eq!(pool.held().unwrap(), []);
     clean_up(&host, &network, &[]);
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// Addresses that were asked for are had, all of them, or there is no endpoint: never one with another address instead.
+pub(crate) fn addresses_that_are_given() {
+    let (folder, pool) = folder();
+    let (host, network) = network();
+    let netns = NetNs::new().unwrap();
+    let web = |given: &[IpAddr]| given.iter().fold(EndpointSpec::new().id("web"), |spec, one| spec.address(*one));
+    let elsewhere = IpAddr::from([10, 99, 0, 5]);
+    for (given, object) in [
+        (&[elsewhere][..], "address 10.99.0.5"),
+        (&[v4(5), elsewhere], "address 10.99.0.5"),
+        (&[v4(5), v4(5)], "address 10.88.0.5"),
+        (&[v4(1)], "address 10.88.0.1"),
+    ] {
+        let error = network.attach_from(&pool, &netns, &web(given)).unwrap_err();
+        assert_eq!((error.kind(), error.object()), (ErrorKind::InvalidConfig, Some(object)), "{error}");
+        assert_eq!((pool.held().unwrap(), within(&netns, links)), (vec![], vec!["lo".to_owned()]));
+    }
+    // Two in one subnet, and of the other subnet the one that is free.
+    let endpoint = network.attach_from(&pool, &netns, &web(&[v4(5), v4(6)])).unwrap();
+    let addresses: Vec<_> = endpoint.addresses().iter().map(ToString::to_string).collect();
+    assert_eq!(addresses, ["10.88.0.5/16", "10.88.0.6/16", "fd00:88::2/64"]);
+    let (other, neighbour) = container(&network, 9);
+    for number in [5, 6] {
+        crate::traffic::reach(&other, &netns, number);
+        let wanted = EndpointSpec::new().id("other").address(v4(number));
+        let error = network.attach_from(&pool, &NetNs::new().unwrap(), &wanted).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
+    }
+    // Those of an owner who is not to be kept go, and of nobody else.
+    let theirs =
+        network.attach_from(&pool, &NetNs::new().unwrap(), &EndpointSpec::new().id("b").owner("them")).unwrap();
+    assert_eq!(pool.gc(|holder| holder.owner != "them").unwrap().len(), 2);
+    assert!(pool.held().unwrap().iter().all(|(_, holder)| holder.id == "web"));
+    assert_eq!(pool.held().unwrap().len(), 3);
+    theirs.detach_to(&pool, &host).unwrap();
+    endpoint.detach_to(&pool, &host).unwrap();
+    assert_eq!(pool.held().unwrap(), []);
+    std::fs::remove_dir_all(folder).unwrap();
+    clean_up(&host, &network, &[neighbour]);
 }
 
 /// An attach that fails because its id is taken frees nothing of who has the id; nor does an old record of an earlier one with the same id.

@@ -358,34 +358,74 @@ pub(crate) fn the_hosts_loopback_is_closed() {
     finish(&host, &network, &[endpoint]);
 }
 
+/// The host's address for the outside, that of the other machine, and containers' by their numbers: of each family.
+type Family = (IpAddr, IpAddr, fn(u8) -> IpAddr, &'static str);
+
+fn families() -> [Family; 2] {
+    [(outside_v4(1), outside_v4(2), v4, "ports4"), (outside_v6(1), outside_v6(2), v6, "ports6")]
+}
+
+fn udp(address: impl std::net::ToSocketAddrs) -> UdpSocket {
+    let socket = UdpSocket::bind(address).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+/// What this client sends to the published port arrives at this socket.
+fn arrives(client: &UdpSocket, public: IpAddr, at: &UdpSocket) {
+    client.send_to(b"x", (public, 5353)).unwrap();
+    assert_eq!(at.recv_from(&mut [0; 8]).expect("it has not gone astray").0, 1);
+}
+
 /// A client that sends to the port from before it is published, and goes on after it has ended: no packet goes astray.
 pub(crate) fn udp_from_before() {
     let machine = outside();
     let (host, network) = create(&forwarding());
-    let on_host = UdpSocket::bind((outside_v4(1), 5353)).unwrap();
-    on_host.set_read_timeout(Some(PATIENCE)).unwrap();
-    let client = within(&machine, || UdpSocket::bind(at(outside_v4(2))).unwrap());
-    let knock = || client.send_to(b"x", (outside_v4(1), 5353)).unwrap();
-    let arrives = |socket: &UdpSocket| {
-        knock();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        socket.recv_from(&mut [0; 8]).map(drop)
-    };
-    arrives(&on_host).unwrap();
-    for number in [2, 3] {
-        let (netns, endpoint) = publishing(&network, number, &["5353:53/udp"]);
-        let inside = within(&netns, || UdpSocket::bind((v4(number), 53)).unwrap());
-        arrives(&inside).expect("the new container is reached");
+    for (public, remote, inner, map) in families() {
+        let on_host = udp((public, 5353));
+        let client = within(&machine, || udp((remote, 0)));
+        arrives(&client, public, &on_host);
+        for number in [2, 3] {
+            let (netns, endpoint) = publishing(&network, number, &["5353:53/udp"]);
+            arrives(&client, public, &within(&netns, || udp((inner(number), 53))));
+            endpoint.detach(&host).unwrap();
+            arrives(&client, public, &on_host);
+        }
+        // The kernel itself would have gone on with what it remembers.
+        let (netns, endpoint) = publishing(&network, 4, &["6000:53/udp"]);
+        let inside = within(&netns, || udp((inner(4), 53)));
+        nft(&format!("add element inet cofferdam {map} {{ udp . 5353 : {} . 53 }}", inner(4)));
+        arrives(&client, public, &on_host);
+        drop(inside);
+        nft(&format!("delete element inet cofferdam {map} {{ udp . 5353 }}"));
         endpoint.detach(&host).unwrap();
-        arrives(&on_host).expect("the host is reached again");
     }
-    // The kernel itself would have gone on with what it remembers.
-    let (netns, endpoint) = publishing(&network, 4, &["6000:53/udp"]);
-    let inside = within(&netns, || UdpSocket::bind((v4(4), 53)).unwrap());
-    arrives(&on_host).unwrap();
-    nft("add element inet cofferdam ports4 { udp . 5353 : 10.88.0.4 . 53 }");
-    arrives(&on_host).unwrap();
-    drop(inside);
-    nft("delete element inet cofferdam ports4 { udp . 5353 }");
-    finish(&host, &network, &[endpoint]);
+    finish(&host, &network, &[]);
+}
+
+/// The same when the port comes back after the rules were flushed, and when it goes with others. What led to the container all the while still does.
+pub(crate) fn udp_after_a_flush() {
+    let machine = outside();
+    let (host, network) = create(&forwarding());
+    for (public, remote, inner, _) in families() {
+        let on_host = udp((public, 5353));
+        let [before, meanwhile] = [(); 2].map(|()| within(&machine, || udp((remote, 0))));
+        let (netns, endpoint) = publishing(&network, 2, &["5353:53/udp"]);
+        let inside = within(&netns, || udp((inner(2), 53)));
+        arrives(&before, public, &inside);
+        nft("flush table inet cofferdam");
+        arrives(&meanwhile, public, &on_host);
+        Network::reapply(&host, &forwarding(), &[endpoint]).unwrap();
+        arrives(&meanwhile, public, &inside);
+        // Were it forgotten, this would be a new connection, from another port.
+        inside.send_to(b"x", before.local_addr().unwrap()).unwrap();
+        assert_eq!(before.recv_from(&mut [0; 8]).unwrap().1, (public, 5353).into());
+        network.gc(|_| false).unwrap();
+        arrives(&before, public, &on_host);
+        let (netns, _) = publishing(&network, 3, &["5353:53/udp"]);
+        arrives(&before, public, &within(&netns, || udp((inner(3), 53))));
+        network.detach_all().unwrap();
+        arrives(&before, public, &on_host);
+    }
+    finish(&host, &network, &[]);
 }

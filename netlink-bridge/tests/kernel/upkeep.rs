@@ -114,7 +114,8 @@ pub(crate) fn mended() {
     let endpoints = all.clone_endpoints();
     assert_eq!(network.check(&endpoints).unwrap(), []);
     let golden = ruleset();
-    let damages: [(&str, &dyn Fn()); 9] = [
+    let damages: [(&str, &dyn Fn()); 10] = [
+        ("forwarding off", &|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap()),
         ("flushed", &|| drop(nft("flush table inet cofferdam"))),
         ("deleted", &|| drop(nft("delete table inet cofferdam"))),
         ("a rule less", &|| drop(nft("flush chain inet cofferdam postrouting"))),
@@ -135,6 +136,16 @@ pub(crate) fn mended() {
         let (mut now, mut wanted) = (ruleset(), golden.clone());
         assert_eq!((elements(&mut now), now), (elements(&mut wanted), wanted), "{what}");
         crate::traffic::reach(&all[0].0, &all[1].0, 3);
+    }
+    // What nothing brings back is told, each time.
+    endpoints[0].detach(&host).unwrap();
+    let lost = Change::LostEndpoint { id: endpoints[0].id().into() };
+    let found = network.check(&endpoints).unwrap();
+    assert!(found.contains(&Finding::Missing(lost.clone())), "{found:?}");
+    for _ in 0..2 {
+        let (network, done) = Network::reapply(&host, &spec, &endpoints).unwrap();
+        assert!(done.contains(&lost), "{done:?}");
+        assert_eq!(network.check(&endpoints).unwrap(), [Finding::Missing(lost.clone())]);
     }
     assert_eq!(others(), before);
     nft("delete table inet other");

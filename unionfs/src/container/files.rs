@@ -4,6 +4,7 @@ use super::{ContainerSpec, InitEntry, InitLayer};
 use crate::copy::{Copier, beneath, flatten};
 use crate::dir::Dir;
 use crate::facts::At;
+use crate::limit::Room;
 use crate::{
     AfterVolatile, Diff, Error, Fallbacks, Form, Layer, LayerStore, MAX_LOWERS, Operation, Overlay, Owner, StoredLayer,
     WritableLayer, make_opaque, mount,
@@ -64,7 +65,7 @@ impl Overlaid {
     pub(crate) fn prepare(
         place: &Dir,
         chain: Vec<StoredLayer>,
-        spec: &ContainerSpec,
+        (spec, room): (&ContainerSpec, Option<&Room>),
         form: Form,
     ) -> Result<Self, Error> {
         let operation = Operation::PrepareContainer;
@@ -81,20 +82,31 @@ impl Overlaid {
         } else {
             None
         };
-        let writable = WritableLayer::create(place)?;
-        if let Some(top) = chain.first() {
-            // What is seen of a merged root is the topmost.
-            let mut root = Copier::new(writable.upper().as_fd(), operation);
-            lead_through(&mut root, Path::new(""), Some(top.as_fd()))?;
-            root.finish()?;
-        }
+        let writable = Self::writable(place, room, chain.first())?;
         Ok(Overlaid { chain, init, writable, form, fallbacks })
+    }
+
+    /// Makes the place to write to, in the room that there is.
+    fn writable(place: &Dir, room: Option<&Room>, top: Option<&StoredLayer>) -> Result<WritableLayer, Error> {
+        let inside = room.map(Room::directory).transpose()?.flatten();
+        let writable = WritableLayer::create(inside.as_ref().unwrap_or(place))?;
+        if let Some(room) = room {
+            room.limit_layer(place, &writable)?;
+        }
+        if let Some(top) = top {
+            // What is seen of a merged root is the topmost.
+            let mut copier = Copier::new(writable.upper().as_fd(), Operation::PrepareContainer);
+            lead_through(&mut copier, Path::new(""), Some(top.as_fd()))?;
+            copier.finish()?;
+        }
+        Ok(writable)
     }
 
     pub(crate) fn find(
         place: &Dir,
         chain: Vec<StoredLayer>,
         has_init: bool,
+        room: Option<(&Room, bool)>,
         (form, fallbacks): (Form, Fallbacks),
         after: AfterVolatile,
     ) -> Result<Self, Error> {
@@ -103,7 +115,15 @@ impl Overlaid {
         } else {
             None
         };
-        Ok(Overlaid { chain, init, writable: WritableLayer::open(place, after)?, form, fallbacks })
+        let writable = match room {
+            Some((room, true)) => Self::writable(place, Some(room), chain.first())?,
+            Some((room, false)) => {
+                let inside = room.directory()?;
+                WritableLayer::open(inside.as_ref().unwrap_or(place), after)?
+            }
+            None => WritableLayer::open(place, after)?,
+        };
+        Ok(Overlaid { chain, init, writable, form, fallbacks })
     }
 
     fn stack<'a>(&self, above: impl IntoIterator<Item = &'a Arc<OwnedFd>>) -> Overlay {
@@ -145,13 +165,20 @@ pub(crate) struct Copied {
 }
 
 impl Copied {
-    pub(crate) fn prepare(place: &Dir, chain: Vec<StoredLayer>, init: &InitLayer, form: Form) -> Result<Self, Error> {
+    pub(crate) fn prepare(
+        place: &Dir,
+        chain: Vec<StoredLayer>,
+        (init, room): (&InitLayer, Option<&Room>),
+        form: Form,
+    ) -> Result<Self, Error> {
         let operation = Operation::PrepareContainer;
         place.make(operation, TREE)?;
         let tree = place.open(operation, TREE)?;
+        room.map_or(Ok(()), |room| room.watch(&tree))?;
         fchmod(&tree, Mode::from_raw_mode(0o755)).map_err(|e| Error::os(operation, "fchmod", e).about(tree.path()))?;
         flatten(chain.iter().map(AsFd::as_fd), form, tree.as_fd(), operation)?;
         furnish(tree.as_fd(), init, Some(tree.as_fd()), Hide::Remove)?;
+        room.map_or(Ok(()), |room| room.limit_more(place))?;
         Ok(Copied { chain, tree: Arc::new(tree.into_fd()), form })
     }
 

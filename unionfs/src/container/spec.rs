@@ -1,7 +1,7 @@
 //! What is wanted of a container's files.
 
 use super::{Backend, InitLayer};
-use crate::Fallbacks;
+use crate::{Fallbacks, SpaceLimit};
 
 /// What is wanted of a container's files: plain data. By default an overlay, without an init layer.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -15,6 +15,8 @@ pub struct ContainerSpec {
     pub backend: Backend,
     /// What may be done instead where the kernel is older, at each of its mounts. By default nothing.
     pub fallbacks: Fallbacks,
+    /// How much it may write. By default as much as there is.
+    pub limit: Option<SpaceLimit>,
 }
 
 impl ContainerSpec {
@@ -35,6 +37,12 @@ impl ContainerSpec {
         self
     }
 
+    /// Sets how much it may write. It is kept with the container.
+    pub fn limit(mut self, limit: SpaceLimit) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+
     /// Sets what may be done instead where the kernel is older. It is kept with the container.
     pub fn fallbacks(mut self, fallbacks: Fallbacks) -> Self {
         self.fallbacks = fallbacks;
@@ -45,15 +53,18 @@ impl ContainerSpec {
 #[cfg(all(test, feature = "serde"))]
 mod tests {
     use super::*;
-    use crate::LayerId;
+    use crate::{LayerId, LimitMethod};
 
     #[test]
     fn a_spec_is_plain_data() {
         let spec = ContainerSpec::new().init(InitLayer::usual().file("/etc/hosts", "x")).backend(Backend::Copy);
-        let spec = spec.fallbacks(Fallbacks::MOUNT);
+        let limit = SpaceLimit::new().bytes(1 << 30).methods([LimitMethod::Image, LimitMethod::Tmpfs]);
+        let spec = spec.fallbacks(Fallbacks::MOUNT).limit(limit);
         let text = serde_json::to_string(&spec).unwrap();
         assert_eq!(serde_json::from_str::<ContainerSpec>(&text).unwrap(), spec);
         assert_eq!(serde_json::from_str::<ContainerSpec>("{}").unwrap(), ContainerSpec::new());
+        let limited = serde_json::from_str::<ContainerSpec>(r#"{"limit":{"inodes":5}}"#).unwrap();
+        assert_eq!(limited.limit, Some(SpaceLimit::new().inodes(5)));
         assert!(serde_json::from_str::<ContainerSpec>(r#"{"backends":"copy"}"#).is_err());
         assert_eq!(serde_json::from_str::<Backend>("\"copy\"").unwrap(), Backend::Copy);
         // What is read is checked as what is made.

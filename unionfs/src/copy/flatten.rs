@@ -1,12 +1,12 @@
 //! What a stack of layers shows, as a plain tree: what overlayfs does, done once and for all by copying.
 
 use super::Copier;
-use crate::facts::{At, may_be_whiteout};
+use crate::facts::At;
 use crate::walk::{Visitor, walk};
-use crate::{Error, Form, Operation, is_opaque, is_whiteout};
+use crate::{Error, Form, Operation, is_opaque};
 use rustix::fs::FileType;
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 /// Fills an empty directory with what the layers show, topmost first, whose whiteouts are in this form.
@@ -49,7 +49,7 @@ impl Visitor for Layer<'_, '_> {
         let here = At { dir, name };
         let Some(stat) = here.stat()? else { return Ok(false) };
         let path = path.join(name);
-        if may_be_whiteout(&stat) && is_whiteout(dir.as_fd(), name, self.form)? {
+        if here.is_whiteout(&stat, self.form)? {
             self.copier.remove(&path)?;
         } else {
             self.copier.put(here, &stat, &path)?;

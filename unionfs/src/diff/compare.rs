@@ -2,9 +2,9 @@
 
 use super::{ChangeKind, Found};
 use crate::dir::entries;
-use crate::facts::{At, is_directory, linked, may_be_whiteout};
+use crate::facts::{At, is_directory, linked};
 use crate::walk::{Cursor, Visitor, walk};
-use crate::{Error, Form, Operation, is_whiteout};
+use crate::{Error, Form, Operation};
 use rustix::fs::{FileType, Stat};
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
@@ -161,8 +161,8 @@ impl Below {
         let Some(stat) = found.stat()? else { return Ok(None) };
         // A lower alone is no overlay, and shows its whiteouts, which have nothing to hide.
         let hidden = match self.form {
-            Some(form) if may_be_whiteout(&stat) => is_whiteout(found.dir, name, form)?,
-            _ => false,
+            Some(form) => found.is_whiteout(&stat, form)?,
+            None => false,
         };
         Ok((!hidden).then_some((found, stat)))
     }

@@ -2,9 +2,9 @@
 
 use super::compare::{Below, root};
 use super::{ChangeKind, Found};
-use crate::facts::{At, is_directory, linked, may_be_whiteout};
+use crate::facts::{At, is_directory, linked};
 use crate::walk::{Visitor, walk};
-use crate::{Error, Form, Operation, is_opaque, is_whiteout};
+use crate::{Error, Form, Operation, is_opaque};
 use rustix::fs::{FileType, Stat};
 use std::ffi::OsStr;
 use std::os::fd::BorrowedFd;
@@ -30,7 +30,7 @@ struct Upper {
 
 impl Upper {
     fn directory(&mut self, here: At<'_>, stat: &Stat, path: &Path) -> Result<(), Error> {
-        self.refers |= here.xattr(self.form.redirect())?.is_some();
+        self.refers |= here.has_xattr(self.form.redirect())?;
         let (mut opaque, mut kind) = (false, Some(ChangeKind::Added));
         if let Some((below, other)) = self.below.find(here.name)? {
             // Only a directory can be hidden by one; anything else is just replaced.
@@ -47,12 +47,14 @@ impl Upper {
     }
 
     fn file(&mut self, here: At<'_>, stat: &Stat, path: &Path) -> Result<(), Error> {
-        // Its data may be elsewhere. That it has no blocks would not tell: its attributes may have one.
-        if stat.st_size > 0 && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
-            self.refers |= here.xattr(self.form.metacopy())?.is_some();
+        // Its data may be elsewhere. That it has no blocks would not tell: its attributes may have one. With user.* attributes the kernel
+        // leaves no data behind, whatever is asked for.
+        let is_regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        if !self.refers && is_regular && stat.st_size > 0 && self.form == Form::Trusted {
+            self.refers = here.has_xattr(self.form.metacopy())?;
         }
         // Of several names it may have been written to by one that is not here.
-        self.refers |= stat.st_nlink > 1 && here.xattr(self.form.nlink())?.is_some();
+        self.refers |= stat.st_nlink > 1 && here.has_xattr(self.form.nlink())?;
         let kind = if self.below.find(here.name)?.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
         let mut found = Found::new(path.join(here.name), kind);
         found.linked = linked(stat);
@@ -82,7 +84,7 @@ impl Visitor for Upper {
         let Some(stat) = here.stat()? else { return Ok(false) };
         if kind == FileType::Directory {
             self.directory(here, &stat, path)?;
-        } else if may_be_whiteout(&stat) && is_whiteout(dir, name, self.form)? {
+        } else if here.is_whiteout(&stat, self.form)? {
             if self.below.find(name)?.is_some() {
                 self.found.push(Found::new(path.join(name), ChangeKind::Deleted));
             }

@@ -3,6 +3,7 @@
 //! The first line has the version; then a line for each fact, `KEY VALUE`. A key that is not known is what a later version has added.
 
 use super::LayerId;
+use crate::limit::{Bounds, By};
 use crate::{Backend, Fallbacks, Form};
 
 const STORE: &str = "cofferdam store 1";
@@ -29,6 +30,7 @@ pub(super) struct AboutContainer {
     pub(super) parent: Option<LayerId>,
     pub(super) backend: Backend,
     pub(super) fallbacks: Fallbacks,
+    pub(super) limit: Option<Bounds>,
 }
 
 /// Why a file cannot be understood.
@@ -65,7 +67,8 @@ impl AboutContainer {
         let parent = value(facts, "parent").map(LayerId::new).transpose().map_err(|_| Unreadable::Damaged)?;
         // One that only a later version knows is none.
         let fallbacks = value(facts, "fallbacks").unwrap_or_default().split(' ').filter_map(Fallbacks::from_name);
-        Ok(AboutContainer { parent, backend, fallbacks: fallbacks.collect() })
+        let limit = value(facts, "limit").map(bounds).transpose()?;
+        Ok(AboutContainer { parent, backend, fallbacks: fallbacks.collect(), limit })
     }
 
     /// The back-end comes last: a file that ends before is damaged, and cannot pass for one without a parent.
@@ -74,8 +77,37 @@ impl AboutContainer {
         let fallbacks: Vec<&str> = self.fallbacks.iter_names().map(|(name, _)| name).collect();
         let fallbacks =
             if fallbacks.is_empty() { String::new() } else { format!("fallbacks {}\n", fallbacks.join(" ")) };
-        format!("{CONTAINER}\n{parent}{fallbacks}backend {}\n", self.backend)
+        let limit = self.limit.map(|limit| format!("limit {}\n", bounds_text(limit))).unwrap_or_default();
+        format!("{CONTAINER}\n{parent}{fallbacks}{limit}backend {}\n", self.backend)
     }
+}
+
+/// Bytes, inodes, method, and the number of a project; `-` is no limit.
+fn bounds_text(Bounds { bytes, inodes, by }: Bounds) -> String {
+    let number = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
+    let by = match by {
+        By::Project(id) => format!("project {id}"),
+        By::Image => "image".to_owned(),
+        By::Tmpfs => "tmpfs".to_owned(),
+    };
+    format!("{} {} {by}", number(bytes), number(inodes))
+}
+
+fn bounds(text: &str) -> Result<Bounds, Unreadable> {
+    let number = |word: &str| match word {
+        "-" => Ok(None),
+        number => number.parse().map(Some).map_err(|_| Unreadable::Damaged),
+    };
+    let words: Vec<&str> = text.split(' ').collect();
+    let [bytes, inodes, method, rest @ ..] = words.as_slice() else { return Err(Unreadable::Damaged) };
+    let by = match (*method, rest) {
+        ("project", [id]) => By::Project(id.parse().map_err(|_| Unreadable::Damaged)?),
+        ("image", []) => By::Image,
+        ("tmpfs", []) => By::Tmpfs,
+        // What is limited otherwise is not where we would look for it.
+        _ => return Err(Unreadable::Version),
+    };
+    Ok(Bounds { bytes: number(bytes)?, inodes: number(inodes)?, by })
 }
 
 impl AboutLayer {
@@ -134,12 +166,17 @@ mod tests {
         }
         for (about, text) in [
             (
-                AboutContainer { parent: None, backend: Backend::Copy, fallbacks: Fallbacks::empty() },
+                AboutContainer { parent: None, backend: Backend::Copy, fallbacks: Fallbacks::empty(), limit: None },
                 "cofferdam container 1\nbackend copy\n",
             ),
             (
-                AboutContainer { parent: id("a:b"), backend: Backend::Overlay, fallbacks: Fallbacks::MOUNT },
-                "cofferdam container 1\nparent a:b\nfallbacks MOUNT\nbackend overlay\n",
+                AboutContainer {
+                    parent: id("a:b"),
+                    backend: Backend::Overlay,
+                    fallbacks: Fallbacks::MOUNT,
+                    limit: Some(Bounds { bytes: Some(4096), inodes: None, by: By::Project(1 << 30) }),
+                },
+                "cofferdam container 1\nparent a:b\nfallbacks MOUNT\nlimit 4096 - project 1073741824\nbackend overlay\n",
             ),
         ] {
             assert_eq!(about.to_text(), text);

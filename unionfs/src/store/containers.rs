@@ -3,11 +3,12 @@
 use super::about::AboutContainer;
 use super::entry::EntryName;
 use super::lock::{InUse, Lock, try_use};
+use super::recover::remove_container;
 use super::{ABOUT, LayerId, LayerStore, Owner, Shared, SyncPolicy, about_text, unreadable};
 use crate::container::{Copied, Files, InitPlaces, Overlaid};
 use crate::dir::{Dir, LONGEST};
 use crate::layer::Identity;
-use crate::remove::remove_tree;
+use crate::limit::Room;
 use crate::{AfterVolatile, Backend, Container, ContainerSpec, Error, ErrorKind, Operation, StoredLayer};
 use rustix::fs::fstat;
 use std::ffi::OsStr;
@@ -25,7 +26,8 @@ impl LayerStore {
     /// # Errors
     /// [`AlreadyExists`](ErrorKind::AlreadyExists) if the owner has one; [`NotFound`](ErrorKind::NotFound) without the layer;
     /// [`InvalidInput`](ErrorKind::InvalidInput) for an init layer that makes no sense or whose names take more than 64 KiB, and for more layers than the kernel takes: with
-    /// what the container writes and the init layer, [`MAX_LOWERS`](crate::MAX_LOWERS); what the system calls say. Nothing is left then but the note.
+    /// what the container writes and the init layer, [`MAX_LOWERS`](crate::MAX_LOWERS); [`Unsupported`](ErrorKind::Unsupported) if its [limit](ContainerSpec::limit) is possible by none of the methods, of which each says why;
+    /// what the system calls say. Nothing is left then but the note.
     pub fn prepare(&self, owner: &Owner, parent: Option<&LayerId>, spec: &ContainerSpec) -> Result<Container, Error> {
         let operation = Operation::PrepareContainer;
         spec.init.checked()?;
@@ -42,12 +44,12 @@ impl LayerStore {
         }
         let top = chain.first().cloned();
         let (name, dir) = self.place(operation)?;
-        let result = self.fill(&dir, parent, chain, spec).and_then(|files| {
+        let result = self.fill(&dir, parent, chain, spec).and_then(|filled| {
             self.settle_container(owner, &name, top.as_ref())?;
-            Ok(files)
+            Ok(filled)
         });
         match result {
-            Ok(files) => Ok(Container {
+            Ok((files, room)) => Ok(Container {
                 store: self.clone(),
                 owner: owner.clone(),
                 parent: parent.cloned(),
@@ -55,11 +57,12 @@ impl LayerStore {
                 fallbacks: spec.fallbacks,
                 places: spec.init.places(),
                 files,
+                room,
                 dir,
             }),
             Err(error) => {
                 // The error that is told is the first one; what is left goes with the next opening.
-                let _ = remove_tree(self.shared.staging.as_fd(), &name, operation);
+                let _ = remove_container(&self.shared.staging, &dir, &name, operation);
                 Err(error)
             }
         }
@@ -69,7 +72,8 @@ impl LayerStore {
     /// [`volatile`](crate::Overlay::volatile) is said by `after`.
     ///
     /// # Errors
-    /// [`Busy`](ErrorKind::Busy) if it is in use; [`Volatile`](ErrorKind::Volatile); [`Corrupt`](ErrorKind::Corrupt); what the system calls say. That there
+    /// [`Busy`](ErrorKind::Busy) if it is in use, or its [image](crate::LimitMethod::Image) is still mounted after a second; [`Volatile`](ErrorKind::Volatile), also if
+    /// what it had written was in [memory](crate::LimitMethod::Tmpfs): accepted, it begins anew; [`Corrupt`](ErrorKind::Corrupt); what the system calls say. That there
     /// is none is no error.
     pub fn container(&self, owner: &Owner, after: AfterVolatile) -> Result<Option<Container>, Error> {
         let operation = Operation::PrepareContainer;
@@ -88,16 +92,19 @@ impl LayerStore {
             None => Vec::new(),
         };
         let form = self.form();
+        let room = about.limit.map(|limit| Room::find(&dir, limit, after)).transpose()?;
         let files: Box<dyn Files> = match about.backend {
             Backend::Overlay => {
                 let options = (form, about.fallbacks);
-                Box::new(Overlaid::find(&dir, chain, !places.is_empty(), options, after)?)
+                let room = room.as_ref().map(|(room, new)| (room, *new));
+                Box::new(Overlaid::find(&dir, chain, !places.is_empty(), room, options, after)?)
             }
             Backend::Copy => Box::new(Copied::find(&dir, chain, form)?),
         };
         let (store, owner) = (self.clone(), owner.clone());
-        let AboutContainer { parent, backend, fallbacks } = about;
-        Ok(Some(Container { store, owner, parent, backend, fallbacks, places, files, dir }))
+        let AboutContainer { parent, backend, fallbacks, .. } = about;
+        let room = room.map(|(room, _)| room);
+        Ok(Some(Container { store, owner, parent, backend, fallbacks, places, files, room, dir }))
     }
 
     /// The owners that have a container, in the order of their names.
@@ -164,22 +171,37 @@ impl LayerStore {
         parent: Option<&LayerId>,
         chain: Vec<StoredLayer>,
         spec: &ContainerSpec,
-    ) -> Result<Box<dyn Files>, Error> {
+    ) -> Result<(Box<dyn Files>, Option<Room>), Error> {
         let (operation, form) = (Operation::PrepareContainer, self.form());
-        let about = AboutContainer { parent: parent.cloned(), backend: spec.backend, fallbacks: spec.fallbacks };
-        dir.write_new(operation, ABOUT, about.to_text().as_bytes(), false)?;
+        let (backend, fallbacks) = (spec.backend, spec.fallbacks);
+        let room = if let Some(limit) = &spec.limit {
+            Some(Room::make(dir, limit, backend, |limit| {
+                let about = AboutContainer { parent: parent.cloned(), backend, fallbacks, limit: Some(*limit) };
+                dir.unlink(operation, ABOUT)?;
+                // On the disk before there is anything that only this tells of.
+                let durable = self.sync.is_durable();
+                dir.write_new(operation, ABOUT, about.to_text().as_bytes(), durable).map(drop)
+            })?)
+        } else {
+            let about = AboutContainer { parent: parent.cloned(), backend, fallbacks, limit: None };
+            dir.write_new(operation, ABOUT, about.to_text().as_bytes(), false)?;
+            None
+        };
         dir.write_new(operation, PLACES, spec.init.places().to_text().as_bytes(), false)?;
-        let files: Box<dyn Files> = match spec.backend {
-            Backend::Overlay => Box::new(Overlaid::prepare(dir, chain, spec, form)?),
-            Backend::Copy => Box::new(Copied::prepare(dir, chain, &spec.init, form)?),
+        let files: Box<dyn Files> = match backend {
+            Backend::Overlay => Box::new(Overlaid::prepare(dir, chain, (spec, room.as_ref()), form)?),
+            Backend::Copy => Box::new(Copied::prepare(dir, chain, (&spec.init, room.as_ref()), form)?),
         };
         match (self.sync, spec.backend) {
             (SyncPolicy::None, _) => {}
             // A few files: others' writes need not be waited for.
-            (_, Backend::Overlay) => SyncPolicy::PerFile.sync(dir.as_fd(), operation)?,
+            (_, Backend::Overlay) => {
+                room.as_ref().map_or(Ok(()), Room::sync)?;
+                SyncPolicy::PerFile.sync(dir.as_fd(), operation)?;
+            }
             (policy, Backend::Copy) => policy.sync(dir.as_fd(), operation)?,
         }
-        Ok(files)
+        Ok((files, room))
     }
 
     /// Renames a container into its place, if the layer that it stands on is there still.

@@ -1,9 +1,9 @@
 //! Making a store in an empty folder, and what is done after a crash.
 
-use super::about::AboutStore;
+use super::about::{AboutContainer, AboutStore};
 use super::entry::EntryName;
 use super::lock::{Lock, try_use};
-use super::{ABOUT, CONTAINERS, LAYERS, STAGING, Shared, TRASH, unreadable};
+use super::{ABOUT, CONTAINERS, LAYERS, STAGING, Shared, TRASH, about_text, unreadable};
 use crate::dir::Dir;
 use crate::remove::remove_tree;
 use crate::{Error, ErrorKind, Form, Operation};
@@ -91,8 +91,20 @@ impl Shared {
             return remove_tree(self.trash.as_fd(), name, operation);
         };
         match try_use(dead, operation) {
-            Ok(Some(_in_use)) => remove_tree(self.trash.as_fd(), name, operation),
+            Ok(Some(dead)) => remove_container(&self.trash, &dead, name, operation),
             _ => Ok(()),
         }
     }
+}
+
+/// Deletes what may be a container's folder: what it has of the system goes when its files are gone and before what tells of it, so that a crash loses track of nothing.
+pub(super) fn remove_container(from: &Dir, folder: &Dir, name: &OsStr, operation: Operation) -> Result<(), Error> {
+    let about = about_text(folder, operation)?;
+    if let Some(limit) = about.and_then(|text| AboutContainer::parse(&text).ok()?.limit) {
+        for inside in folder.names(operation)?.iter().filter(|inside| *inside != ABOUT) {
+            remove_tree(folder.as_fd(), inside, operation)?;
+        }
+        limit.give_up(folder).map_err(|e| e.during(operation))?;
+    }
+    remove_tree(from.as_fd(), name, operation)
 }

@@ -68,7 +68,7 @@ fn ended(child: Pid) -> bool {
     }
 }
 
-fn publish(store: &LayerStore, owner: &Owner, name: &str, parent: Option<&str>) {
+pub(crate) fn publish(store: &LayerStore, owner: &Owner, name: &str, parent: Option<&str>) {
     let stage = store.stage(owner).unwrap_or_else(|e| panic!("{e}"));
     let path = path_of(&stage);
     fs::create_dir(path.join("dir")).expect("is made");
@@ -99,10 +99,21 @@ fn opened_again(path: &Path, form: Form) -> LayerStore {
 }
 
 /// Does something to a copy of a store once for each system call that it makes, and is killed before that one. Gives how many there were.
-fn killed_before_every_call(
+pub(crate) fn killed_before_every_call(
     place: &Place,
     watched: &[i64],
     prepare: impl Fn(&LayerStore),
+    work: impl Fn(&Path) + Sync,
+    check: impl Fn(&LayerStore, bool),
+) -> usize {
+    killed_and_looked_at(place, watched, (prepare, |_: &Path| {}), work, check)
+}
+
+/// The same, with a look at what is there after the kill and before anybody opens it.
+pub(crate) fn killed_and_looked_at(
+    place: &Place,
+    watched: &[i64],
+    (prepare, look): (impl Fn(&LayerStore), impl Fn(&Path)),
     work: impl Fn(&Path) + Sync,
     check: impl Fn(&LayerStore, bool),
 ) -> usize {
@@ -112,6 +123,7 @@ fn killed_before_every_call(
         let fault = Fault { who: Who::Child, nth, action: Action::Kill };
         let (calls, done) = Watch::only(watched).inject(fault, || ended(start(|| work(&path))));
         assert_eq!(done, !calls.iter().any(|call| call.fault.is_some()));
+        look(&path);
         check(&opened_again(&path, place.form), done);
         fs::remove_dir_all(&path).expect("is removed");
         if done {

@@ -7,6 +7,7 @@ mod crash;
 mod diff;
 mod errors;
 mod faults;
+mod limits;
 mod many;
 mod merged;
 mod model;
@@ -14,6 +15,7 @@ mod mounts;
 mod older;
 mod power;
 mod prepared;
+mod projects;
 mod root;
 mod settled;
 mod store;
@@ -25,6 +27,7 @@ mod writable;
 use cofferdam_testkit::{Need, Test, run};
 use cofferdam_unionfs::Form;
 use std::process::ExitCode;
+use std::time::Duration;
 
 macro_rules! in_both_forms {
     ($($module:ident::$name:ident,)*) => {
@@ -34,10 +37,12 @@ macro_rules! in_both_forms {
         fn in_both_forms() -> Vec<Test> {
             vec![$(
                 Test::new(stringify!($name), || $module::$name(Form::Trusted)).needs(&[Need::Root, Need::Overlay])
-                    .needs(more_needs(stringify!($name))),
+                    .needs(more_needs(stringify!($name)))
+                    .time(time_of(stringify!($name))),
                 Test::new(concat!(stringify!($name), "_in_userns"), || support::in_userns(stringify!($name)))
                     .needs(&[Need::Userns, Need::Overlay])
-                    .needs(more_needs(stringify!($name))),
+                    .needs(more_needs(stringify!($name)))
+                    .time(time_of(stringify!($name))),
             )*]
         }
     };
@@ -121,6 +126,10 @@ in_both_forms! {
     together::containers_go_before_their_layers,
     older::what_is_known_of_this_kernel,
     older::an_older_kernel_mounts_all_the_same,
+    limits::what_a_container_writes_is_limited,
+    limits::how_many_files_a_container_makes_is_limited,
+    limits::what_was_written_within_a_limit_is_found_again,
+    limits::a_method_that_is_not_possible_here,
     root::links_lead_back_inside,
     root::links_of_proc_are_refused,
     root::only_files_are_opened,
@@ -174,10 +183,21 @@ const ON_THE_HOST: &[&str] = &[
     "killed_at_random_moments",
 ];
 
+/// Tests of file systems that are mounted nowhere as what an overlay is on.
+const ON_DETACHED_MOUNTS: &[&str] = &[
+    "what_a_container_writes_is_limited",
+    "how_many_files_a_container_makes_is_limited",
+    "what_was_written_within_a_limit_is_found_again",
+    "a_method_that_is_not_possible_here",
+];
+
 /// What else a test needs. The test kit has no need of a kernel version; a program that is not there comes close, and says it.
 fn more_needs(test: &str) -> &'static [Need] {
     if test == "an_older_kernel_mounts_all_the_same" {
         return an_older_kernel();
+    }
+    if ON_DETACHED_MOUNTS.contains(&test) {
+        return detached_mounts();
     }
     if ON_ANY_KERNEL.contains(&test) || support::takes_lowers_one_by_one() {
         return &[];
@@ -187,6 +207,32 @@ fn more_needs(test: &str) -> &'static [Need] {
 
 fn an_older_kernel() -> &'static [Need] {
     if support::takes_lowers_one_by_one() { &[Need::Program("a kernel older than Linux 6.8")] } else { &[] }
+}
+
+/// Five hundred mounts, each with all that is below it compared, take most of a minute where others work, too.
+fn time_of(test: &str) -> Duration {
+    Duration::from_secs(if test == "random_stacks_show_what_the_model_says" { 240 } else { 60 })
+}
+
+fn detached_mounts() -> &'static [Need] {
+    if support::is_linux(6, 15) { &[] } else { &[Need::Program("overlays on detached mounts, of Linux 6.15")] }
+}
+
+/// With real root, and a disk of their own.
+fn limits() -> Vec<Test> {
+    let disk = [Need::Root, Need::Overlay, Need::Program(support::MKFS), Need::File("/dev/loop-control")];
+    let quotas: &[Need] =
+        if support::has_module("quota_v2") { &[] } else { &[Need::Program("the kernel's module quota_v2")] };
+    let image = |name, run| Test::new(name, run).needs(&disk).needs(detached_mounts());
+    let project = |name, run| Test::new(name, run).needs(&disk).needs(quotas);
+    vec![
+        image("an_image_is_what_e2fsck_takes", limits::an_image_is_what_e2fsck_takes)
+            .needs(&[Need::Program(limits::E2FSCK)]),
+        image("killed_anywhere_in_the_life_of_an_image", limits::killed_anywhere_in_the_life_of_an_image),
+        project("a_project_holds_what_a_container_writes", projects::a_project_holds_what_a_container_writes),
+        project("a_project_counts_files_and_copies", projects::a_project_counts_files_and_copies),
+        project("killed_anywhere_in_the_life_of_a_project", projects::killed_anywhere_in_the_life_of_a_project),
+    ]
 }
 
 fn main() -> ExitCode {
@@ -215,5 +261,6 @@ fn main() -> ExitCode {
             .needs(&[Need::Root, Need::Overlay])
             .needs(more_needs(redirects)),
     );
+    tests.extend(limits());
     run(&tests)
 }

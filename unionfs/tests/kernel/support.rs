@@ -60,6 +60,15 @@ pub(crate) fn is_linux(major: u32, minor: u32) -> bool {
     (numbers.next(), numbers.next()) >= (Some(major), Some(minor))
 }
 
+/// Whether this kernel has a module, or could load it.
+pub(crate) fn has_module(name: &str) -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("is read");
+    let folder = Path::new("/lib/modules").join(release.trim());
+    let lists =
+        ["modules.dep", "modules.builtin"].map(|list| fs::read_to_string(folder.join(list)).unwrap_or_default());
+    lists.iter().any(|list| list.contains(&format!("/{name}.ko")))
+}
+
 /// A user namespace in which 0 and what follows is `first` and what follows outside.
 pub(crate) fn user_namespace(first: u32) -> File {
     let (mut told, tell) = std::io::pipe().expect("a pipe");
@@ -102,6 +111,10 @@ impl Place {
         Place { dir: tempfile::tempdir().expect("a folder"), form }
     }
 
+    pub(crate) fn on(disk: &Disk, form: Form) -> Self {
+        Place { dir: tempfile::tempdir_in(disk.path()).expect("a folder"), form }
+    }
+
     pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
@@ -133,6 +146,42 @@ impl Place {
         Overlay::new().form(self.form).lowers(lowers.iter().map(AsRef::as_ref))
     }
 }
+
+/// An ext4 of its own, on a loop device that goes with it. For real root.
+pub(crate) struct Disk {
+    folder: tempfile::TempDir,
+}
+
+impl Disk {
+    /// With features of mkfs.ext4(8) and options of mount(8).
+    pub(crate) fn new(features: &str, options: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let image = folder.path().join("image");
+        File::create(&image).and_then(|file| file.set_len(64 << 20)).expect("is made");
+        let run = |program: &str, args: &[&str], paths: &[&Path]| {
+            let output = Command::new(program).args(args).args(paths).output().expect("is started");
+            assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        };
+        run(MKFS, &["-q", "-O", features], &[&image]);
+        let disk = folder.path().join("disk");
+        fs::create_dir(&disk).expect("is made");
+        run("/bin/mount", &["-t", "ext4", "-o", &format!("loop,{options}")], &[&image, &disk]);
+        Disk { folder }
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.folder.path().join("disk")
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let unmounted = nix::mount::umount(&self.path());
+        assert!(unmounted.is_ok() || std::thread::panicking(), "{unmounted:?}");
+    }
+}
+
+pub(crate) const MKFS: &str = "/sbin/mkfs.ext4";
 
 /// A directory, open for reading.
 pub(crate) fn open(path: impl AsRef<Path>) -> File {

@@ -4,6 +4,9 @@
 //! layer, `debian-layers` of several. Files go below `COFFERDAM_BENCH_DIR`, or `/dev/shm`: what they are on decides much.
 
 mod by_hand;
+#[cfg(feature = "peers")]
+mod containerd;
+mod cpu;
 mod floors;
 mod ours;
 #[cfg(feature = "peers")]
@@ -27,6 +30,7 @@ pub(crate) struct Place {
     folder: TempDir,
     /// How many files there are in the end: every contender makes as many.
     files: std::sync::OnceLock<usize>,
+    processors: cpu::Times,
 }
 
 impl Place {
@@ -34,7 +38,13 @@ impl Place {
         let layout = std::env::var_os("COFFERDAM_BENCH_LAYOUT").ok_or("COFFERDAM_BENCH_LAYOUT is not set")?;
         let dir = std::env::var_os("COFFERDAM_BENCH_DIR").unwrap_or_else(|| "/dev/shm".into());
         let folder = TempDir::new_in(dir)?;
-        let place = Place { layout: layout.into(), tag, folder, files: std::sync::OnceLock::new() };
+        let place = Place {
+            layout: layout.into(),
+            tag,
+            folder,
+            files: std::sync::OnceLock::new(),
+            processors: cpu::Times::new(tag),
+        };
         place.image()?;
         Ok(place)
     }
@@ -98,14 +108,28 @@ fn contender(
     place: &Arc<Place>,
     work: impl Fn(&Place, &Path) -> Result<()> + Send + Sync + 'static,
 ) -> Contender {
-    let (place, work) = (Arc::clone(place), Arc::new(work));
+    cleaned(name, role, place, work, |_, _| Ok(()))
+}
+
+/// The same, with what is to be removed elsewhere after each run, which is not measured.
+fn cleaned(
+    name: &str,
+    role: Role,
+    place: &Arc<Place>,
+    work: impl Fn(&Place, &Path) -> Result<()> + Send + Sync + 'static,
+    clean: impl Fn(&Place, &Path) -> Result<()> + Send + Sync + 'static,
+) -> Contender {
+    let (place, both, label) = (Arc::clone(place), Arc::new((work, clean)), name.to_owned());
     Contender::new(name, role, move || {
-        let (place, work) = (Arc::clone(&place), Arc::clone(&work));
+        let (place, both, label) = (Arc::clone(&place), Arc::clone(&both), label.clone());
         move || {
+            let (work, clean) = &*both;
             let made = place.folder.path().join("made");
-            let start = Instant::now();
+            let (before, start) = (cpu::used()?, Instant::now());
             work(&place, &made)?;
             let whole = start.elapsed();
+            place.processors.add(&label, cpu::used()? - before);
+            clean(&place, &made)?;
             if made.exists() {
                 place.clear(&made)?;
             }

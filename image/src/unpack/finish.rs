@@ -4,9 +4,9 @@ use super::Unpacker;
 use super::leaf::write_error;
 use super::lowers::Found;
 use super::meta::{LeftOut, Meta};
-use super::name::{TreePath, ancestors, join, split};
+use super::name::{ancestors, join, split};
 use super::resolve::{Node, resolve};
-use super::tree::{fail, interfered};
+use super::tree::{Directory, fail, interfered};
 use crate::layout::open_beneath;
 use crate::{Error, ErrorKind, Operation};
 use cofferdam_unionfs::{make_opaque, make_whiteout};
@@ -235,12 +235,12 @@ impl Unpacker {
 
     /// What directories without an entry of their own are like: as the lower layers have them.
     pub(super) fn describe_directories(&mut self) -> Result<(), Error> {
-        for path in self.tree.paths() {
-            if self.tree.get(&path).is_some_and(|directory| directory.meta.is_none()) {
-                let meta = self.passed_through(&path).map_err(at(&path))?;
-                self.tree.describe(&path, meta);
-                self.check_kept().map_err(at(&path))?;
-            }
+        let mut next = self.tree.next(None, |directory| directory.meta.is_none());
+        while let Some(path) = next {
+            let meta = self.passed_through(&path).map_err(at(&path))?;
+            self.tree.describe(&path, meta);
+            self.check_kept().map_err(at(&path))?;
+            next = self.tree.next(Some(&path), |directory| directory.meta.is_none());
         }
         Ok(())
     }
@@ -248,24 +248,24 @@ impl Unpacker {
     fn passed_through(&mut self, path: &[u8]) -> Result<Meta, Error> {
         let found = if self.is_cut(path) { None } else { self.below()?.look(path)? };
         match found.filter(Found::is_directory) {
-            Some(found) => Meta::of_lower(&found, &self.options.ownership),
+            Some(found) => self.lowers.describe(&found, path, &self.options.ownership),
             None => Meta::of_nothing(&self.options.ownership),
         }
     }
 
     /// Children before their parents: a directory whose mode keeps the caller out is not needed any more then.
     fn finish_directories(&mut self) -> Result<(), Error> {
-        for path in self.tree.paths().iter().rev() {
-            self.finish_directory(path).map_err(at(path))?;
+        while let Some((path, directory)) = self.tree.take_last() {
+            self.finish_directory(&path, directory).map_err(at(&path))?;
         }
         Ok(())
     }
 
-    fn finish_directory(&mut self, path: &TreePath) -> Result<(), Error> {
-        if self.tree.get(path).is_some_and(|directory| directory.opaque) {
+    fn finish_directory(&mut self, path: &[u8], directory: Directory) -> Result<(), Error> {
+        if directory.opaque {
             self.set_opaque(path)?;
         }
-        let Some(meta) = self.tree.take_meta(path) else { return Ok(()) };
+        let Some(meta) = directory.meta else { return Ok(()) };
         let dir = self.tree.open(path)?;
         let left_out = meta.apply(dir.as_fd(), path, &self.options)?;
         self.skip_xattrs(path, left_out);

@@ -283,7 +283,7 @@ impl Entry {
             _ => {}
         }
         // Some writers give links the size of their target, or directories that of what is in them. No data follow, as Go's library (and so docker, containerd, buildah,
-        // umoci) and Python's have it. GNU tar expects some, but of hard links: to it, such a layer would have other entries.
+        // umoci) and Python's have it. GNU tar expects some of symlinks, devices and fifos: to it, such a layer would have other entries.
         if !matches!(self.kind, Kind::File { .. } | Kind::Other(_)) {
             self.size = 0;
         }

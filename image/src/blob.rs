@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 
 /// What is read from the blob at a time; the reader below sees no smaller reads than this.
-pub(crate) const BUFFER: usize = 128 * 1024;
+pub(crate) const BUFFER: usize = 64 * 1024;
 
 /// A blob, read piece by piece. What has been read of it goes to the tap before anybody else sees it.
 pub(crate) struct BlobReader<R> {

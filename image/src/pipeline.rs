@@ -14,7 +14,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{self, Scope, ScopedJoinHandle};
 
 /// The length of a buffer: with smaller ones the decompressor is slower.
-const CHUNK: usize = 1 << 20;
+const CHUNK: usize = 512 << 10;
 /// As many go round for one layer.
 const CHUNKS: usize = 6;
 /// Pieces of a blob, each as long as what is read at a time, that wait for the hasher.

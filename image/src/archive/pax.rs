@@ -298,7 +298,7 @@ mod tests {
     #[test]
     fn more_records_than_anybody_needs() {
         let records = |count: usize| -> Vec<u8> {
-            (0..count).flat_map(|n| format!("31 SCHILY.xattr.user.{n:08}=x\n").into_bytes()).collect()
+            (0..count).flat_map(|n| format!("32 SCHILY.xattr.user.{n:08}=x\n").into_bytes()).collect()
         };
         let most = Records::parse(&records(MOST)).unwrap();
         assert!(Records::parse(&records(MOST + 1)).is_err());

@@ -4,7 +4,7 @@ use super::Unpacker;
 use super::leaf::write_error;
 use super::lowers::Found;
 use super::meta::{LeftOut, Meta};
-use super::name::{ancestors, join, split};
+use super::name::{TreePath, ancestors, join, split};
 use super::resolve::{Node, resolve};
 use super::tree::{Directory, fail, interfered};
 use crate::layout::open_beneath;
@@ -16,6 +16,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::Bound;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 
@@ -36,14 +37,18 @@ impl Unpacker {
     /// Finds where the names of whiteouts and opaque directories lead. Those below a file of this layer hide nothing.
     fn settle_marks(&mut self) -> Result<(), Error> {
         let mut whiteouts = BTreeSet::new();
-        for path in self.whiteouts.clone() {
+        let mut next = self.whiteouts.first().cloned();
+        while let Some(path) = next {
             let (parent, leaf) = split(&path);
             let parent = resolve(parent, |p| self.look(p)).map_err(at(&path))?;
             whiteouts.extend(parent.map(|parent| join(&parent, leaf)));
+            next = after(&self.whiteouts, &path);
         }
         let mut opaques = BTreeSet::new();
-        for path in self.opaques.clone() {
+        let mut next = self.opaques.first().cloned();
+        while let Some(path) = next {
             opaques.extend(resolve(&path, |p| self.look(p)).map_err(at(&path))?);
+            next = after(&self.opaques, &path);
         }
         self.whiteouts = whiteouts;
         self.opaques = opaques;
@@ -178,34 +183,38 @@ impl Unpacker {
     }
 
     fn mark_opaque(&mut self) -> Result<(), Error> {
-        for path in self.opaques.clone() {
-            // Within another one, or within a whiteout, nothing of a lower layer is left to hide.
-            if self.is_within_cut(&path) {
-                continue;
-            }
-            if self.whiteouts.contains(&path) && !self.tree.has(&path) {
-                continue;
-            }
-            let wanted = match self.tree.look(&path)? {
-                Node::Directory => true,
-                Node::Absent => {
-                    let below = self.below()?;
-                    !below.complete() || below.look(&path)?.is_some_and(|f| f.is_directory())
-                }
-                // It hides more than that by itself.
-                Node::Symlink(_) | Node::Other => false,
-            };
-            if wanted {
+        let mut next = self.opaques.first().cloned();
+        while let Some(path) = next {
+            if self.is_to_be_opaque(&path)? {
                 self.tree.ensure(&path).map_err(at(&path))?;
                 self.set_opaque(&path).map_err(at(&path))?;
             }
+            next = after(&self.opaques, &path);
         }
         Ok(())
     }
 
+    fn is_to_be_opaque(&mut self, path: &[u8]) -> Result<bool, Error> {
+        // Within another one, or within a whiteout, nothing of a lower layer is left to hide.
+        if self.is_within_cut(path) || (self.whiteouts.contains(path) && !self.tree.has(path)) {
+            return Ok(false);
+        }
+        Ok(match self.tree.look(path)? {
+            Node::Directory => true,
+            Node::Absent => {
+                let below = self.below()?;
+                !below.complete() || below.look(path)?.is_some_and(|f| f.is_directory())
+            }
+            // It hides more than that by itself.
+            Node::Symlink(_) | Node::Other => false,
+        })
+    }
+
     fn make_whiteouts(&mut self) -> Result<(), Error> {
-        for path in self.whiteouts.clone() {
+        let mut next = self.whiteouts.first().cloned();
+        while let Some(path) = next {
             self.make_whiteout(&path).map_err(at(&path))?;
+            next = after(&self.whiteouts, &path);
         }
         Ok(())
     }
@@ -271,6 +280,11 @@ impl Unpacker {
         self.skip_xattrs(path, left_out);
         Ok(())
     }
+}
+
+/// The path after this one. (No copy of all of them is made: they are as many as may be kept in memory.)
+fn after(paths: &BTreeSet<TreePath>, path: &[u8]) -> Option<TreePath> {
+    paths.range::<[u8], _>((Bound::Excluded(path), Bound::Unbounded)).next().cloned()
 }
 
 /// As many bytes are copied at a time.

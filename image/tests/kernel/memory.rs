@@ -9,11 +9,14 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
+/// What a layer may keep here: a quarter of what it may usually, so that it is quick to ask for more.
+const KEPT: u64 = 8 << 20;
+
 /// What all of an image may take.
-const BOUND: u64 = 64 << 20;
+const BOUND: u64 = BUFFERS + KEPT + KEPT / 4;
 
 /// What four layers may take that ask for nothing to be kept: the buffers on their way, and what threads and their allocator need.
-const BUFFERS: u64 = 20 << 20;
+const BUFFERS: u64 = 22 << 20;
 
 /// Hostile layers of one kind: what is in a layer, entry by entry.
 type Entries = Box<dyn Fn(usize) -> Tar>;
@@ -53,25 +56,25 @@ fn hostile() -> Vec<(&'static str, usize, Entries)> {
     let attribute = vec![b'v'; 50 << 10];
     let value = vec![b'x'; 900 << 10];
     let records: Vec<(String, Vec<u8>)> =
-        (0..1900).map(|n| (format!("SCHILY.xattr.user.{n}"), vec![b'x'; 100])).collect();
+        (0..1900).map(|n| (format!("SCHILY.xattr.user.overlay.{n}"), vec![b'x'; 100])).collect();
     vec![
-        ("directories", 150_000, Box::new(|n| Tar::of(&[&format!("{}/", long(n))]))),
-        ("whiteouts", 150_000, Box::new(|n| Tar::of(&[&format!(".wh.{}=", long(n))]))),
-        ("links to what comes later", 150_000, Box::new(|n| Tar::of(&[&format!("{}=>{}", long(n), long(n + 1))]))),
-        ("what is left out", 150_000, Box::new(|n| Tar::default().raw(b'Z', &long(n), "", b""))),
+        ("directories", 30_000, Box::new(|n| Tar::of(&[&format!("{}/", long(n))]))),
+        ("whiteouts", 30_000, Box::new(|n| Tar::of(&[&format!(".wh.{}=", long(n))]))),
+        ("links to what comes later", 30_000, Box::new(|n| Tar::of(&[&format!("{}=>{}", long(n), long(n + 1))]))),
+        ("what is left out", 30_000, Box::new(|n| Tar::default().raw(b'Z', &long(n), "", b""))),
         (
             "attributes of directories",
-            1000,
+            200,
             Box::new(move |n| Tar::default().pax(b'x', &[("SCHILY.xattr.user.a", &attribute)]).entry(&format!("{n}/"))),
         ),
         (
             "headers that mean nothing",
-            100,
+            20,
             Box::new(move |n| Tar::default().pax(b'x', &[("comment", &value)]).entry(&format!("{n}="))),
         ),
         (
             "headers of many records",
-            100,
+            20,
             Box::new(move |n| {
                 let records: Vec<(&str, &[u8])> =
                     records.iter().map(|(key, value)| (key.as_str(), &value[..])).collect();
@@ -91,7 +94,10 @@ fn unpack_all(scratch: &Scratch, blob: &Path, defences: &[Defence]) -> (u64, Opt
     let child = start(|| {
         let mut result = Ok(Vec::new());
         let most = peak(|| {
-            let layers = (0..LAYERS).fold(Layers::new(lenient()), |all, _| all.layer(File::open(blob).unwrap()));
+            let mut limits = Limits::default();
+            limits.kept_bytes = KEPT;
+            let layers = Layers::new(lenient().limits(limits));
+            let layers = (0..LAYERS).fold(layers, |all, _| all.layer(File::open(blob).unwrap()));
             result = without(defences, || layers.at_a_time(LAYERS).unpack(&stages));
         });
         let kind = result.map(drop).map_err(|e| (e.kind(), e.to_string()));
@@ -131,7 +137,7 @@ pub(crate) fn layers_wait_for_memory() {
     let scratch = Scratch::new();
     let entry: Entries = Box::new(|n| Tar::of(&[&format!(".wh.{}=", long(n))]));
     // Most of what one may keep.
-    let count = usize::try_from(Limits::default().kept_bytes).unwrap() / 400;
+    let count = usize::try_from(KEPT).unwrap() / 400;
     let blob = layer(&scratch, count, &entry);
     let (most, end) = unpack_all(&scratch, &blob, &[]);
     println!("{} KiB", most >> 10);

@@ -200,9 +200,8 @@ fn gnu_tar(archive: &[u8], path: &Path) -> BTreeSet<String> {
     text.lines().map(entry).collect::<BTreeMap<_, _>>().into_values().collect()
 }
 
-/// GNU tar takes what follows for data where there can be none; Python, as we do, for the next entry.
-const DATA_OF_NO_FILE: [&str; 4] =
-    ["PAX before a symlink", "a symlink with a size", "a fifo with a size", "a directory with a size"];
+/// GNU tar takes what follows for data where there can be none (but not of directories and hard links); Go and Python, as we do, for the next entry.
+const DATA_OF_NO_FILE: [&str; 3] = ["PAX before a symlink", "a symlink with a size", "a fifo with a size"];
 
 pub(crate) fn entries_are_those_of_gnu_tar() {
     let scratch = Scratch::new();
@@ -239,9 +238,13 @@ fn data_of_no_file() -> Vec<Named> {
     kinds.into_iter().flat_map(|(name, flag)| one(name, flag)).collect()
 }
 
+/// Types that Go's library reads, but umoci does not know.
+const UNKNOWN_TO_UMOCI: [&str; 2] = ["contiguous", "a global comment"];
+
 /// umoci reads archives by Go's library, as docker, containerd and buildah do.
 pub(crate) fn entries_are_those_of_go() {
-    let archives = [data_of_no_file(), corpus()].concat();
+    let corpus = corpus().into_iter().filter(|(what, _)| !UNKNOWN_TO_UMOCI.contains(what)).collect();
+    let archives = [data_of_no_file(), corpus].concat();
     for (number, (what, archive)) in archives.iter().enumerate() {
         let scratch = Scratch::new();
         let (dir, stage, out) = (scratch.stage(), scratch.stage(), scratch.path().join("out"));

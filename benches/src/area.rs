@@ -14,6 +14,8 @@ pub struct Area {
     pub cases: fn(quick: bool) -> Result<Vec<Case>>,
     /// What is drawn of them.
     pub plots: &'static [Plot],
+    /// Whether a run makes few enough system calls for each to be counted.
+    pub counted: bool,
 }
 
 /// A drawing of some cases of an area: time against something that differs from case to case.

@@ -1,5 +1,7 @@
 //! A running process.
 
+#[cfg(feature = "seccomp")]
+use crate::handover;
 use crate::plan::{Ours, end};
 use crate::sys::{self, Block, Born};
 use crate::{Error, Namespaces, Report, Step, Terminal, namespace, terminal};
@@ -34,6 +36,9 @@ pub struct Child {
     pub stderr: Option<PipeReader>,
     /// The caller's side of its terminal, if one was asked for.
     pub terminal: Option<Terminal>,
+    /// By which the caller answers what a filter of its asks, if one was [asked for](crate::Seccomp::listener).
+    #[cfg(feature = "seccomp")]
+    pub seccomp_listener: Option<crate::SeccompListener>,
     pid: u32,
     pidfd: Arc<OwnedFd>,
     report: Report,
@@ -45,12 +50,18 @@ pub struct Child {
 impl Child {
     pub(crate) fn new(born: Born, ours: Ours, report: Report) -> Result<Self, Error> {
         let terminal = ours.terminal.map(terminal::Ours::finish).transpose().inspect_err(|_| end(&born))?;
+        #[cfg(feature = "seccomp")]
+        let receive = |socket| handover::receive(Step::Seccomp, &socket).map(crate::SeccompListener::new);
+        #[cfg(feature = "seccomp")]
+        let seccomp_listener = ours.listener.map(receive).transpose().inspect_err(|_| end(&born))?;
         let (Born { pid, pidfd }, [stdin, stdout, stderr]) = (born, ours.streams);
         Ok(Child {
             stdin: stdin.map(Into::into),
             stdout: stdout.map(Into::into),
             stderr: stderr.map(Into::into),
             terminal,
+            #[cfg(feature = "seccomp")]
+            seccomp_listener,
             pid,
             pidfd,
             report,

@@ -2,6 +2,7 @@
 
 use crate::gate::Gate;
 use crate::plan::{Pipes, Shared, end};
+use crate::program::Stops;
 use crate::sys::{self, Birth, Born, Frame, SharedPage, Stack, Task};
 use crate::{Child, Engine, Error, Step, scope};
 use std::os::fd::AsFd;
@@ -13,6 +14,9 @@ pub(crate) fn spawn(plan: &Shared, body: &mut dyn FnMut() -> u8) -> Result<Child
     if plan.parts.target.is_some() {
         return Err(Error::config("closure", "cannot run in namespaces that are joined: it has the caller's memory"));
     }
+    if plan.parts.listens {
+        return Err(Error::config("closure", "cannot be asked about by a filter: it has not left this program yet"));
+    }
     scope::check(plan.parts.apart)?;
     let (gate, theirs) = Gate::pair(plan.parts.highest)?;
     let mut pipes = Pipes::open(&plan.parts)?;
@@ -22,7 +26,8 @@ pub(crate) fn spawn(plan: &Shared, body: &mut dyn FnMut() -> u8) -> Result<Child
     let telling = SharedPage::map().map_err(no_memory)?;
     let mut stack = Stack::map(Stack::LARGE).map_err(no_memory)?;
     let birth = Birth::new();
-    let mut task = Task::new(Frame::new(&plan.parts.program, slots, true, &telling).without_program(), &theirs, body);
+    let mut task =
+        Task::new(Frame::new(&plan.parts.program, slots, Stops::Release, &telling).without_program(), &theirs, body);
     plan.guarded(&birth, |world, used| {
         task.frame.falls_back(used);
         sys::clone_task(world, &mut stack, &mut task, &birth)

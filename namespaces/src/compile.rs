@@ -5,7 +5,7 @@ use crate::identity::{Change, Identity};
 use crate::join::Joining;
 use crate::passing::{self, Passed};
 use crate::plan::{Parts, Plan};
-use crate::program::{Arg, Finding, Program, SCRATCH, Slot, Sys, Then};
+use crate::program::{Arg, Finding, Program, SCRATCH, Slot, Stops, Sys, Then};
 use crate::sys::SIGNAL_SET_SIZE;
 use crate::{Error, Fallbacks, Fds, Namespaces, Sandbox, Step};
 use crate::{
@@ -33,7 +33,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
     let apart = sandbox.namespaces | joined;
     let sources = mounts::Sources::look_up(sandbox, &mut names, apart.contains(Namespaces::USER))?;
     let identity = Identity::of(sandbox, &mut names, joining.as_ref())?;
-    let rights = sandbox.privilege.bind(&mut names, sandbox.fallbacks, identity.leaves_root)?;
+    let rights = sandbox.privilege.bind(&mut names, highest, sandbox.fallbacks, identity.leaves_root)?;
     let held = names.finish()?;
     let parent = parent(sandbox, &identity)?;
     let namespaces = of_clone(sandbox, &cgroup, &identity);
@@ -68,6 +68,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
         cgroup: cgroup.directory,
         pipes: streams.pipes,
         terminal,
+        listens: sandbox.privilege.reserved() > 0,
         highest,
         die_with_parent: sandbox.die_with_parent,
         changes_ids: identity.moves,
@@ -125,8 +126,11 @@ impl Bound<'_> {
         let program = &mut list;
         self.arrive(program, sandbox);
         sysctl::compile(program, sandbox)?;
-        if sandbox.namespaces.contains(Namespaces::MOUNT) {
-            mounts::compile(program, self.sources, sandbox)?;
+        let own_mounts = sandbox.namespaces.contains(Namespaces::MOUNT);
+        let root = if own_mounts { mounts::compile(program, self.sources, sandbox)? } else { None };
+        self.wait_for_creation(program, root);
+        if let Some(root) = root {
+            mounts::pivot(program, root, sandbox.allow_chroot);
         }
         attributes::names(program, sandbox)?;
         connect(program, self.streams);
@@ -147,6 +151,7 @@ impl Bound<'_> {
         }
         self.change_directory(program, sandbox)?;
         self.passed.compile(program);
+        rights.prepare_listener(program);
         limits::compile_descriptors(program, sandbox);
         rights.restrict(program, &sandbox.privilege, sandbox.fallbacks);
         hold(program, sandbox, self.passed);
@@ -185,6 +190,20 @@ impl Bound<'_> {
         if self.identity.join.is_some() && !others.is_empty() {
             program.call(Step::Unshare, "", Sys::unshare, [others.bits().into()]);
         }
+    }
+
+    /// Everything is mounted, and the host's root is still there. Others may run in its namespaces now: of the host's descriptors it has those that it needs.
+    fn wait_for_creation(&self, program: &mut Program, root: Option<Arg>) {
+        let step = Step::Creation;
+        let numbers = self.passed.sources.values().copied().chain(self.rights.descriptors());
+        let numbers = numbers.chain(self.parent.map(|parent| parent.as_raw_fd())).map(Arg::from);
+        program.keep(numbers.chain(self.streams.iter().flatten().copied()).chain(root));
+        program.keep(self.terminal.and_then(terminal::Wanted::number).map(Arg::from));
+        program.keep(terminal::DESCRIPTORS.into_iter().chain([gate::GATE, privilege::LISTENER]).map(Arg::from));
+        program.call(step, "", Sys::prctl, [libc::PR_SET_PDEATHSIG.into(), libc::SIGKILL.into()]);
+        let all = [3_u64.into(), u32::MAX.into(), 0_u64.into()];
+        program.call_then(step, "", Sys::close_range, all, Then::AllButKept);
+        gate::compile(program, step);
     }
 
     fn enter_cgroups(&self, program: &mut Program, sandbox: &Sandbox) {
@@ -301,6 +320,9 @@ fn hold(program: &mut Program, sandbox: &Sandbox, passed: &Passed) {
     if allowed.contains(Fallbacks::CLOSE_EACH) {
         fallbacks::close_each(program, passed.highest);
     }
+    // What waits with a copy of the caller's memory while programs of its root run beside it is not for them to look at (CVE-2016-9962, CVE-2019-5736).
+    let hide = [libc::PR_SET_DUMPABLE.into(), none];
+    program.stopping(Stops::Creation, |program| program.call(Step::Hold, "", Sys::prctl, hide));
     gate::compile(program, Step::Hold);
     if !sandbox.die_with_parent {
         program.call(Step::Hold, "", Sys::prctl, [libc::PR_SET_PDEATHSIG.into(), none]);

@@ -33,6 +33,10 @@ pub enum ErrorKind {
     LimitReached,
     /// The child was killed before the program started; [`Error::signal`] says by what.
     Killed,
+    /// A hook ended with another status than 0.
+    HookFailed,
+    /// A hook took longer than it may.
+    TimedOut,
     /// Somebody else has taken the exit status: a foreign `waitpid(2)`, or `SIGCHLD` is ignored.
     StatusLost,
     /// The process has ended and been waited for, or the one that was to be joined has ended (`ESRCH`).

@@ -1,9 +1,11 @@
 //! A child that is ready, but for the start of its program.
 
 use crate::gate::Gate;
+use crate::inside::Inside;
 use crate::plan::{BirthPlace, Ours, Pipes, Shared, end};
+use crate::program::Stops;
 use crate::sys::{Born, Outcome};
-use crate::{Child, Error, Fallbacks, Namespaces, Step, namespace};
+use crate::{Child, Error, Fallbacks, Hook, Namespaces, OciState, Step, hook, namespace};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -36,6 +38,9 @@ pub struct Held {
     ours: Ours,
     /// It is the caller's affair now, or gone.
     released: bool,
+    stops: Stops,
+    /// Of one that was [created](crate::Sandbox::create).
+    pub(crate) inside: Option<Inside>,
 }
 
 /// What the thread and the caller tell each other.
@@ -48,13 +53,14 @@ struct Told {
     stay: OnceLock<Arc<OwnedFd>>,
 }
 
-pub(crate) fn hold(plan: &Arc<Shared>) -> Result<Held, Error> {
+/// Returns when it waits for the first time.
+pub(crate) fn hold(plan: &Arc<Shared>, stops: Stops) -> Result<Held, Error> {
     let (gate, theirs) = Gate::pair(plan.parts.highest)?;
     let mut pipes = Pipes::open(&plan.parts)?;
     let ours = pipes.ours();
     let told = Told { birth: plan.birth()?, outcome: OnceLock::new(), stay: OnceLock::new() };
     let told = Arc::new(told);
-    let cloner = Cloner { plan: plan.clone(), pipes, gate: theirs, told: told.clone() };
+    let cloner = Cloner { plan: plan.clone(), stops, pipes, gate: theirs, told: told.clone() };
     let thread = thread::Builder::new().name("cofferdam-hold".into()).stack_size(THREAD_STACK).spawn(|| cloner.run());
     let thread = thread.map_err(|e| Error::os(Step::Clone, "pthread_create", e.raw_os_error().unwrap_or(0)))?;
     let mut ready = gate.wait();
@@ -68,7 +74,8 @@ pub(crate) fn hold(plan: &Arc<Shared>) -> Result<Held, Error> {
     let failed = told.outcome.get().is_some();
     match born {
         Some(born) if ready.is_ok() && !failed => {
-            Ok(Held { plan: plan.clone(), born, gate, thread: Some(thread), told, ours, released: false })
+            let (plan, thread) = (plan.clone(), Some(thread));
+            Ok(Held { plan, born, gate, thread, told, ours, released: false, stops, inside: None })
         }
         // Either the thread says that there is nothing to wait for, or we cannot wait.
         born => {
@@ -110,6 +117,7 @@ impl Told {
 /// The thread that is suspended as long as the child shares this memory.
 struct Cloner {
     plan: Arc<Shared>,
+    stops: Stops,
     pipes: Pipes,
     gate: Gate,
     told: Arc<Told>,
@@ -117,10 +125,10 @@ struct Cloner {
 
 impl Cloner {
     fn run(self) {
-        let Cloner { plan, pipes, gate, told } = self;
+        let Cloner { plan, stops, pipes, gate, told } = self;
         let mut slots = pipes.slots();
         gate.fill(&mut slots, plan.parts.highest);
-        let _ = told.outcome.set(plan.clone_child(slots, true, &told.birth));
+        let _ = told.outcome.set(plan.clone_child(slots, stops, &told.birth));
         // What the caller then finds closed is closed.
         drop((plan, pipes));
         let stay = told.stay.get().cloned();
@@ -135,6 +143,10 @@ impl Cloner {
 }
 
 impl Held {
+    pub(crate) fn born(&self) -> &Born {
+        &self.born
+    }
+
     /// Its process id in the caller's pid namespace.
     #[must_use]
     #[doc(alias = "pid")]
@@ -147,7 +159,52 @@ impl Held {
     /// # Errors
     /// As [`Child::namespace`].
     pub fn namespace(&self, which: Namespaces) -> Result<OwnedFd, Error> {
+        if let Some(inside) = &self.inside {
+            return inside.namespace(which);
+        }
         namespace::open_of_held(self.born.pid, self.born.pidfd.as_fd(), which)
+    }
+
+    /// Why something about it could not be done: that it is not there any more is the cause, if it is not.
+    pub(crate) fn cause(mut self, met: Error) -> Error {
+        let mut end = [PollFd::new(self.born.pidfd.as_fd(), PollFlags::POLLIN)];
+        // Its files in /proc may go a moment before.
+        if poll(&mut end, PollTimeout::from(200_u8)) != Ok(1) {
+            return met;
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        self.released = true;
+        self.told.judge(&self.plan, &self.born).err().unwrap_or(met)
+    }
+
+    /// Runs these hooks one after the other in its namespaces and its root, as who its program will be and under all that confines that: capabilities, filters,
+    /// rulesets, limits, cgroup. (A filter's listener is not asked: what it would be asked fails, `ENOSYS`.) They are programs of the sandbox's root, and so as hostile as
+    /// that may be: of the child that waits they can see no memory, no descriptor and no program file.
+    ///
+    /// # Errors
+    /// That of the first that fails: see [`Hook`]. Those behind it are not run. [`InvalidConfig`](crate::ErrorKind::InvalidConfig) if the child was not
+    /// made by [`Sandbox::create`](crate::Sandbox::create).
+    #[doc(alias = "startContainer")]
+    pub fn start_container(&self, hooks: &[Hook], state: &OciState) -> Result<(), Error> {
+        let words = "run beside a child that is made by Sandbox::create";
+        let inside = self.inside.as_ref().ok_or_else(|| Error::config("hooks", words))?;
+        let json = state.json("created", Some(hook::pid_inside(self.id())?));
+        hooks.iter().try_for_each(|one| hook::run(one, inside.with_its_own_root()?, &json))
+    }
+
+    /// Lets it go on to where it waits next.
+    pub(crate) fn go_on(&mut self) -> Result<(), Error> {
+        self.gate.open();
+        self.gate.wait()?;
+        if self.told.outcome.get().is_none() {
+            return Ok(());
+        }
+        // It has ended, or it would not have been told of.
+        let judged = self.told.judge(&self.plan, &self.born);
+        self.released = true;
+        judged.and(Err(Error::status_lost()))
     }
 
     /// Starts the program, and returns when it has really started.
@@ -165,7 +222,7 @@ impl Held {
         self.released = true;
         let fallbacks = judged?;
         let keeper = if stay { self.thread.take() } else { None };
-        let report = self.plan.report(self.plan.parts.engine, fallbacks);
+        let report = self.plan.report(self.plan.engine(self.stops), fallbacks);
         Ok(Child::new(self.born.clone(), std::mem::take(&mut self.ours), report)?.kept_by(keeper))
     }
 }

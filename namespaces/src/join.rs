@@ -1,11 +1,13 @@
 //! Joining the namespaces of others: what is wanted, and the calls for it.
 
+use crate::bind::above_streams;
 use crate::program::{Program, Sys, Then};
-use crate::target::{Kind, Process, before_user, own_namespaces};
+use crate::target::{Gathered, Kind, Process, before_user, own_namespaces};
 use crate::targets_ids::{self, Ids};
 use crate::{Credentials, Error, NamespaceId, Namespaces, Sandbox, Step, Target, idmap};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 
@@ -134,7 +136,7 @@ impl Joining {
     fn new(target: Target) -> Result<Self, Error> {
         let failed = |errno| Error::os(Step::Target, "openat", errno).about("/proc");
         let proc = std::fs::File::open("/proc").map_err(|e| failed(e.raw_os_error().unwrap_or(0)))?;
-        let proc = crate::bind::above_streams(proc.into()).map_err(failed)?;
+        let proc = above_streams(proc.into()).map_err(failed)?;
         let (root, working_directory, environment, ids, credentials) = (None, None, None, None, None);
         Ok(Joining { target, calls: Vec::new(), root, working_directory, environment, ids, credentials, proc })
     }
@@ -172,7 +174,8 @@ impl Joining {
         Ok(())
     }
 
-    fn take(&mut self, namespaces: &[(Namespaces, OwnedFd)], join: &Join) -> Result<(), Error> {
+    fn take(&mut self, gathered: &Gathered, join: &Join) -> Result<(), Error> {
+        let namespaces = &gathered.fds;
         if join.working_directory || join.environment || join.credentials {
             return Err(Error::config("target", "is no process: it has no directory, environment or credentials"));
         }
@@ -195,7 +198,12 @@ impl Joining {
         // False before true: the user namespace is the first of its own.
         after.sort_by_key(|(kind, _)| *kind != Namespaces::USER);
         self.calls.append(&mut after);
-        self.ids = user.map(|_| Ids::unknown());
+        self.ids = user.map(|_| gathered.ids.clone().unwrap_or_else(Ids::unknown));
+        if let Some(root) = gathered.root.as_ref().filter(|_| self.enters_root()) {
+            let failed = |e: io::Error| Error::os(Step::Target, "fcntl", e.raw_os_error().unwrap_or(0)).about("root");
+            let root = root.try_clone().map_err(failed)?;
+            self.root = Some(above_streams(root).map_err(|errno| Error::os(Step::Target, "fcntl", errno))?);
+        }
         Ok(())
     }
 

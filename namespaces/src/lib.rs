@@ -33,6 +33,7 @@
 //! | [`Sandbox`] | what is wanted: plain data, no descriptors, nothing checked yet |
 //! | [`Fds`] | the descriptors that the sandbox names, and the cgroup to be born in |
 //! | [`Plan`] | both together, checked and turned into a list of system calls; spawns any number of times, from any thread |
+//! | [`Creating`] | a child whose namespaces and mounts are there, and whose root is still the host's: for hooks |
 //! | [`Held`] | a child that is ready, and waits for its release before its program starts |
 //! | [`Child`] | a running process: a pidfd that can be polled, waited for and signalled |
 //! | [`Scope`] | a user namespace in which the caller's own code runs as root: to mount an overlay, say, without privileges |
@@ -131,6 +132,26 @@
 //! `no_new_privs` that takes `CAP_SYS_ADMIN`, which the child keeps until then and gives up by one more `capset(2)`, if [capabilities](Sandbox::capabilities) are asked for: without,
 //! a program that becomes another user than root has lost it by then, and the plan is refused.
 //!
+//! A filter may ask the caller about a call, instead of deciding on it: [`Seccomp::listener`](crate::Seccomp), feature `seccomp`. The caller answers for the kernel, from the program's first
+//! call on.
+//!
+//! ```no_run
+//! # #[cfg(feature = "seccomp")] {
+//! # use cofferdam_namespaces::{Answer, Sandbox, Seccomp};
+//! let mut child = Sandbox::new("/usr/bin/make").no_new_privs().seccomp(Seccomp::notify([libc::SYS_mount])).spawn()?;
+//! let listener = child.seccomp_listener.take().expect("asked for");
+//! while let Some(call) = listener.receive()? {
+//!     listener.answer(call.id, Answer::Errno(libc::EPERM))?;
+//! }
+//! # }
+//! # Ok::<(), cofferdam_namespaces::Error>(())
+//! ```
+//!
+//! # Hooks
+//!
+//! The points in a container's life that OCI's runtime specification names are calls of this crate, between which the caller does what it wants; [`Sandbox::create`] lists
+//! them. A [`Hook`] is a program for one of them: with the caller or in the sandbox, with a timeout, with the [state](OciState) on its standard input.
+//!
 //! # Cgroups
 //!
 //! A cgroup is entered through descriptors, so that any library can provide them (`Cgroup::entry` of `cofferdam-cgroups`
@@ -212,7 +233,6 @@
 //!
 //! It does not make cgroups, networks or file systems: its sister crates do, and meet it in descriptors. It does not log, print,
 //! install signal handlers, read configuration or keep state on disk. Dropping a [`Child`] neither kills nor reaps it.
-//! In this version: no listener of a seccomp filter.
 //!
 //! # Kernel versions
 //!
@@ -226,6 +246,8 @@
 //! | [`Sandbox::root`], [`Sandbox::mount`] | `fsopen`, `fsmount`, `move_mount`, `open_tree` | 5.2 |
 //! | [`Sandbox::mount`], [`Sandbox::working_directory`] | `openat2` | 5.6 |
 //! | `Sandbox::landlock` | `landlock_restrict_self` | 5.13 |
+//! | `Seccomp::listener` | `SECCOMP_FILTER_FLAG_NEW_LISTENER` | 5.0 |
+//! | `SeccompListener::answer_with_fd`, `Seccomp::wait_killable` | `SECCOMP_ADDFD_FLAG_SEND`, `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV` | 5.14, 5.19 |
 //! | binds, masks, anything [read-only](Mount::read_only), [`Sandbox::read_only_root`] | `mount_setattr` | 5.12 |
 //!
 //! An older kernel, or a seccomp filter around the caller that hides a call, gives an error of kind [`Unsupported`](ErrorKind::Unsupported) that names the call. There
@@ -248,6 +270,8 @@
 //! - The environment is empty unless the caller fills it: secrets of the host program do not leak by default.
 //! - Where [capabilities](Sandbox::capabilities) are asked for, the program has those that are named and no others, the inheritable set is empty unless it is named
 //!   (CVE-2022-27650), and what setting up takes is given up before the program starts. Where they are not, it has the caller's, all five sets, or in a new user namespace all.
+//! - A hook that is a program of the sandbox's root is confined as the sandbox's program is, and runs beside a copy of the caller that it may neither trace nor look at.
+//! - The listener of a filter is not open in the program, and what lets the child's own last calls pass the filter is a secret that nobody inside has.
 //! - A filter of system calls compares arguments as the kernel reads them: 32 bits of the number of an `ioctl(2)` (CVE-2017-5226, CVE-2019-10063).
 //! - `setgroups(2)` is denied in a user namespace before its group map is written (CVE-2014-8989), unless the administrator has given the caller
 //!   groups of its own: with ranges that root or `newgidmap(1)` writes, the caller's supplementary groups are dropped.
@@ -296,15 +320,19 @@ mod child;
 mod clocks;
 mod closure;
 mod compile;
+mod creating;
 mod engine;
 mod error;
 mod fallbacks;
 mod fds;
 mod gate;
+mod handover;
 mod held;
 mod hint;
+mod hook;
 mod identity;
 mod idmap;
+mod inside;
 mod join;
 #[cfg(feature = "landlock")]
 mod landlock;
@@ -314,6 +342,7 @@ mod mount;
 mod mounts;
 mod namespace;
 mod newidmap;
+mod oci_state;
 mod passing;
 mod plan;
 mod privilege;
@@ -341,11 +370,13 @@ pub use capabilities::{Capabilities, SecureBits};
 pub use capability::{Capability, CapabilityIter, CapabilitySet, UnknownCapability};
 pub use child::Child;
 pub use clocks::{Clock, ClockOffset};
+pub use creating::Creating;
 pub use engine::Engine;
 pub use error::{Error, ErrorKind};
 pub use fallbacks::Fallbacks;
 pub use fds::Fds;
 pub use held::Held;
+pub use hook::Hook;
 pub use identity::{Credentials, IdMap, IdRange};
 pub use join::Join;
 #[cfg(feature = "landlock")]
@@ -353,6 +384,7 @@ pub use landlock::landlock_abi;
 pub use limits::{Resource, Rlimit};
 pub use listing::{Listing, NamespaceId, NamespaceInfo};
 pub use mount::Mount;
+pub use oci_state::OciState;
 pub use plan::Plan;
 pub use program::Call;
 pub use report::Report;
@@ -361,7 +393,7 @@ pub use sandbox::{Namespaces, Sandbox, Stdio};
 pub use scheduling::{IoPriority, Nice, Scheduler};
 pub use scope::Scope;
 #[cfg(feature = "seccomp")]
-pub use seccomp::{BpfInstruction, Seccomp};
+pub use seccomp::{Answer, BpfInstruction, Notification, Seccomp, SeccompListener};
 pub use step::Step;
 pub use target::Target;
 pub use terminal::{Terminal, TerminalSize};

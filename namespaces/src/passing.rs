@@ -24,9 +24,10 @@ impl Sandbox {
     }
 }
 
-/// The highest descriptor that the program gets.
+/// The highest descriptor that is there until the program starts: that the program gets, or that hands over the listener of a filter.
 pub(crate) fn highest(sandbox: &Sandbox) -> i32 {
-    sandbox.fds.last_key_value().map_or(2, |(number, _)| (*number).min(MOST).cast_signed())
+    let passed = sandbox.fds.last_key_value().map_or(2, |(number, _)| (*number).min(MOST).cast_signed());
+    passed + sandbox.privilege.reserved()
 }
 
 /// Where each comes from; the sources are all above the highest of them.

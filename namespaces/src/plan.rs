@@ -2,12 +2,13 @@
 
 use crate::bind::{STREAM, STREAM_NAMES, above_streams, path_of};
 use crate::identity::Maps;
-use crate::program::{Program, SLOTS};
+use crate::privilege::LISTENER;
+use crate::program::{Program, SLOTS, Stops};
 use crate::sys::{self, Birth, Block, Born, Frame, Outcome, SharedPage, SignalMask, Telling, World};
 use crate::target::Kind;
 use crate::{
-    Call, CapabilitySet, Child, Engine, Error, Fallbacks, Held, Namespaces, Report, Step, Target, fallbacks, hint,
-    scope, terminal,
+    Call, CapabilitySet, Child, Engine, Error, Fallbacks, Held, Namespaces, Report, Step, Target, fallbacks, handover,
+    hint, scope, terminal,
 };
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
@@ -57,7 +58,9 @@ pub(crate) struct Parts {
     pub(crate) cgroup: Option<OwnedFd>,
     pub(crate) pipes: [bool; 3],
     pub(crate) terminal: Option<terminal::Wanted>,
-    /// The highest descriptor that the program gets.
+    /// Whether a filter has a listener.
+    pub(crate) listens: bool,
+    /// The highest descriptor that is there until the program starts.
     pub(crate) highest: i32,
     pub(crate) die_with_parent: bool,
     /// The maps that the caller writes while the child waits.
@@ -103,7 +106,7 @@ impl Plan {
         scope::check(plan.parts.apart)?;
         let mut pipes = Pipes::open(&plan.parts)?;
         let birth = plan.birth()?;
-        let outcome = plan.clone_child(pipes.slots(), false, &birth)?;
+        let outcome = plan.clone_child(pipes.slots(), Stops::Nowhere, &birth)?;
         let born = birth.take().ok_or_else(Error::status_lost)?;
         plan.judge(&born, &outcome)?;
         Child::new(born, pipes.ours(), plan.report(plan.parts.engine, outcome.used))
@@ -126,17 +129,17 @@ impl Plan {
     #[doc(alias("create", "suspend"))]
     pub fn hold(&self) -> Result<Held, Error> {
         scope::check(self.0.parts.apart)?;
-        crate::held::hold(&self.0)
+        crate::held::hold(&self.0, Stops::Release)
     }
 }
 
 impl Shared {
-    /// Returns when the child has started its program or ended. A `held` one makes the calls of [`Step::Hold`] too.
-    pub(crate) fn clone_child(&self, slots: [i64; SLOTS], held: bool, birth: &Birth) -> Result<Outcome, Error> {
-        let own = Telling::new();
-        let shared = if self.parts.engine == Engine::Copy { Some(self.take_telling()?) } else { None };
+    /// Returns when the child has started its program or ended. One that stops makes the calls of [`Step::Hold`] too.
+    pub(crate) fn clone_child(&self, slots: [i64; SLOTS], stops: Stops, birth: &Birth) -> Result<Outcome, Error> {
+        let (own, engine) = (Telling::new(), self.engine(stops));
+        let shared = if engine == Engine::Copy { Some(self.take_telling()?) } else { None };
         let telling = shared.as_deref().unwrap_or(&own);
-        let mut frame = Frame::new(&self.parts.program, slots, held, telling);
+        let mut frame = Frame::new(&self.parts.program, slots, stops, telling);
         let first = Birth::new();
         let cloned = if self.parts.target.is_some() {
             self.guarded(&first, |world, used| {
@@ -146,7 +149,7 @@ impl Shared {
         } else {
             self.guarded(birth, |world, used| {
                 frame.falls_back(used);
-                sys::clone_and_run(self.parts.engine, world, &frame, birth)
+                sys::clone_and_run(engine, world, &frame, birth)
             })
         };
         let outcome = telling.outcome();
@@ -159,6 +162,11 @@ impl Shared {
             self.give_back(telling);
         }
         Ok(outcome)
+    }
+
+    /// While one is created, programs run beside it in its namespaces: they must not find the caller's memory there.
+    pub(crate) fn engine(&self, stops: Stops) -> Engine {
+        if stops == Stops::Creation { Engine::Copy } else { self.parts.engine }
     }
 
     /// The process between has done its part: it has ended well, and there is a child.
@@ -328,6 +336,7 @@ pub(crate) fn end(born: &Born) {
 pub(crate) struct Pipes {
     theirs: [Option<OwnedFd>; 3],
     terminal: Option<terminal::Theirs>,
+    listener: Option<OwnedFd>,
     ours: Ours,
 }
 
@@ -336,6 +345,8 @@ pub(crate) struct Pipes {
 pub(crate) struct Ours {
     pub(crate) streams: [Option<OwnedFd>; 3],
     pub(crate) terminal: Option<terminal::Ours>,
+    /// By which the listener of a filter comes.
+    pub(crate) listener: Option<OwnedFd>,
 }
 
 impl Pipes {
@@ -356,6 +367,10 @@ impl Pipes {
             let (ours, theirs) = terminal::open_ends(wanted)?;
             (pipes.ours.terminal, pipes.terminal) = (Some(ours), Some(theirs));
         }
+        if parts.listens {
+            let (ours, theirs) = handover::pair(Step::Pipe, parts.highest)?;
+            (pipes.ours.listener, pipes.listener) = (Some(ours), Some(theirs));
+        }
         Ok(pipes)
     }
 
@@ -366,10 +381,11 @@ impl Pipes {
                 *value = fd.as_raw_fd().into();
             }
         }
-        if let Some((slot, fd)) = &self.terminal
-            && let Some(value) = slots.get_mut(slot.0)
-        {
-            *value = fd.as_raw_fd().into();
+        let others = self.terminal.iter().map(|(slot, fd)| (*slot, fd));
+        for (slot, fd) in others.chain(self.listener.iter().map(|fd| (LISTENER, fd))) {
+            if let Some(value) = slots.get_mut(slot.0) {
+                *value = fd.as_raw_fd().into();
+            }
         }
         slots
     }

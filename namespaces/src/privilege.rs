@@ -5,9 +5,12 @@
 
 use crate::bind::Names;
 use crate::idmap::write_file;
-use crate::program::{Arg, Program, Sys, Then};
+use crate::program::{Arg, Program, Slot, Sys, Then};
 use crate::{Capabilities, Capability, CapabilitySet, Error, ErrorKind, Fallbacks, Sandbox, SecureBits, Step, sys};
 use std::path::Path;
+
+/// The child's end of what hands over a filter's listener.
+pub(crate) const LISTENER: Slot = Slot(16);
 
 /// What is wanted of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -127,7 +130,13 @@ impl Sets {
 #[cfg_attr(not(all(feature = "landlock", feature = "seccomp")), allow(clippy::unused_self, reason = "for features"))]
 impl Privilege {
     /// `leaves_root`: whether its user changes from root to another, with which the capabilities are lost that are not asked for.
-    pub(crate) fn bind(&self, names: &mut Names, allowed: Fallbacks, leaves_root: bool) -> Result<Bound, Error> {
+    pub(crate) fn bind(
+        &self,
+        names: &mut Names,
+        highest: i32,
+        allowed: Fallbacks,
+        leaves_root: bool,
+    ) -> Result<Bound, Error> {
         self.check()?;
         if leaves_root && self.capabilities.is_none() {
             self.check_without_capabilities()?;
@@ -152,10 +161,10 @@ impl Privilege {
             }
         }
         #[cfg(feature = "seccomp")]
-        for filter in &self.seccomp {
-            bound.filters.push(filter.bind()?);
+        {
+            bound.filters = crate::seccomp::bind(&self.seccomp, highest)?;
         }
-        let _ = (names, allowed);
+        let _ = (names, allowed, highest);
         Ok(bound)
     }
 
@@ -189,6 +198,25 @@ impl Privilege {
             return Err(Error::config("filters and rulesets", words));
         }
         Ok(())
+    }
+
+    /// Whether this is the name of a ruleset.
+    pub(crate) fn has_ruleset(&self, name: &str) -> bool {
+        #[cfg(feature = "landlock")]
+        if self.landlock.iter().any(|one| one == name) {
+            return true;
+        }
+        let _ = name;
+        false
+    }
+
+    /// How many descriptors hand over the listener of a filter.
+    pub(crate) fn reserved(&self) -> i32 {
+        #[cfg(feature = "seccomp")]
+        if self.seccomp.iter().any(crate::Seccomp::has_listener) {
+            return crate::seccomp::RESERVED;
+        }
+        0
     }
 
     /// Whether something is installed that takes `CAP_SYS_ADMIN` or no new privileges.
@@ -250,6 +278,14 @@ impl Capabilities {
 
 #[cfg_attr(not(all(feature = "landlock", feature = "seccomp")), allow(clippy::unused_self, reason = "for features"))]
 impl Bound {
+    /// Those of rulesets.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = i32> {
+        #[cfg(feature = "landlock")]
+        return self.rulesets.iter().map(|(_, number)| *number);
+        #[cfg(not(feature = "landlock"))]
+        std::iter::empty()
+    }
+
     /// Before the last change of ids, which takes the right to do it away.
     pub(crate) fn before_ids(&self, program: &mut Program, user_changes: bool) {
         let Some(sets) = &self.capabilities else { return };
@@ -297,6 +333,15 @@ impl Bound {
         #[cfg(feature = "landlock")]
         crate::landlock::compile(program, &self.rulesets, allowed);
         let _ = allowed;
+    }
+
+    /// When the descriptors are those of the program.
+    pub(crate) fn prepare_listener(&self, program: &mut Program) {
+        #[cfg(feature = "seccomp")]
+        for filter in &self.filters {
+            filter.prepare_listener(program);
+        }
+        let _ = program;
     }
 
     /// The very last: what follows is seen by the filters.

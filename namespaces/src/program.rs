@@ -57,8 +57,21 @@ pub(crate) enum Then {
     CloseEachBut(u64, [Slot; 2]),
     /// A clone: the calls from here on are the new process's, and this one has no others.
     PassOn,
+    /// Closes all descriptors above 2 but those that [`Program::keep`] names: a call for each gap.
+    AllButKept,
     /// The call has written all of this to the scratch words; anything else is this errno.
     Finds([Finding; 2], i32),
+}
+
+/// Where a child waits for its caller. Who waits at a place waits also at those before it in this list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) enum Stops {
+    #[default]
+    Nowhere,
+    /// In front of its program.
+    Release,
+    /// With its mounts, but in the host's root.
+    Creation,
 }
 
 /// What some bits of a scratch word must be.
@@ -80,8 +93,8 @@ pub(crate) struct Op {
     pub(crate) number: i64,
     pub(crate) args: [Arg; 6],
     pub(crate) then: Then,
-    /// Made only by a child that is held.
-    pub(crate) held: bool,
+    /// Made only by a child that waits there.
+    pub(crate) stops: Stops,
     /// Made only where one of these is used.
     pub(crate) only: Fallbacks,
     /// Not made again: the filters are in place.
@@ -97,6 +110,11 @@ pub(crate) struct Op {
 #[derive(Debug, Default)]
 pub(crate) struct Program {
     always_held: bool,
+    stops: Stops,
+    /// The descriptors that are needed behind the creation.
+    kept: Vec<Arg>,
+    /// What the last two arguments of a call are from here on.
+    secret: Option<[u64; 2]>,
     ops: Vec<Op>,
     objects: Vec<OsString>,
     // Boxes do not move when this struct does, so that addresses in `ops` stay good.
@@ -245,16 +263,23 @@ impl Program {
         then: Then,
     ) {
         let mut args = [Arg::Value(0); 6];
+        if let (Some(secret), [_, _, _, _, last @ ..]) = (self.secret, &mut args) {
+            *last = secret.map(Arg::Value);
+        }
         for (arg, given) in args.iter_mut().zip(given) {
             *arg = given;
         }
         let object = self.object(object.as_ref());
-        let held = step == Step::Hold && !self.always_held;
+        let stops = match step {
+            Step::Creation => Stops::Creation,
+            Step::Hold if !self.always_held => Stops::Release,
+            _ => Stops::Nowhere,
+        };
         self.ops.push(Op {
             number: sys.number(),
             args,
             then,
-            held,
+            stops: stops.max(self.stops),
             only: self.only,
             seals: false,
             sometimes: false,
@@ -340,6 +365,32 @@ impl Program {
         self.only = Fallbacks::empty();
     }
 
+    /// The calls that `add` adds are made only by a child that waits there.
+    pub(crate) fn stopping(&mut self, stops: Stops, add: impl FnOnce(&mut Self)) {
+        self.stops = stops;
+        add(self);
+        self.stops = Stops::Nowhere;
+    }
+
+    /// Names descriptors that [`Then::AllButKept`] leaves open.
+    pub(crate) fn keep(&mut self, descriptors: impl IntoIterator<Item = Arg>) {
+        self.kept.extend(descriptors);
+    }
+
+    pub(crate) fn kept(&self) -> &[Arg] {
+        &self.kept
+    }
+
+    /// From here on each call has this in its last two arguments, if it does not use them: by that a filter knows it.
+    #[cfg_attr(not(feature = "seccomp"), expect(dead_code, reason = "those of features"))]
+    pub(crate) fn sign(&mut self, secret: [u64; 2]) {
+        self.secret = Some(secret);
+    }
+
+    pub(crate) fn secret(&self) -> Option<[u64; 2]> {
+        self.secret
+    }
+
     /// A slot that nobody else has.
     pub(crate) fn slot(&mut self) -> Slot {
         self.slots += 1;
@@ -394,7 +445,10 @@ impl Program {
 
     /// The calls of a child that is not held, and needs no fallback.
     pub(crate) fn calls(&self) -> impl Iterator<Item = Call<'_>> {
-        self.ops.iter().filter(|op| !op.held && op.only.is_empty()).map(|op| Call { program: self, op })
+        self.ops
+            .iter()
+            .filter(|op| op.stops == Stops::Nowhere && op.only.is_empty())
+            .map(|op| Call { program: self, op })
     }
 
     pub(crate) fn get(&self, at: usize) -> Option<Call<'_>> {

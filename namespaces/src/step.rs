@@ -84,6 +84,8 @@ steps! {
     Root child "attach the root",
     /// Mounting.
     Mount child "mount",
+    /// Waiting for [`Creating::finish`](crate::Creating::finish), if the caller asked for that.
+    Creation child "wait to be created",
     /// Changing to the new root and letting the host's go.
     Pivot child "change the root",
     /// Setting the host name.
@@ -128,12 +130,16 @@ steps! {
     Seccomp child "install a seccomp filter",
     /// Starting the program.
     Exec child "start the program",
+    /// Running a hook.
+    Hook caller "run a hook",
     /// Opening one of its namespaces.
     Namespace caller "open a namespace",
     /// Listing namespaces.
     List caller "list namespaces",
     /// Running code in a [`Scope`](crate::Scope).
     Scope caller "work in the scope",
+    /// Answering for the kernel: the listener of a seccomp filter.
+    Supervise caller "answer for the kernel",
     /// Waiting for the process.
     Wait caller "wait",
     /// Sending it a signal.

@@ -2,6 +2,7 @@
 
 use crate::bind::{above_streams, path_of};
 use crate::namespace::KINDS;
+use crate::targets_ids::Ids;
 use crate::{Error, ErrorKind, NamespaceId, Namespaces, Step, sys};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -34,7 +35,17 @@ pub struct Target(pub(crate) Arc<Kind>);
 #[derive(Debug)]
 pub(crate) enum Kind {
     Process(Process),
-    Namespaces(Vec<(Namespaces, OwnedFd)>),
+    Namespaces(Gathered),
+}
+
+/// Namespaces, and what is known of who is in them.
+#[derive(Debug)]
+pub(crate) struct Gathered {
+    pub(crate) fds: Vec<(Namespaces, OwnedFd)>,
+    /// Who there is in the user namespace.
+    pub(crate) ids: Option<Ids>,
+    /// Another root than that of the mount namespace.
+    pub(crate) root: Option<OwnedFd>,
 }
 
 /// A process, and its number in the caller's pid namespace.
@@ -118,7 +129,7 @@ impl Target {
             }
             kinds.push((kind, fd));
         }
-        Ok(Target(Arc::new(Kind::Namespaces(kinds))))
+        Ok(Target(Arc::new(Kind::Namespaces(Gathered { fds: kinds, ids: None, root: None }))))
     }
 }
 

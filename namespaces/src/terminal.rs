@@ -3,14 +3,10 @@
 use crate::bind::above;
 use crate::mount::MountKind;
 use crate::program::{Arg, Program, Slot, Sys, Then};
-use crate::{Error, Sandbox, Step, sys};
+use crate::{Error, Sandbox, Step, handover, sys};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, recvmsg, socketpair,
-};
 use nix::sys::stat::{Mode, fstat, major, minor};
-use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// The side that the program has: from the caller, or opened by the child.
@@ -18,6 +14,8 @@ pub(crate) const PEER: Slot = Slot(14);
 const MASTER: Slot = Slot(13);
 /// Where the child hands over what it has opened.
 const HANDOVER: Slot = Slot(15);
+/// What a child needs until it has its terminal.
+pub(crate) const DESCRIPTORS: [Slot; 3] = [MASTER, PEER, HANDOVER];
 
 /// How large a terminal is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -53,7 +51,7 @@ impl Sandbox {
     ///
     /// It takes the place of each standard stream that would be the caller's ([`Stdio::Inherit`](crate::Stdio::Inherit)). Where the sandbox mounts a
     /// `devpts(5)` of its own ([`Mount::dev`](crate::Mount::dev), [`Mount::devpts`](crate::Mount::devpts)) it is one of those, so that it has a name
-    /// inside; otherwise it is the host's, also where a mount namespace is joined, and `tty(1)` does not find it.
+    /// inside, with [`Mount::dev`](crate::Mount::dev) also `/dev/console`; otherwise it is the host's, also where a mount namespace is joined, and `tty(1)` does not find it.
     ///
     /// A program that runs as process 1 does not get the signals of the keyboard that it does not handle: see [`Child::signal`](crate::Child::signal).
     #[must_use]
@@ -130,6 +128,11 @@ impl Wanted {
         Ok(Some(Wanted { size, opened_by_child }))
     }
 
+    /// That of the spare one.
+    pub(crate) fn number(&self) -> Option<i32> {
+        self.opened_by_child.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
     /// The child makes a session and takes the terminal; what it has opened itself it hands over.
     pub(crate) fn compile(&self, program: &mut Program) {
         program.call(Step::Session, "", Sys::setsid, []);
@@ -138,15 +141,7 @@ impl Wanted {
         let number = spare.as_raw_fd();
         let copy = [MASTER.into(), number.into(), libc::O_CLOEXEC.into()];
         program.call(Step::Session, "terminal", Sys::dup3, copy);
-        let byte = program.string(c"t".to_owned());
-        let vector = program.words([byte, 1]);
-        // A struct cmsghdr with one descriptor.
-        let kind = u64::from(libc::SOL_SOCKET.cast_unsigned()) | u64::from(libc::SCM_RIGHTS.cast_unsigned()) << 32;
-        let control = program.words([20, kind, u64::from(number.cast_unsigned())]);
-        // A struct msghdr: no address, one vector, the control message.
-        let message = program.words([0, 0, vector, 1, control, 24, 0]);
-        let send = [HANDOVER.into(), message.into(), libc::MSG_NOSIGNAL.into()];
-        program.call_then(Step::Session, "terminal", Sys::sendmsg, send, Then::Exactly(1, libc::EPIPE));
+        handover::send(program, (Step::Session, "terminal"), HANDOVER.into(), number);
     }
 }
 
@@ -207,10 +202,8 @@ pub(crate) type Theirs = (Slot, OwnedFd);
 
 pub(crate) fn open_ends(wanted: &Wanted) -> Result<(Ours, Theirs), Error> {
     if wanted.opened_by_child.is_some() {
-        let failed = |errno: Errno| Error::os(Step::Terminal, "socketpair", errno as i32);
-        let (kind, flags) = (SockType::SeqPacket, SockFlag::SOCK_CLOEXEC);
-        let (ours, theirs) = socketpair(AddressFamily::Unix, kind, None, flags).map_err(failed)?;
-        return Ok((Ours::Coming(ours), (HANDOVER, above(theirs, 2).map_err(self::failed("fcntl"))?)));
+        let (ours, theirs) = handover::pair(Step::Terminal, 2)?;
+        return Ok((Ours::Coming(ours), (HANDOVER, theirs)));
     }
     let path = "/dev/ptmx";
     let of = |call| move |errno: Errno| Error::os(Step::Terminal, call, errno as i32).about(path);
@@ -232,23 +225,7 @@ impl Ours {
     pub(crate) fn finish(self) -> Result<Terminal, Error> {
         match self {
             Ours::Opened(master) => Ok(Terminal(master)),
-            Ours::Coming(socket) => receive(&socket),
+            Ours::Coming(socket) => handover::receive(Step::Terminal, &socket).map(Terminal),
         }
     }
-}
-
-fn receive(socket: &OwnedFd) -> Result<Terminal, Error> {
-    let (mut byte, mut control) = ([0], nix::cmsg_space!([std::os::fd::RawFd; 1]));
-    let mut vectors = [IoSliceMut::new(&mut byte)];
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
-    let failed = |errno: Errno| Error::os(Step::Terminal, "recvmsg", errno as i32);
-    let message = recvmsg::<UnixAddr>(socket.as_raw_fd(), &mut vectors, Some(&mut control), flags).map_err(failed)?;
-    for control in message.cmsgs().map_err(failed)? {
-        if let ControlMessageOwned::ScmRights(fds) = control
-            && let [fd] = fds[..]
-        {
-            return Ok(Terminal(sys::received(fd)));
-        }
-    }
-    Err(failed(Errno::EBADMSG))
 }

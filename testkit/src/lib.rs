@@ -47,6 +47,8 @@ mod probe;
 mod process;
 mod sys;
 mod test;
+#[cfg(feature = "union")]
+pub mod union;
 
 pub use cgroup::Layout;
 pub use fuzz::Fuzz;

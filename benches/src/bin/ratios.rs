@@ -3,7 +3,7 @@
 use cofferdam_benches::measuring::Effort;
 use cofferdam_benches::report::{Entry, Outcome, json, micros, table};
 use cofferdam_benches::svg::{Drawing, Line, draw};
-use cofferdam_benches::{AREAS, Area, Case, Contender, Result, Role, counting, measuring};
+use cofferdam_benches::{AREAS, Area, Case, Result, Role, counting, measuring};
 use lexopt::prelude::{Long, Short, ValueExt};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -156,15 +156,12 @@ fn measure(area: &Area, case: Case, effort: Effort) -> Result<Option<Outcome>> {
     let named = |e| format!("{}: {}: {e}", area.name, case.name);
     let times = measuring::measure(&contenders, case.threads, effort).map_err(named)?;
     let entries = contenders.iter().zip(times).map(|(contender, times)| {
-        let calls = calls(contender)?;
+        let counted = area.counted && contender.role != Role::Peer;
+        let calls = counted.then(|| counting::count(contender)).transpose()?;
         Ok(Entry { name: contender.name.clone(), role: contender.role, times, calls })
     });
     let entries = entries.collect::<Result<_>>().map_err(named)?;
     Ok(Some(Outcome { area: area.name, case: case.name, point: case.point, entries }))
-}
-
-fn calls(contender: &Contender) -> Result<Option<counting::Calls>> {
-    if contender.role == Role::Peer { Ok(None) } else { counting::count(contender).map(Some) }
 }
 
 fn plots(area: &Area, outcomes: &[Outcome], folder: &Path) -> Result<()> {

@@ -16,7 +16,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 /// See the module.
-pub const AREA: Area = Area { name: "cgroup", cases, plots: &[] };
+pub const AREA: Area = Area { name: "cgroup", cases, plots: &[], counted: true };
 
 const CONTROLLERS: Controllers = Controllers::CPU.union(Controllers::PIDS).union(Controllers::MEMORY);
 

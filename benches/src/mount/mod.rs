@@ -26,6 +26,7 @@ pub const AREA: Area = Area {
         x: "lowers",
         log_x: true,
     }],
+    counted: true,
 };
 
 const PLOT: &str = "mount-lowers";

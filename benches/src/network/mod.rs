@@ -32,6 +32,7 @@ pub const AREA: Area = Area {
         Plot { name: BY_ENDPOINTS, title: "Attach", x: "containers that are there", log_x: true },
         Plot { name: BY_PORTS, title: "Attach with 4 published ports", x: "ports that are published", log_x: true },
     ],
+    counted: true,
 };
 
 /// What is timed.

@@ -41,6 +41,7 @@ pub const AREA: Area = Area {
             log_x: false,
         },
     ],
+    counted: true,
 };
 
 const HEAP_AXIS: &str = "memory that the spawning program has touched, GiB";

@@ -1,11 +1,13 @@
 //! What it measures.
 
-use crate::support::{all_cpus, outcome, program};
-use cofferdam_cgroups::{Controllers, CpuQuota, Enforcement, Hierarchy, Limits};
+use crate::support::{PROGRAM, all_cpus, outcome, program};
+use crate::unpack::SCRIPT;
+use cofferdam_cgroups::{Cgroup, Controllers, CpuQuota, Enforcement, Hierarchy, Limits};
 use cofferdam_testkit::{Layout, patience};
 use serde_json::Value;
 use std::fs;
-use std::process::Output;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Output, Stdio};
 use std::thread::available_parallelism;
 
 /// One run, and that it says what it should: the values of its JSON object.
@@ -113,18 +115,36 @@ pub(crate) fn a_limit_above_the_machine() {
     assert_eq!(figures.throttled, 0);
 }
 
-pub(crate) fn a_limit_above_that_of_the_cgroup_above() {
-    let _turn = all_cpus();
-    // On v2 the test is in a leaf beside which the program makes its own; on v1 that is below the test's.
+/// The one below which the program makes its own. On v2 the test is in a leaf beside that; on v1 it is the test's.
+fn cgroup_above() -> Cgroup {
     let mounts = fs::read("/proc/self/mountinfo").unwrap();
     let above = fs::read_to_string("/proc/self/cgroup").unwrap().replace("/leaf\n", "\n");
-    let above = Hierarchy::from_proc(&mounts, above.as_bytes()).unwrap().own(Controllers::CPU).unwrap();
-    above.apply(&Limits::new().cpu_quota(CpuQuota::cores(0.5).unwrap()), Enforcement::Strict).unwrap();
+    Hierarchy::from_proc(&mounts, above.as_bytes()).unwrap().own(Controllers::CPU).unwrap()
+}
+
+pub(crate) fn a_limit_above_that_of_the_cgroup_above() {
+    let _turn = all_cpus();
+    cgroup_above().apply(&Limits::new().cpu_quota(CpuQuota::cores(0.5).unwrap()), Enforcement::Strict).unwrap();
     let figures = run(&["--cpu", "80%"]);
     assert!(is(figures.limit, 80.0) && is(figures.expected, 50.0), "{}", figures.expected);
     assert!(figures.remarks.contains("without effect"), "{}", figures.remarks);
     // It holds from the first second.
     assert!(figures.unlimited < 65.0 && figures.limited < 65.0, "{} {}", figures.unlimited, figures.limited);
+}
+
+/// Somebody else lowers the limit in force: what is measured is not what was asked for, and the program says so.
+pub(crate) fn a_limit_that_is_not_held() {
+    let _turn = all_cpus();
+    let mut command = program(&["--cpu", "80%", "--seconds", &seconds().to_string()]);
+    let mut demo = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let first = lines.next().unwrap();
+    let cgroup = cgroup_above().open_child(first.rsplit('/').next().unwrap()).unwrap();
+    assert!(lines.any(|line| line.starts_with("limited to 80.0 %")), "the second phase");
+    cgroup.apply(&Limits::new().cpu_quota(CpuQuota::cores(0.3).unwrap()), Enforcement::Strict).unwrap();
+    let rest: Vec<String> = lines.collect();
+    assert_eq!(demo.wait().unwrap().code(), Some(1), "{rest:?}");
+    assert!(rest.iter().any(|line| line.starts_with("deviation ")), "{rest:?}");
 }
 
 pub(crate) fn one_thread_is_one_core_at_most() {
@@ -146,4 +166,23 @@ pub(crate) fn plain_lines_for_a_pipe() {
     assert!(!out.contains(['#', '[', '\r', '\x1b']), "{out}");
     let lines = out.lines().filter(|line| line.contains(" s ") && line.ends_with(" %")).count();
     assert_eq!(lines, usize::try_from(seconds().div_ceil(2).min(3) + seconds()).unwrap(), "{out}");
+}
+
+pub(crate) fn bars_for_a_terminal() {
+    let _turn = all_cpus();
+    let command = format!("{PROGRAM} --seconds {}", seconds());
+    let output = Command::new(SCRIPT).args(["-qec", &command, "/dev/null"]).stdin(Stdio::null()).output().unwrap();
+    let out = String::from_utf8(output.stdout).unwrap();
+    let bars: Vec<&str> = out
+        .lines()
+        .filter_map(|line| line.trim_end().strip_suffix(']')?.split_once(" %  ["))
+        .map(|line| line.1)
+        .collect();
+    assert_eq!(bars.len(), usize::try_from(seconds().div_ceil(2).min(3) + seconds()).unwrap(), "{out}");
+    assert!(bars.iter().all(|bar| bar.len() == 50), "{out}");
+    // Free it takes more than with the limit, whose bars show where that is.
+    let filled = |bar: &str| bar.matches('#').count();
+    assert!(filled(bars[0]) > filled(bars[bars.len() - 1]), "{out}");
+    assert!(!bars[0].contains('|') && bars[bars.len() - 1].contains('|'), "{out}");
+    assert!(out.contains("deviation "), "{out}");
 }

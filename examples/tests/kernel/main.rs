@@ -7,6 +7,7 @@ mod containers;
 mod endings;
 mod figures;
 mod image;
+mod inside;
 mod overlay_tour;
 mod refusals;
 mod rootfs;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         unpack_image(),
         run_in_rootfs(),
         bridge_net(),
+        namespaces(),
         small_programs(),
     ]
     .concat())
@@ -49,6 +51,19 @@ fn bridge_net() -> Vec<Test> {
     vec![Test::new("every_command", bridge_net::every_command).needs(&needs)]
 }
 
+fn namespaces() -> Vec<Test> {
+    let inside = |name, program, run| Test::new(name, run).needs(&[Need::Userns, Need::Program(program)]);
+    vec![
+        inside("exec_into_as_nsenter_does", inside::EXEC_INTO, inside::exec_into_as_nsenter_does)
+            .needs(&[Need::Program(inside::NSENTER)]),
+        inside("lsns_as_the_other_one_does", inside::LSNS, inside::lsns_as_the_other_one_does)
+            .needs(&[Need::Program(inside::THEIR_LSNS)]),
+        inside("pty_shell_is_a_terminal", inside::PTY_SHELL, inside::pty_shell_is_a_terminal)
+            .needs(&[Need::Program("/bin/busybox")]),
+        inside("pty_shell_is_left_and_joins", inside::PTY_SHELL, inside::pty_shell_is_left_and_joins),
+    ]
+}
+
 fn busyloop_limit() -> Vec<Test> {
     // A user may be unable to reach the folder that it was built in.
     let program = Need::Program(support::PROGRAM);
@@ -58,6 +73,7 @@ fn busyloop_limit() -> Vec<Test> {
         cpu("holds_10_20_and_50_percent", figures::holds_10_20_and_50_percent),
         cpu("a_limit_above_the_machine", figures::a_limit_above_the_machine),
         cpu("a_limit_above_that_of_the_cgroup_above", figures::a_limit_above_that_of_the_cgroup_above),
+        cpu("a_limit_that_is_not_held", figures::a_limit_that_is_not_held),
         cpu("signals_end_it_and_leave_nothing", endings::signals_end_it_and_leave_nothing),
         cpu("sigkill_leaves_no_busy_process", endings::sigkill_leaves_no_busy_process),
         cpu("the_busy_process_dies_early", endings::the_busy_process_dies_early),
@@ -74,6 +90,7 @@ fn busyloop_limit() -> Vec<Test> {
             cpu("holds_in_other_periods", figures::holds_in_other_periods),
             cpu("one_thread_is_one_core_at_most", figures::one_thread_is_one_core_at_most),
             cpu("plain_lines_for_a_pipe", figures::plain_lines_for_a_pipe),
+            cpu("bars_for_a_terminal", figures::bars_for_a_terminal).needs(&[Need::Program(unpack::SCRIPT)]),
         ]);
     }
     tests

@@ -4,6 +4,7 @@ use super::{Attributes, CLOEXEC, FROM_FD, Mounts, OPEN_TREE_CLONE};
 use crate::Step;
 use crate::mount::MountFlags;
 use crate::program::{Slot, Sys, Then};
+use crate::terminal::PEER;
 use std::path::Path;
 
 /// Devices that every program may expect, see `dev(4)` of the container engines.
@@ -47,6 +48,7 @@ impl Mounts<'_> {
         self.attach_inside(&target.join("pts"), "pts");
         if let Some(opening) = self.terminal {
             opening.compile(self.program, self.hands.inner);
+            self.console(&target.join("console"));
         }
         let memory: &[_] = &[("mode", "1777"), ("size", "64m")];
         self.inside(&target.join("shm"), "shm");
@@ -72,6 +74,13 @@ impl Mounts<'_> {
         let create = [self.hands.mount.into(), file, flags.into(), 0o666_u32.into()];
         self.program.call_then(Step::Mount, object, Sys::openat, create, Then::Keep(made));
         self.attach(object, device, made);
+    }
+
+    /// The program's terminal by the name of the machine's, as container engines have it. By descriptor (CVE-2025-52565).
+    fn console(&mut self, object: &Path) {
+        let slot = self.program.slot();
+        self.clone_tree(Step::Mount, object, (PEER.into(), self.here), false, slot);
+        self.bind_device(object, "console", slot);
     }
 
     /// Its own, so that what is done to it (a mode, an owner) is not done to the host's.

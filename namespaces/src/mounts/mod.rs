@@ -19,6 +19,7 @@ use crate::terminal::Opening;
 use crate::{Error, Mount, Propagation, Root, Sandbox, Step};
 pub(crate) use check::check;
 use point::{Base, Kind};
+pub(crate) use root::pivot;
 pub(crate) use source::Sources;
 use std::ffi::CString;
 use std::path::Path;
@@ -34,8 +35,8 @@ const EMPTY_PATH: u64 = libc::AT_EMPTY_PATH as u64;
 /// those of the caller included.
 const MANY: usize = 192;
 
-/// Makes mounts private, attaches the root, mounts inside it, and lets the host's root go.
-pub(crate) fn compile(program: &mut Program, sources: &Sources, sandbox: &Sandbox) -> Result<(), Error> {
+/// Makes mounts private, attaches the root and mounts inside it. Returns the root, for [`pivot`].
+pub(crate) fn compile(program: &mut Program, sources: &Sources, sandbox: &Sandbox) -> Result<Option<Arg>, Error> {
     let mut child = Mounts::new(program, sources.own_user, sandbox);
     child.propagate(Step::Propagation);
     // All of them before anything is mounted that hides one.
@@ -59,9 +60,7 @@ pub(crate) fn compile(program: &mut Program, sources: &Sources, sandbox: &Sandbo
     if makes_files(sandbox) {
         child.program.call(Step::Root, "umask", Sys::umask, [umask.into()]);
     }
-    // Last: in a user namespace proc can only be mounted while another one is in sight.
-    child.pivot(sandbox.allow_chroot);
-    Ok(())
+    Ok(child.root)
 }
 
 /// How many a mount leaves open, if they are not closed.

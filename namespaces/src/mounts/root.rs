@@ -1,9 +1,10 @@
 //! The root: attached first, changed to last.
 
-use super::source::{Found, Sources};
+use super::source::{Found, Place, Sources};
 use super::{Attributes, FROM_FD, Mounts, RECURSIVE, ZERO};
+use crate::compile::c_string;
 use crate::mount::MountFlags;
-use crate::program::{Arg, Sys};
+use crate::program::{Arg, Program, Stops, Sys};
 use crate::{Error, Propagation, Root, Sandbox, Step};
 use std::path::Path;
 
@@ -48,9 +49,25 @@ impl Mounts<'_> {
         let top = self.text("/");
         let attach = [root, self.here, libc::AT_FDCWD.into(), top, FROM_FD.into()];
         self.program.call(Step::Root, "/", Sys::move_mount, attach);
+        if let Some(Found::Place(place)) = &sources.root {
+            self.move_to_its_place(root, place)?;
+        }
         // It may be a peer of a shared mount of the host, where what is mounted inside would appear.
         self.propagate(Step::Root);
         self.root_is(Some(root));
+        Ok(())
+    }
+
+    /// While it is created, hooks find the root, and what they mount there, by the path that they know.
+    fn move_to_its_place(&mut self, root: Arg, place: &Place) -> Result<(), Error> {
+        // The kernel moves nothing out of a shared mount.
+        if self.propagation != Propagation::Shared {
+            let path: Arg = self.program.string(c_string("root", place.path.as_os_str())?).into();
+            let there = [root, self.here, libc::AT_FDCWD.into(), path, FROM_FD.into()];
+            self.program.stopping(Stops::Creation, |program| {
+                program.call(Step::Root, &place.path, Sys::move_mount, there);
+            });
+        }
         Ok(())
     }
 
@@ -66,27 +83,28 @@ impl Mounts<'_> {
             self.program.call(Step::Root, "/", Sys::mount_setattr, args);
         }
     }
+}
 
-    /// `pivot_root(".", ".")` stacks the old root upon the new one, from where it is taken away: no directory is needed for it.
-    ///
-    /// It is impossible (`EINVAL`) in an initramfs, whose root can neither be moved nor taken away. There the new root is on top of it, and `chroot(2)` is how to get
-    /// there; whoever has `CAP_SYS_CHROOT` may get back.
-    pub(super) fn pivot(&mut self, or_chroot: bool) {
-        let Some(root) = self.root else { return };
-        let (dot, top) = (self.text("."), self.text("/"));
-        self.program.call(Step::Pivot, "/", Sys::fchdir, [root]);
-        let let_go = [dot, libc::MNT_DETACH.into()];
-        if or_chroot {
-            let pivot = self.program.fork(Step::Pivot, "/", (Sys::pivot_root, [dot, dot]), libc::EINVAL, None);
-            // No errno is 0.
-            let gone = self.program.fork(Step::Pivot, "/", (Sys::umount2, let_go), 0, None);
-            self.program.failure_joins(pivot);
-            self.program.call(Step::Pivot, "/", Sys::chroot, [dot]);
-            self.program.success_joins(gone);
-        } else {
-            self.program.call(Step::Pivot, "/", Sys::pivot_root, [dot, dot]);
-            self.program.call(Step::Pivot, "/", Sys::umount2, let_go);
-        }
-        self.program.call(Step::Pivot, "/", Sys::chdir, [top]);
+/// Lets the host's root go. After all mounts: in a user namespace proc can only be mounted while another one is in sight.
+///
+/// `pivot_root(".", ".")` stacks the old root upon the new one, from where it is taken away: no directory is needed for it.
+///
+/// It is impossible (`EINVAL`) in an initramfs, whose root can neither be moved nor taken away. There the new root is on top of it, and `chroot(2)` is how to get
+/// there; whoever has `CAP_SYS_CHROOT` may get back.
+pub(crate) fn pivot(program: &mut Program, root: Arg, or_chroot: bool) {
+    let (dot, top): (Arg, Arg) = (program.string(c".".to_owned()).into(), program.string(c"/".to_owned()).into());
+    program.call(Step::Pivot, "/", Sys::fchdir, [root]);
+    let let_go = [dot, libc::MNT_DETACH.into()];
+    if or_chroot {
+        let pivot = program.fork(Step::Pivot, "/", (Sys::pivot_root, [dot, dot]), libc::EINVAL, None);
+        // No errno is 0.
+        let gone = program.fork(Step::Pivot, "/", (Sys::umount2, let_go), 0, None);
+        program.failure_joins(pivot);
+        program.call(Step::Pivot, "/", Sys::chroot, [dot]);
+        program.success_joins(gone);
+    } else {
+        program.call(Step::Pivot, "/", Sys::pivot_root, [dot, dot]);
+        program.call(Step::Pivot, "/", Sys::umount2, let_go);
     }
+    program.call(Step::Pivot, "/", Sys::chdir, [top]);
 }

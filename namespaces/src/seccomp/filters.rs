@@ -59,6 +59,13 @@ fn refuse(policy: &mut Policy, rows: &[Row], cases: Vec<Vec<Test>>, errno: i32) 
     policy.rule(rows, &Rule::When { cases, then: Action::Errno(errno), otherwise: Action::Allow });
 }
 
+/// Somebody is asked about these of the machine's own calls.
+pub(super) fn notify(machine: Machine, calls: &[u32]) -> Policy {
+    let mut policy = Policy::new(machine, Action::Errno(libc::ENOSYS));
+    policy.only_own(calls, Action::Notify, Action::Allow);
+    policy
+}
+
 const TIOCLINUX: libc::Ioctl = 0x541c;
 
 /// As the kernel takes the number of a request.

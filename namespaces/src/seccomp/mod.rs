@@ -2,14 +2,19 @@
 
 mod bpf;
 mod filters;
+mod listener;
+mod listening;
 mod policy;
 mod table;
 
-use crate::program::{Program, Sys};
-use crate::{Capabilities, CapabilitySet, Error, Sandbox, Step};
+use crate::{Capabilities, CapabilitySet, Error, Sandbox};
+pub(crate) use listening::Bound;
+use listening::Listening;
 use policy::Machine;
 
 pub use bpf::BpfInstruction;
+pub use listener::{Answer, Notification, SeccompListener};
+pub(crate) use listening::RESERVED;
 
 /// A filter that decides on each system call, `seccomp(2)`.
 ///
@@ -18,17 +23,23 @@ pub use bpf::BpfInstruction;
 /// | [`container_default`](Seccomp::container_default) | as container engines do by default: a list of what is allowed |
 /// | [`no_terminal_injection`](Seccomp::no_terminal_injection) | refuses to type into a terminal |
 /// | [`no_user_namespaces`](Seccomp::no_user_namespaces) | refuses new user namespaces |
+/// | [`notify`](Seccomp::notify) | asks the caller about some calls, and allows all others |
 /// | [`bpf`](Seccomp::bpf) | whatever the caller says, by the crate `seccompiler` or by hand |
 ///
 /// Several can be given, one after the other: the strictest answer of all of them holds.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the kernel's")]
 pub struct Seccomp {
     filter: Filter,
     #[cfg_attr(feature = "serde", serde(default))]
     log: bool,
     #[cfg_attr(feature = "serde", serde(default))]
     allow_speculation: bool,
+    #[cfg_attr(feature = "serde", serde(default))]
+    listener: bool,
+    #[cfg_attr(feature = "serde", serde(default))]
+    wait_killable: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -37,12 +48,13 @@ enum Filter {
     ContainerDefault { bounding: CapabilitySet },
     NoTerminalInjection,
     NoUserNamespaces,
+    Notify(Vec<u32>),
     Bpf(Vec<BpfInstruction>),
 }
 
 impl From<Filter> for Seccomp {
     fn from(filter: Filter) -> Self {
-        Seccomp { filter, log: false, allow_speculation: false }
+        Seccomp { filter, log: false, allow_speculation: false, listener: false, wait_killable: false }
     }
 }
 
@@ -80,6 +92,16 @@ impl Seccomp {
         Filter::NoUserNamespaces.into()
     }
 
+    /// Asks the caller about these system calls (`libc::SYS_mkdirat`), which the [listener](Seccomp::listener) answers. All others are allowed. Those of other ABIs of the
+    /// machine (32-bit, x32), whose numbers mean something else, are `ENOSYS`.
+    #[must_use]
+    #[doc(alias("SECCOMP_RET_USER_NOTIF", "SCMP_ACT_NOTIFY"))]
+    pub fn notify(calls: impl IntoIterator<Item = libc::c_long>) -> Self {
+        // What is no number of a call is none that is made.
+        let calls = calls.into_iter().filter_map(|call| u32::try_from(call).ok()).collect();
+        Seccomp::from(Filter::Notify(calls)).listener()
+    }
+
     /// A program of the caller's, at most 4096 instructions.
     ///
     /// It must allow what the child still does when it is in place: `execve(2)`, and `capset(2)` if there are [capabilities](Sandbox::capabilities) without
@@ -111,7 +133,38 @@ impl Seccomp {
         self
     }
 
-    /// The program that the kernel gets, on this architecture.
+    /// What the filter wants to ask somebody about (`SECCOMP_RET_USER_NOTIF`), it asks the caller, by [`Child::seccomp_listener`](crate::Child), `seccomp_unotify(2)`. At most
+    /// one filter of a sandbox can have that, and none if the caller is under such a filter itself (`EBUSY`).
+    ///
+    /// The caller is asked from the program's first call on, whatever the filter wants to be asked about: it is installed before the other filters, and makes
+    /// an exception for the calls that the child has still to make then, which have a secret of 128 bits in two arguments that the kernel does not look at. (So the
+    /// program may have 4,060 instructions, and the kernel cannot answer for it without running it.) The listener is never open in the program. Takes four descriptors above
+    /// the highest that the program gets (`RLIMIT_NOFILE`); cannot be had for a [closure](crate::Plan::spawn_fn).
+    #[must_use]
+    #[doc(alias("SECCOMP_FILTER_FLAG_NEW_LISTENER", "seccomp_unotify"))]
+    pub fn listener(mut self) -> Self {
+        self.listener = true;
+        self
+    }
+
+    /// With a [`listener`](Seccomp::listener): a call that the caller has received is not interrupted by a signal, unless it kills, so that it is asked about once
+    /// (`SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`). Linux 5.19; on an older kernel an error, `EINVAL`.
+    #[must_use]
+    pub fn wait_killable(mut self) -> Self {
+        self.wait_killable = true;
+        self
+    }
+
+    pub(crate) fn has_listener(&self) -> bool {
+        self.listener
+    }
+
+    /// What it would ask about fails then, `ENOSYS`.
+    pub(crate) fn nobody_listens(&mut self) {
+        (self.listener, self.wait_killable) = (false, false);
+    }
+
+    /// The program that the kernel gets, on this architecture. (With a [`listener`](Seccomp::listener), its exception comes in front of it.)
     #[must_use]
     pub fn program(&self) -> Vec<BpfInstruction> {
         let machine = Machine::THIS;
@@ -120,6 +173,7 @@ impl Seccomp {
             Filter::ContainerDefault { bounding } => filters::container_default(machine, *bounding),
             Filter::NoTerminalInjection => filters::no_terminal_injection(machine),
             Filter::NoUserNamespaces => filters::no_user_namespaces(machine),
+            Filter::Notify(calls) => filters::notify(machine, calls),
         };
         bpf::assemble(&policy)
     }
@@ -130,11 +184,13 @@ impl Seccomp {
             Filter::ContainerDefault { .. } => "container default",
             Filter::NoTerminalInjection => "no terminal injection",
             Filter::NoUserNamespaces => "no user namespaces",
+            Filter::Notify(_) => "notify",
         }
     }
 
-    pub(crate) fn bind(&self) -> Result<Bound, Error> {
-        let program = self.program();
+    /// With the exception that a listener makes.
+    fn bind(&self, highest: i32) -> Result<Bound, Error> {
+        let mut program = self.program();
         bpf::check(&program)?;
         let mut flags = 0;
         if self.log {
@@ -143,8 +199,29 @@ impl Seccomp {
         if self.allow_speculation {
             flags |= libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
         }
-        Ok(Bound { name: self.name(), flags, program: program.into_iter().map(BpfInstruction::word).collect() })
+        if self.wait_killable && !self.listener {
+            return Err(Error::config("seccomp filter", "that waits to be killed has no listener"));
+        }
+        let listening = if self.listener { Some(Listening::new(highest)?) } else { None };
+        if let Some(listening) = &listening {
+            program = listening.excepted(program);
+            bpf::check(&program)?;
+            flags |= libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+            if self.wait_killable {
+                flags |= libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+            }
+        }
+        Ok(Bound::new(self.name(), flags, &program, listening))
     }
+}
+
+/// All of them, in the order in which they are installed: the strictest answer holds in any.
+pub(crate) fn bind(filters: &[Seccomp], highest: i32) -> Result<Vec<Bound>, Error> {
+    let (with, without): (Vec<_>, Vec<_>) = filters.iter().partition(|filter| filter.listener);
+    if with.len() > 1 {
+        return Err(Error::config("seccomp filters", "have more than one listener"));
+    }
+    with.into_iter().chain(without).map(|filter| filter.bind(highest)).collect()
 }
 
 impl Sandbox {
@@ -157,23 +234,5 @@ impl Sandbox {
     pub fn seccomp(mut self, filter: Seccomp) -> Self {
         self.privilege.seccomp.push(filter);
         self
-    }
-}
-
-/// A filter, ready for the kernel.
-#[derive(Debug)]
-pub(crate) struct Bound {
-    name: &'static str,
-    flags: libc::c_ulong,
-    program: Vec<u64>,
-}
-
-impl Bound {
-    pub(crate) fn compile(&self, program: &mut Program) {
-        let instructions = program.words(self.program.iter().copied());
-        // A struct sock_fprog: how many, and where.
-        let list = program.words([self.program.len() as u64, instructions]);
-        let install = [libc::SECCOMP_SET_MODE_FILTER.into(), self.flags.into(), list.into()];
-        program.call(Step::Seccomp, self.name, Sys::seccomp, install);
     }
 }

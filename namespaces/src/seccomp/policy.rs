@@ -58,6 +58,8 @@ impl Machine {
 pub(super) enum Action {
     Allow,
     Errno(i32),
+    /// Whoever has the listener is asked.
+    Notify,
     /// The process.
     Kill,
 }
@@ -67,6 +69,7 @@ impl Action {
         match self {
             Action::Allow => libc::SECCOMP_RET_ALLOW,
             Action::Errno(errno) => libc::SECCOMP_RET_ERRNO | errno.cast_unsigned() & libc::SECCOMP_RET_DATA,
+            Action::Notify => libc::SECCOMP_RET_USER_NOTIF,
             Action::Kill => libc::SECCOMP_RET_KILL_PROCESS,
         }
     }
@@ -107,13 +110,15 @@ pub(super) enum Rule {
 pub(super) struct Policy {
     machine: Machine,
     default: Action,
+    /// Another default for one ABI.
+    own: Option<(Abi, Action)>,
     rules: BTreeMap<(Abi, u32), Rule>,
 }
 
 impl Policy {
     /// This for every call.
     pub(super) fn new(machine: Machine, default: Action) -> Self {
-        Policy { machine, default, rules: BTreeMap::new() }
+        Policy { machine, default, own: None, rules: BTreeMap::new() }
     }
 
     /// This for these calls; what has been said of one before is forgotten.
@@ -130,13 +135,21 @@ impl Policy {
         self.rule(rows, &Rule::Always(action));
     }
 
+    /// Of the ABI that 64-bit programs have: `then` for these calls, `otherwise` for all others.
+    pub(super) fn only_own(&mut self, calls: &[u32], then: Action, otherwise: Action) {
+        let own = if self.machine == Machine::X86 { Abi::X86_64 } else { Abi::Aarch64 };
+        self.own = Some((own, otherwise));
+        self.rules.extend(calls.iter().map(|call| ((own, *call), Rule::Always(then))));
+    }
+
     pub(super) fn families(&self) -> &'static [Family] {
         self.machine.families()
     }
 
     /// All numbers of an ABI, as ranges that differ from their neighbours, by where they begin.
     pub(super) fn ranges(&self, abi: Abi) -> Vec<(u32, Rule)> {
-        let mut ranges = vec![(0, Rule::Always(self.default))];
+        let default = self.own.filter(|(own, _)| *own == abi).map_or(self.default, |(_, action)| action);
+        let mut ranges = vec![(0, Rule::Always(default))];
         let mut add = |start: u32, rule: Rule| match ranges.last_mut() {
             Some((last, known)) if *last == start => *known = rule,
             Some((_, known)) if *known == rule => {}
@@ -146,12 +159,12 @@ impl Policy {
         let mut end = 0;
         for (number, rule) in own {
             if number > end {
-                add(end, Rule::Always(self.default));
+                add(end, Rule::Always(default));
             }
             add(number, rule.clone());
             end = number + 1;
         }
-        add(end, Rule::Always(self.default));
+        add(end, Rule::Always(default));
         ranges
     }
 }

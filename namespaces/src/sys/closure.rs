@@ -1,7 +1,7 @@
 //! Code of the caller's in a sandbox: see [`Plan::spawn_fn`].
 
 use super::clone::{Birth, CloneArgs, World};
-use super::interpreter::{Frame, exit, follow};
+use super::interpreter::{Frame, end, follow};
 use super::raw::{errno_of, syscall6};
 use super::stack::Stack;
 use crate::gate::Gate;
@@ -91,7 +91,7 @@ extern "C" fn run_task(task: *mut libc::c_void) -> ! {
     // SAFETY: `clone_task` passes a task; this process has the only copy that is used.
     let task = unsafe { &mut *task.cast::<Task<'_>>() };
     if !follow(&task.frame, 0) {
-        exit(127);
+        end(127, [0; 2]);
     }
     task.frame.arrived();
     let text = c"s".as_ptr().expose_provenance() as u64;
@@ -99,5 +99,5 @@ extern "C" fn run_task(task: *mut libc::c_void) -> ! {
     unsafe { syscall6(libc::SYS_sendto, [task.gate, text, 1, libc::MSG_NOSIGNAL as u64, 0, 0]) };
     // SAFETY: it is this process's, and nobody in it uses it any more.
     unsafe { syscall6(libc::SYS_close, [task.gate, 0, 0, 0, 0, 0]) };
-    exit((task.body)())
+    end((task.body)(), [0; 2])
 }

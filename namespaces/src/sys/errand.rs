@@ -1,7 +1,7 @@
 //! Code of the caller's in a scope: see [`Scope::run`].
 
 use super::clone::{Birth, CloneArgs, IN_OUR_MEMORY, World};
-use super::interpreter::exit;
+use super::interpreter::end;
 use super::process::{Block, reap};
 use super::raw::{errno_of, syscall6};
 use super::signals::SignalMask;
@@ -118,7 +118,7 @@ extern "C" fn run_errand(errand: *mut libc::c_void) -> ! {
         let result = unsafe { syscall6(number, [a, b, 0, 0, 0, 0]) };
         if result < 0 {
             errand.failed = Some((name, errno_of(result)));
-            exit(127);
+            end(127, [0; 2]);
         }
     }
     // SAFETY: no arguments.
@@ -126,5 +126,5 @@ extern "C" fn run_errand(errand: *mut libc::c_void) -> ! {
     if parent == i64::from(errand.parent) {
         (errand.body)();
     }
-    exit(127)
+    end(127, [0; 2])
 }

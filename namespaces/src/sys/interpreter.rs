@@ -6,7 +6,7 @@ use super::relay::{Relay, pass_on};
 use super::script;
 use super::telling::{SAID, Telling};
 use crate::Fallbacks;
-use crate::program::{Arg, Finding, Op, Program, SCRATCH, SLOTS, Then};
+use crate::program::{Arg, Finding, Op, Program, SCRATCH, SLOTS, Stops, Then};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize};
 
@@ -16,8 +16,12 @@ pub(crate) struct Frame<'a> {
     ops: &'a [Op],
     slots: Box<[AtomicI64]>,
     scratch: Box<[AtomicU64; SCRATCH]>,
-    /// Whether the calls that hold the child are made too.
-    held: bool,
+    /// Descriptors that outlive the creation.
+    kept: &'a [Arg],
+    /// Where it waits.
+    stops: Stops,
+    /// What a filter knows its calls by.
+    secret: [u64; 2],
     /// Whether a program is started.
     program: bool,
     /// Fallbacks that the clone has needed.
@@ -29,13 +33,15 @@ pub(crate) struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    pub(crate) fn new(program: &'a Program, slots: [i64; SLOTS], held: bool, telling: &'a Telling) -> Self {
+    pub(crate) fn new(program: &'a Program, slots: [i64; SLOTS], stops: Stops, telling: &'a Telling) -> Self {
         let values = slots.into_iter().chain(std::iter::repeat(-1)).take(program.slots());
         Frame {
             ops: program.ops(),
             slots: values.map(AtomicI64::new).collect(),
             scratch: Box::new([const { AtomicU64::new(0) }; SCRATCH]),
-            held,
+            kept: program.kept(),
+            stops,
+            secret: program.secret().unwrap_or_default(),
             program: true,
             used: Fallbacks::empty(),
             telling,
@@ -67,7 +73,7 @@ pub(super) extern "C" fn child(frame: *mut libc::c_void) -> ! {
     // SAFETY: `clone_and_run` passes a frame, and keeps it until the clone returns to it, which is after this function's last use.
     let frame = unsafe { &*frame.cast::<Frame<'_>>() };
     follow(frame, 0);
-    exit(127)
+    exit(frame, 127)
 }
 
 /// Makes the calls of the list from here on; returns whether none of them failed.
@@ -87,7 +93,7 @@ pub(super) fn follow(frame: &Frame<'_>, from: usize) -> bool {
             return pass_on(frame, next);
         }
         let args = op.args.map(|arg| resolve(frame, arg, told));
-        let result = make(op.number, args);
+        let result = if op.then == Then::AllButKept { close_but_kept(frame) } else { make(op.number, args) };
         let errno = if result < 0 { errno_of(result) } else { 0 };
         let failure = match op.then {
             Then::Keep(slot) | Then::Look { keep: slot, .. } if errno == 0 => keep(frame, slot.0, result),
@@ -133,10 +139,28 @@ pub(super) fn follow(frame: &Frame<'_>, from: usize) -> bool {
     true
 }
 
-/// Whether it is for other children: that are held, that start a program, that need a fallback.
+/// Whether it is for other children: that wait, that start a program, that need a fallback.
 fn is_left_out(frame: &Frame<'_>, op: &Op, used: Fallbacks) -> bool {
-    let for_others = op.held && !frame.held || op.starts_program() && !frame.program;
+    let for_others = op.stops > frame.stops || op.starts_program() && !frame.program;
     for_others || !op.only.is_empty() && !op.only.intersects(used)
+}
+
+/// `close_range(2)` of what lies between those that are kept.
+fn close_but_kept(frame: &Frame<'_>) -> i64 {
+    let (mut from, most) = (3, u64::from(u32::MAX));
+    while from <= most {
+        // What a slot does not have is -1.
+        let kept = frame.kept.iter().map(|arg| resolve(frame, *arg, 0)).filter(|fd| (from..most).contains(fd)).min();
+        if kept != Some(from) {
+            let last = kept.map_or(most, |fd| fd.saturating_sub(1));
+            let result = make(libc::SYS_close_range, [from, last, 0, 0, 0, 0]);
+            if result < 0 {
+                return result;
+            }
+        }
+        from = kept.unwrap_or(most).saturating_add(1);
+    }
+    0
 }
 
 fn resolve(frame: &Frame<'_>, arg: Arg, scratch: u64) -> u64 {
@@ -220,10 +244,15 @@ pub(super) fn is_elsewhere(errno: i32) -> bool {
 }
 
 /// Ends this process, whatever its filters say: one may answer `exit_group(2)` with an errno.
-pub(super) fn exit(code: u8) -> ! {
+pub(super) fn exit(frame: &Frame<'_>, code: u8) -> ! {
+    end(code, frame.secret)
+}
+
+/// As [`exit`], of a process that has no filters of its own.
+pub(super) fn end(code: u8, [last_but_one, last]: [u64; 2]) -> ! {
     for number in [libc::SYS_exit_group, libc::SYS_exit] {
         // SAFETY: these take a number and end this process only: it is no thread of the caller, and has no other.
-        unsafe { syscall6(number, [code.into(), 0, 0, 0, 0, 0]) };
+        unsafe { syscall6(number, [code.into(), 0, 0, 0, last_but_one, last]) };
     }
     trap()
 }

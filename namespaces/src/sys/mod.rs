@@ -11,6 +11,8 @@ mod each;
 mod errand;
 mod exit_info;
 mod interpreter;
+#[cfg(feature = "seccomp")]
+mod listener;
 mod process;
 mod raw;
 mod related;
@@ -27,6 +29,8 @@ pub(crate) use clone::{Birth, Born, World, clone_and_run, pid_of};
 pub(crate) use closure::{Task, clone_task};
 pub(crate) use exit_info::exit_info;
 pub(crate) use interpreter::Frame;
+#[cfg(feature = "seccomp")]
+pub(crate) use listener::{add_fd, answer_notification, is_notification, random, receive_notification};
 pub(crate) use process::{Block, copy_above, own_pidfd, pidfd_of, reap, received, send_signal};
 pub(crate) use related::{Related, kind_of_namespace, owner_of_namespace, related_namespace};
 pub(crate) use relay::clone_relay;

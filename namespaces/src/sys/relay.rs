@@ -39,7 +39,8 @@ pub(crate) fn clone_relay<'a>(
 extern "C" fn run_relay(frame: *mut libc::c_void) -> ! {
     // SAFETY: `clone_relay` passes a frame, of which this process has a copy.
     let frame = unsafe { &*frame.cast::<Frame<'_>>() };
-    exit(if follow(frame, 0) { 0 } else { 127 })
+    let code = if follow(frame, 0) { 0 } else { 127 };
+    exit(frame, code)
 }
 
 /// Clones the child, which goes on with the calls from `next` on, and waits until it has started its program or ended. Returns whether there was one.
@@ -63,5 +64,5 @@ extern "C" fn run_child(frame: *mut libc::c_void) -> ! {
     // SAFETY: `pass_on` passes a frame, and keeps it until this process has left its memory.
     let frame = unsafe { &*frame.cast::<Frame<'_>>() };
     follow(frame, frame.born_at.load(Relaxed));
-    exit(127)
+    exit(frame, 127)
 }

@@ -12,11 +12,13 @@ mod escapes;
 mod fallbacks;
 mod faults;
 mod hold;
+mod hooks;
 mod hostile;
 mod identity;
 mod isolation;
 mod joins;
 mod life;
+mod listeners;
 mod listing;
 mod mounts;
 mod passing;
@@ -27,6 +29,7 @@ mod roots;
 mod scopes;
 mod seccomp;
 mod specs;
+mod spies;
 mod streams;
 mod support;
 mod terminals;
@@ -44,9 +47,16 @@ fn long() -> Duration {
 fn main() -> ExitCode {
     // In a sandbox this is another program.
     let mut arguments = std::env::args().skip(1);
-    if arguments.next().as_deref() == Some("escape") {
-        escape::main(arguments);
-        return ExitCode::SUCCESS;
+    match arguments.next().as_deref() {
+        Some("escape") => {
+            escape::main(arguments);
+            return ExitCode::SUCCESS;
+        }
+        Some(name) if spies::is_one(name) => {
+            spies::main(name, arguments);
+            return ExitCode::SUCCESS;
+        }
+        _ => {}
     }
     let tests = [
         errors(),
@@ -55,6 +65,7 @@ fn main() -> ExitCode {
         attributes(),
         privilege(),
         seccomp(),
+        listeners(),
         escapes(),
         specs(),
         roots(),
@@ -66,6 +77,7 @@ fn main() -> ExitCode {
         closures(),
         fallbacks(),
         hold(),
+        hooks(),
         scopes(),
         joins(),
         passing(),
@@ -190,7 +202,7 @@ fn privilege() -> Vec<Test> {
         test("privileges_that_cannot_be", privilege::privileges_that_cannot_be),
         test("capabilities_are_dropped_by_those_who_may", privilege::capabilities_are_dropped_by_those_who_may)
             .needs(&[Need::OrdinaryUser]),
-        user("capabilities_that_the_kernel_does_not_know", privilege::capabilities_that_the_kernel_does_not_know),
+        root("capabilities_that_the_kernel_does_not_know", privilege::capabilities_that_the_kernel_does_not_know),
         user("a_ruleset_restricts", privilege::a_ruleset_restricts),
         test("what_the_kernel_lacks_is_told", privilege::what_the_kernel_lacks_is_told),
         root("rights_that_are_lost_with_the_user", privilege::rights_that_are_lost_with_the_user),
@@ -213,6 +225,21 @@ fn seccomp() -> Vec<Test> {
         root("nothing_is_typed_into_the_terminal", seccomp::nothing_is_typed_into_the_terminal),
         test("a_closure_is_under_the_filter", seccomp::a_closure_is_under_the_filter),
         user("a_filter_from_a_file", seccomp::a_filter_from_a_file),
+    ]
+}
+
+fn listeners() -> Vec<Test> {
+    let python = Need::Program("/usr/bin/python3");
+    vec![
+        user("a_supervisor_answers", listeners::a_supervisor_answers),
+        test("a_descriptor_is_the_answer", listeners::a_descriptor_is_the_answer),
+        user("asked_from_the_first_call_on", listeners::asked_from_the_first_call_on),
+        test("a_start_that_fails_asks_nobody", listeners::a_start_that_fails_asks_nobody),
+        test("a_supervisor_that_is_gone", listeners::a_supervisor_that_is_gone),
+        test("no_listener_in_the_program", listeners::no_listener_in_the_program),
+        test("many_listeners_at_once", listeners::many_listeners_at_once),
+        test("listeners_that_cannot_be", listeners::listeners_that_cannot_be),
+        test("the_exception_is_the_childs_alone", listeners::the_exception_is_the_childs_alone).needs(&[python]),
     ]
 }
 
@@ -372,6 +399,20 @@ fn hold() -> Vec<Test> {
     ]
 }
 
+fn hooks() -> Vec<Test> {
+    let busy = |name, run| user(name, run).needs(&[Need::Program(BUSYBOX)]);
+    vec![
+        rooted("each_point_is_where_oci_says", hooks::each_point_is_where_oci_says),
+        rooted("hooks_inside_are_confined", hooks::hooks_inside_are_confined),
+        busy("hooks_inside_see_nothing_of_the_caller", hooks::hooks_inside_see_nothing_of_the_caller),
+        busy("a_hook_that_fails_ends_it", hooks::a_hook_that_fails_ends_it),
+        busy("a_hook_that_takes_too_long_is_killed", hooks::a_hook_that_takes_too_long_is_killed),
+        busy("every_call_of_a_creation_can_fail", hooks::every_call_of_a_creation_can_fail),
+        busy("a_creation_lets_go", hooks::a_creation_lets_go),
+        busy("creations_that_cannot_be", hooks::creations_that_cannot_be),
+    ]
+}
+
 fn scopes() -> Vec<Test> {
     vec![
         user("root_inside_and_nobody_new_outside", scopes::root_inside_and_nobody_new_outside),
@@ -402,6 +443,8 @@ fn joins() -> Vec<Test> {
         user("the_target_dies_while_the_child_is_held", joins::the_target_dies_while_the_child_is_held),
         user("every_call_of_joining_can_fail", joins::every_call_of_joining_can_fail),
         user("nobody_inside_sees_who_joins", joins::nobody_inside_sees_who_joins),
+        user("nobody_inside_traces_who_joins", spies::nobody_inside_traces_who_joins),
+        user("nobody_inside_writes_to_the_hosts_program", spies::nobody_inside_writes_to_the_hosts_program),
         user("a_joined_program_has_three_descriptors", joins::a_joined_program_has_three_descriptors),
         user("eight_threads_join_a_hundred", joins::eight_threads_join_a_hundred),
         test("joins_of_strangers_are_refused", joins::joins_of_strangers_are_refused).needs(&[Need::OrdinaryUser]),

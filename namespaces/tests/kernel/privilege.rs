@@ -157,7 +157,7 @@ pub(crate) fn capabilities_are_dropped_by_those_who_may() {
     output(sh("true").seccomp(Seccomp::no_user_namespaces()).no_new_privs());
 }
 
-/// A kernel that knows fewer capabilities than this crate: they are left out, and told.
+/// A kernel that knows fewer capabilities than this crate: they are left out, and told. As root: the faults of an ordinary user come with `no_new_privs`.
 pub(crate) fn capabilities_that_the_kernel_does_not_know() {
     let asked = Capabilities::only([Capability::Kill, Capability::CheckpointRestore, Capability::Bpf]);
     let sandbox = sh(STATUS).user(IdMap::root()).capabilities(asked).stdout(cofferdam_namespaces::Stdio::Pipe);

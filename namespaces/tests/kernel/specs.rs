@@ -69,6 +69,7 @@ fn any_filter() -> impl Strategy<Value = Seccomp> {
     let filters = prop_oneof![
         Just(Seccomp::no_terminal_injection()),
         Just(Seccomp::no_user_namespaces().log()),
+        prop::collection::vec(0..1000_i64, 0..3).prop_map(|calls| Seccomp::notify(calls).wait_killable()),
         any_capabilities().prop_map(|sets| Seccomp::container_default(&sets)),
         prop::collection::vec(instruction, 0..4).prop_map(|program| Seccomp::bpf(program).allow_speculation()),
     ];

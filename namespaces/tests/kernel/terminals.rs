@@ -1,7 +1,7 @@
 //! A terminal of the sandbox's own, driven by a script.
 
 use crate::faults::no_child_is_left;
-use crate::support::{program, refused, sh};
+use crate::support::{output, program, refused, sh};
 use cofferdam_namespaces::{
     Child, Credentials, ErrorKind, Fds, IdMap, Join, Mount, Namespaces, Sandbox, Stdio, Step, Target, TerminalSize,
 };
@@ -91,6 +91,10 @@ pub(crate) fn the_terminal_is_the_programs() {
     assert_eq!(shown(inside(sh("tty; stty size; echo x >/dev/tty"))), "/dev/pts/0\r\n30 90\r\nx\r\n");
     let mount = sh("tty").user(IdMap::root()).namespaces(Namespaces::MOUNT).mount(Mount::devpts("/dev/pts"));
     assert_eq!(shown(mount), "/dev/pts/0\r\n");
+    // By the name of the console too: the same device, and shown.
+    let script = "stat -c %t:%T /dev/console /dev/pts/0; echo x >/dev/console; echo /dev/pts/*";
+    assert_eq!(shown(inside(sh(script))), "88:0\r\n88:0\r\nx\r\n/dev/pts/0 /dev/pts/ptmx\r\n");
+    assert_eq!(output(inside(sh("ls /dev/console || echo none")).stderr(Stdio::Null)), "none\n");
     // Streams that are something else stay that.
     let mut child = sh("echo to the pipe; echo shown >&2").stdout(Stdio::Pipe).terminal(SIZE).spawn().unwrap();
     assert_eq!(crate::support::read(&mut child), "to the pipe\n");

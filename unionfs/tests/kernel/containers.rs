@@ -3,7 +3,8 @@
 use crate::diff::change_at_random;
 use crate::store::{id, names, owner, path_of, publish, reopened, staged, store};
 use crate::support::{Merged, Place, Random, cases, list};
-use crate::tree::{random_layer, seen};
+use crate::tree::random_layer;
+use cofferdam_testkit::union::seen;
 use cofferdam_unionfs::{
     AfterVolatile, Backend, Container, ContainerSpec, Error, ErrorKind, Form, InitLayer, LayerId, LayerStore, Overlay,
     SyncPolicy,

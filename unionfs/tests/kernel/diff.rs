@@ -2,7 +2,8 @@
 
 use crate::model::random_layers;
 use crate::support::{Place, Random, cases, list, mounted, open};
-use crate::tree::{Facts, NAMES, facts_behind, seen, set_xattr};
+use crate::tree::{NAMES, XATTR, set_xattr};
+use cofferdam_testkit::union::{Facts, Seen, facts_behind};
 use cofferdam_unionfs::{
     AfterVolatile, ChangeKind, Diff, DiffMethod, ErrorKind, Form, Overlay, RedirectDir, WritableLayer,
 };
@@ -81,6 +82,12 @@ pub(crate) fn every_sort_of_change(form: Form) {
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
 }
 
+/// What is seen, but for times, which the applying below keeps of files only.
+fn seen(root: &Path, form: Form) -> Seen {
+    let seen = cofferdam_testkit::union::seen(root, form);
+    seen.into_iter().map(|(path, facts)| (path, facts.without_time())).collect()
+}
+
 fn remove(path: &Path) {
     let Ok(data) = fs::symlink_metadata(path) else { return };
     if data.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.expect("is removed");
@@ -100,9 +107,9 @@ fn copy(from: &Path, data: &Facts, to: &Path) {
     if data.kind != 'l' {
         fs::set_permissions(to, fs::Permissions::from_mode(data.mode)).expect("chmod");
     }
-    match &data.xattr {
+    match data.xattrs.get(OsStr::new(XATTR)) {
         Some(value) => set_xattr(to, value),
-        None => _ = rustix::fs::lremovexattr(to, "user.test"),
+        None => _ = rustix::fs::lremovexattr(to, XATTR),
     }
     if data.kind == 'f' {
         let time = fs::metadata(from).expect("is there").modified().expect("a time");

@@ -1,7 +1,8 @@
 //! The model of a union against the kernel's.
 
 use crate::support::{Place, Random, cases, mounted};
-use crate::tree::{Facts, random_layer, seen, told};
+use crate::tree::random_layer;
+use cofferdam_testkit::union::{Facts, paths, seen};
 use cofferdam_unionfs::Form;
 use cofferdam_unionfs::model::{Directory, merge};
 use std::fs;
@@ -26,9 +27,9 @@ pub(crate) fn random_stacks_show_what_the_model_says(form: Form) {
         let count = random.below(4) + 1;
         let layers = random_layers(&place, &mut random, count);
         let models: Vec<_> = layers.iter().map(|(_, model)| model).collect();
-        let paths: Vec<_> = layers.iter().map(|(path, _)| path).collect();
-        let expected = told(&merge(&models).expect("a layer"));
-        let shown = seen(&mounted(&place.overlay(&paths)).path(""), form);
+        let folders: Vec<_> = layers.iter().map(|(path, _)| path).collect();
+        let expected = paths(&merge(&models).expect("a layer"));
+        let shown = seen(&mounted(&place.overlay(&folders)).path(""), form);
         assert_eq!(shown, expected, "case {case}: {layers:#?}");
         entries += shown.len();
         fs::remove_dir_all(place.path().join("layers")).expect("is removed");

@@ -80,7 +80,7 @@
 //! | [`Form::User`](cofferdam_unionfs::Form::User) on tmpfs | `user.*` attributes | 6.6 |
 //!
 //! There are no silent fallbacks: an older kernel gives an error. Modes of devices and fifos, and attributes of what is neither a file nor a directory,
-//! are set through `/proc/self/fd`, so `/proc` must be mounted for those.
+//! are set through `/proc/self/fd`, so `/proc` must be mounted for those; and for directories of a tree whose mode keeps even their owner out, when a layer is merged onto it.
 //!
 //! # Privileges
 //!

@@ -22,7 +22,7 @@ pub(super) fn of(place: &Arc<Place>) -> Vec<Contender> {
             command.arg("--runroot").arg(made.with_file_name("run")).arg("from").arg(source(place, "oci:"));
             run(&mut command)
         },
-        |_, made| Ok(std::fs::remove_dir_all(made.with_file_name("storage"))?),
+        |place, made| place.put_away(&made.with_file_name("storage")),
     ));
     contenders.push(containerd::of(place));
     if place.only_layer().is_some() {

@@ -24,9 +24,11 @@ compile_error!("cofferdam-benches is for Linux on x86_64 and aarch64");
 
 pub mod area;
 pub mod cgroup;
+pub mod confine;
 pub mod counting;
 pub mod floor;
 pub mod image;
+pub mod join;
 pub mod measuring;
 pub mod mount;
 pub mod network;
@@ -37,7 +39,8 @@ pub mod svg;
 pub use area::{Area, Case, Contender, Ready, Role, Runner, Sample};
 
 /// Every area, in the order in which they are run.
-pub const AREAS: &[Area] = &[spawn::AREA, mount::AREA, image::AREA, cgroup::AREA, network::AREA];
+pub const AREAS: &[Area] =
+    &[spawn::AREA, join::AREA, confine::AREA, mount::AREA, image::AREA, cgroup::AREA, network::AREA];
 
 /// A bench that went wrong says so and ends: nobody acts on what kind of failure it was.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;

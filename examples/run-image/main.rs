@@ -76,8 +76,9 @@ fn run(options: &Options, signals: &Signals, rootless: bool) -> Result<u8> {
     let cgroup = limited(options)?;
     let entry = cgroup.as_ref().map(|cgroup| cgroup.entry()).transpose()?.unwrap_or_default();
 
-    // Its files: each layer in a directory, one for what it will write, and all of them as one mount. That is a descriptor too.
-    let files = Files::unpack(&image, signals, rootless)?;
+    // Its files: the layers in a store, where they may be from the last time, a place for what it will write, and all of them as one mount. That is a
+    // descriptor too.
+    let files = Files::prepare(options, &image, signals, rootless)?;
     let fds = Fds::new().cgroup(entry).bind("root", files.mount()?);
 
     // The process, up to the point where its program starts. It waits there until it is connected.

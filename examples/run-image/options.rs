@@ -13,6 +13,7 @@ Runs a program in a container made from an image.
 usage: run-image oci:DIR[:TAG] [options] [-- CMD [ARG...]]
   --cpus N                    at most that much CPU time: 0.5 is half of one core
   --memory SIZE               at most that much memory, and no swap: 64M, 1G, or bytes
+  --size SIZE                 at most that much in files of its own
   --network none|bridge|host|container:NAME
                               loopback alone (default); an address on a bridge that containers share, who know each other's
                               names; the host's own; that of a container on the bridge
@@ -20,13 +21,15 @@ usage: run-image oci:DIR[:TAG] [options] [-- CMD [ARG...]]
                               a port of the host, or a range 8000-8010:80-90, that leads to the container; with --network bridge
   --init                      in front of the program a process 1 that waits for orphans and sends signals on
   --name NAME                 its host name, and the name of its cgroup
+  --store DIR                 the folder of the layers (/var/lib/run-image; a user's: ~/.local/share/run-image)
   --help                      print this
 
 Exit status: the program's, or 128 and the number of the signal that ended it or run-image; 127 and 126 if there is
 no such program or it cannot be started, 125 for other failures, 2 for bad usage.
 
 As root, the container's root is the host's root, with all its rights: run only what you trust. As an ordinary user
-it is that user, in a user namespace. What is unpacked and written is in $TMPDIR (/tmp) until the program ends.
+it is that user, in a user namespace. Layers are unpacked once, and stay until the store is removed. What the program writes
+is in the store, too, until it ends; what is left of one that was killed goes with the next one.
 ";
 
 /// What the user wants.
@@ -47,6 +50,9 @@ pub(crate) struct Options {
     pub(crate) ports: Vec<PublishedPort>,
     pub(crate) name: String,
     pub(crate) init: bool,
+    /// How much it may write, in bytes.
+    pub(crate) size: Option<u64>,
+    pub(crate) store: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +69,7 @@ impl Options {
         let (mut source, mut command) = (None, Vec::new());
         let (mut controllers, mut limits) = (Controllers::empty(), Limits::new());
         let mut ports: Vec<PublishedPort> = Vec::new();
+        let (mut written, mut store) = (None, None);
         let (mut network, mut name) = (Network::None, format!("run-image-{}", std::process::id()));
         let mut init = false;
         while let Some(arg) = args.next().map_err(|e| e.to_string())? {
@@ -79,6 +86,11 @@ impl Options {
                     limits = limits.memory(bytes).swap(0);
                     controllers |= Controllers::MEMORY;
                 }
+                Long("size") => {
+                    let text = text(&mut args)?;
+                    written = Some(size(&text).ok_or_else(|| format!("--size {text:?} is not a size, such as 64M"))?);
+                }
+                Long("store") => store = Some(args.value().map_err(|e| e.to_string())?.into()),
                 Long("network") => network = mode(&text(&mut args)?)?,
                 Long("publish") => {
                     let text = text(&mut args)?;
@@ -101,7 +113,9 @@ impl Options {
         }
         let source = source.ok_or("which image? oci:DIR or oci:DIR:TAG")?;
         let (layout, selection) = image(&source)?;
-        let options = Options { layout, selection, command, controllers, limits, network, ports, name, init };
+        let size = written;
+        let options =
+            Options { layout, selection, command, controllers, limits, network, ports, name, init, size, store };
         Ok(Command::Run(Box::new(options)))
     }
 }
@@ -170,12 +184,12 @@ mod tests {
 
     #[test]
     fn everything_at_once() {
-        let line =
-            "oci:/images/box:host:5/latest --cpus 0.5 --memory 64M --network host --name box --init -- sh -c --help";
+        let line = "oci:/images/box:host:5/latest --cpus 0.5 --size 1G --store /layers --memory 64M --network host --name box --init -- sh -c --help";
         let options = parse(&line.split(' ').collect::<Vec<_>>()).unwrap();
         assert_eq!((options.layout, options.network), ("/images/box".into(), Network::Host));
         assert_eq!(options.command, ["sh", "-c", "--help"]);
         assert!(options.init);
+        assert_eq!((options.size, options.store), (Some(1 << 30), Some("/layers".into())));
         assert_eq!(options.controllers, Controllers::CPU | Controllers::MEMORY);
         let options = parse(&["oci:x", "--network", "bridge", "--publish", "80:80", "--publish", "53:53/udp"]).unwrap();
         assert_eq!(options.ports.len(), 2);
@@ -192,6 +206,7 @@ mod tests {
             "oci:x:",
             "oci:x --cpus 0",
             "oci:x --memory lots",
+            "oci:x --size lots",
             "oci:x --network up",
             "oci:x --network container:",
             "oci:x --network container:web --publish 80:80",

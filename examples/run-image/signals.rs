@@ -32,8 +32,18 @@ impl Signals {
 
     /// Fails if one has come.
     pub(crate) fn check(&self) -> Result<()> {
+        if self.told() { Err(self.read()?.into()) } else { Ok(()) }
+    }
+
+    /// Looks for them from another thread.
+    pub(crate) fn watcher(&self) -> Result<Self> {
+        Ok(Signals(self.0.try_clone()?))
+    }
+
+    /// Whether one has come.
+    pub(crate) fn told(&self) -> bool {
         let mut ready = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
-        if poll(&mut ready, PollTimeout::ZERO)? == 0 { Ok(()) } else { Err(self.read()?.into()) }
+        poll(&mut ready, PollTimeout::ZERO).is_ok_and(|count| count > 0)
     }
 
     /// Waits for the program's end, which one of them brings about. The exit code is as a shell tells it.

@@ -2,7 +2,8 @@
 //!
 //! Archives that GNU tar, Go's and Python's libraries read differently are how entries are smuggled past a check (CVE-2025-62518 and its
 //! kin), so what they do not agree about is an error here: two extended headers for one entry, PAX beside GNU long names,
-//! a directory with data, a lone zero block. Everything that has a size has a limit *before* it is read.
+//! a lone zero block. There is one exception, which real archives need: what can have no data has none, whatever its size
+//! says; that is what the libraries of all engines do. Everything that has a size has a limit *before* it is read.
 
 mod acl;
 mod header;
@@ -80,7 +81,7 @@ impl<R: BufRead> Archive<R> {
                     if records.place_entries() {
                         return Err(understood_differently());
                     }
-                    self.global.update(records.heeded());
+                    self.global.update(records)?;
                     // All global headers together are bounded as one.
                     if self.global.length() > self.limits.pax_bytes {
                         return Err(Error::limit(Operation::Unpack, "bytes of PAX headers", self.limits.pax_bytes));
@@ -128,8 +129,8 @@ impl<R: BufRead> Archive<R> {
         let mut entry = header.into_entry()?;
         entry.name = extended.name.unwrap_or(entry.name);
         entry.link = extended.link.unwrap_or(entry.link);
-        let records = self.global.merged(extended.local);
-        if let Some(hints) = records.sparse()?
+        let records = self.global.merged(extended.local)?;
+        if let Some(hints) = records.sparse(&self.limits)?
             && (map.replace(hints).is_some() || !matches!(entry.kind, Kind::File { .. }))
         {
             return Err(understood_differently());
@@ -165,7 +166,7 @@ impl<R: BufRead> Archive<R> {
 
     /// The map of encoding 1.0: whole blocks in front of the data.
     fn map_in_data(&mut self) -> Result<Vec<sparse::Segment>, Error> {
-        let mut lines = Lines::default();
+        let mut lines = Lines::new(&self.limits);
         for _ in 0..sparse::most_blocks(&self.limits) {
             self.data = self.data.checked_sub(BLOCK as u64).ok_or_else(wrong_map)?;
             let block = self.block()?.ok_or_else(wrong_map)?;
@@ -251,7 +252,7 @@ impl<R: BufRead> Archive<R> {
             return Err(Error::limit(Operation::Unpack, what, limit));
         }
         self.expect(size);
-        let mut content = Vec::new();
+        let mut content = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
         loop {
             let data = self.data()?;
             content.extend_from_slice(data);
@@ -281,11 +282,10 @@ impl Entry {
             Kind::File { .. } if directory_name => return Err(malformed("has a file with the name of a directory")),
             _ => {}
         }
-        match self.kind {
-            Kind::File { .. } | Kind::Other(_) => {}
-            Kind::Directory if self.size != 0 => return Err(malformed("has a directory with data")),
-            // Some writers give links the size of their target; no reader expects data.
-            _ => self.size = 0,
+        // Some writers give links the size of their target, or directories that of what is in them. No data follow, as Go's library (and so docker, containerd, buildah,
+        // umoci) and Python's have it. GNU tar expects some of symlinks, devices and fifos: to it, such a layer would have other entries.
+        if !matches!(self.kind, Kind::File { .. } | Kind::Other(_)) {
+            self.size = 0;
         }
         if [&self.name, &self.link].into_iter().any(|name| name.contains(&0)) {
             return Err(malformed("has a name with a zero byte"));

@@ -98,6 +98,10 @@ impl FromStr for Digest {
             "sha512" => Algorithm::Sha512,
             _ => return fail(ErrorKind::Unsupported, "is of an unknown algorithm"),
         };
+        #[cfg(feature = "test-hooks")]
+        if crate::test_hooks::is_off(crate::test_hooks::Defence::Digests) {
+            return Ok(Digest { algorithm, hex: hex.into() });
+        }
         if hex.len() != algorithm.digits() {
             return fail(ErrorKind::Malformed, "has the wrong number of digits");
         }

@@ -2,7 +2,7 @@
 
 use crate::Algorithm;
 use crate::image::Layer;
-use crate::unpack::Wait;
+use crate::unpack::{Budget, Wait};
 use crate::{Error, ErrorKind, LayerReader, Observer, Operation, Options, Progress, Report, Unpacker};
 use rustix::fs::{AtFlags, Mode, OFlags, mkdirat, unlinkat};
 use std::fmt;
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-/// As many layers are unpacked at a time, if there are as many processors: each takes about 8 MiB of memory, with zstd up to 128 MiB more.
+/// As many layers are unpacked at a time at most: the buffers of each are a part of what all may take.
 const AT_A_TIME: usize = 4;
 
 /// All layers of an image, lowest first, to be unpacked as they are or flattened: several at a time, each with a thread for every step.
@@ -38,6 +38,7 @@ pub struct Layers {
     sources: Vec<Source>,
     options: Options,
     observer: Option<Arc<dyn Observer>>,
+    at_a_time: usize,
 }
 
 struct Source {
@@ -48,7 +49,8 @@ struct Source {
 impl Layers {
     /// None so far.
     pub fn new(options: Options) -> Self {
-        Layers { sources: Vec::new(), options, observer: None }
+        let at_a_time = thread::available_parallelism().map_or(1, usize::from).min(AT_A_TIME);
+        Layers { sources: Vec::new(), options, observer: None, at_a_time }
     }
 
     /// Adds a layer on top: a blob of which nothing is known. Compare the digests in its [`Report`].
@@ -66,6 +68,13 @@ impl Layers {
     /// Tells how far each layer is, and can be cancelled.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = Some(observer);
+        self
+    }
+
+    /// Unpacks so many layers at a time: as many as there are processors if nothing is said, and four at most. Each has three threads.
+    #[doc(alias = "threads")]
+    pub fn at_a_time(mut self, layers: usize) -> Self {
+        self.at_a_time = layers.clamp(1, AT_A_TIME);
         self
     }
 
@@ -114,11 +123,12 @@ impl Layers {
         lowers: &Arc<Lowers>,
         job: impl Fn(usize, Options) -> Result<Job<'a>, Error> + Sync,
     ) -> Result<Vec<Report>, Error> {
-        let Layers { sources, options, observer } = self;
+        let Layers { sources, options, observer, at_a_time } = self;
         let state = |number| if there.contains(&number) { State::Done } else { State::Waiting };
         let state = Mutex::new((0..sources.len()).map(state).collect());
         let turns = Arc::new(Turns { state, changed: Condvar::new() });
         let watch = Arc::new(Watch { observer, stopped: AtomicBool::new(false) });
+        let budget = Arc::new(Budget::new(options.limits.kept_bytes, sources.len(), there));
         let todo: Vec<_> = sources.into_iter().enumerate().filter(|(number, _)| !there.contains(number)).collect();
         let (count, queue) = (todo.len(), Mutex::new(todo.into_iter()));
         let one = |number: usize, source: Source| {
@@ -126,7 +136,8 @@ impl Layers {
             let observer = OfLayer { number, watch: Arc::clone(&watch) };
             let (turn, lowers) = (Arc::clone(&turns), Arc::clone(lowers));
             let wait = Wait(Box::new(move || turn.wait(number).and_then(|()| lowers(number))));
-            let report = source.unpack(unpacker.observer(Arc::new(observer)).wait(wait))?;
+            let unpacker = unpacker.observer(Arc::new(observer)).beside_others(wait, budget.share(number));
+            let report = source.unpack(unpacker)?;
             finish(&|| turns.wait(number))?;
             Ok(report)
         };
@@ -142,7 +153,7 @@ impl Layers {
                 done.push((number, result));
             }
         };
-        let mut results = on_threads(count, work);
+        let mut results = on_threads(at_a_time.min(count), work);
         results.sort_by_key(|(number, _)| *number);
         reports(results.into_iter().map(|(_, result)| result).collect())
     }
@@ -164,13 +175,12 @@ pub(crate) struct Job<'a> {
 
 type Finish<'a> = Box<dyn FnOnce(&dyn Fn() -> Result<(), Error>) -> Result<(), Error> + 'a>;
 
-/// Does so much work on some threads, this one among them.
+/// Does the work on so many threads, this one among them.
 fn on_threads<T: Send>(count: usize, work: impl Fn() -> Vec<T> + Sync + Copy + Send) -> Vec<T> {
-    let at_a_time = thread::available_parallelism().map_or(1, usize::from).min(AT_A_TIME).min(count);
     thread::scope(|scope| {
         // A thread that cannot be had is not needed: this one does the work.
         let spawn = |_| thread::Builder::new().name("cofferdam-layer".into()).spawn_scoped(scope, work).ok();
-        let threads: Vec<_> = (1..at_a_time).filter_map(spawn).collect();
+        let threads: Vec<_> = (1..count).filter_map(spawn).collect();
         let mut results = work();
         for thread in threads {
             results.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));

@@ -80,7 +80,7 @@
 //! | [`Form::User`](cofferdam_unionfs::Form::User) on tmpfs | `user.*` attributes | 6.6 |
 //!
 //! There are no silent fallbacks: an older kernel gives an error. Modes of devices and fifos, and attributes of what is neither a file nor a directory,
-//! are set through `/proc/self/fd`, so `/proc` must be mounted for those.
+//! are set through `/proc/self/fd`, so `/proc` must be mounted for those; and for directories of a tree whose mode keeps even their owner out, when a layer is merged onto it.
 //!
 //! # Privileges
 //!
@@ -89,9 +89,9 @@
 //!
 //! # Memory
 //!
-//! About 8 MiB for each layer that is being unpacked, of which there are four at a time at most, whatever their size; for zstd the window of its
-//! frames in addition. What has to be remembered until the end of a layer takes its path and about 200 bytes more for each directory, whiteout and link to what
-//! comes later: of a Debian 1 MiB, of no layer more than [`Limits::kept_bytes`].
+//! An image takes 64 MiB at most while it is unpacked, however large its layers are, however many of them are unpacked at a time and whatever they ask for; for zstd the
+//! windows of their frames in addition. The buffers of a layer take 5 MiB. The rest is for what has to be remembered until the end of a layer, of a Debian 1 MiB: see
+//! [`Limits::kept_bytes`].
 //!
 //! # Threats that are met here
 //!
@@ -121,6 +121,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail"))]
 
 mod archive;
+mod blob;
+mod chunk;
 mod commit;
 mod config;
 mod digest;

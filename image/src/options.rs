@@ -53,11 +53,14 @@ pub struct Limits {
     pub xattr_bytes: usize,
     /// Bytes of a PAX header, and of all global ones together: 1 MiB.
     pub pax_bytes: u64,
-    /// Bytes of the map of a sparse file: 1 MiB.
+    /// Bytes of the map of a sparse file, also in memory, where each piece of the file takes 16: 1 MiB.
     pub sparse_bytes: u64,
-    /// Bytes of names and attributes that have to be kept in memory until the end of a layer, about 200 added for each: 64 MiB. Those of directories,
-    /// whiteouts, links to what comes later, and of what is left out and listed. If a lower layer's file with several names is linked to, 100 and its length for each
+    /// Bytes of names and attributes that have to be kept in memory until the end of a layer, twice their length and about 200 for each: 32 MiB. Those of directories,
+    /// whiteouts, links to what comes later, and of what is left out and listed. If a lower layer's file with several names is linked to, 200 and its length for each
     /// name of any such file of that layer.
+    ///
+    /// What the reports of lower layers of the same image list counts too. The layers of an image that are unpacked at the same time ([`Layers`](crate::Layers)) have a
+    /// quarter more, together: one for which that is not enough waits for those below it.
     pub kept_bytes: u64,
     /// Bytes of the archive for each byte of the blob, once 256 MiB have come out: 200. Archives of programs have 2 to 10.
     #[doc(alias = "bomb")]
@@ -74,7 +77,7 @@ impl Default for Limits {
             xattr_bytes: 256 << 10,
             pax_bytes: 1 << 20,
             sparse_bytes: 1 << 20,
-            kept_bytes: 64 << 20,
+            kept_bytes: 32 << 20,
             ratio: 200,
         }
     }

@@ -3,6 +3,7 @@
 //! A fixed number of buffers goes round: from the decompressor to both others, and back from whoever is done with it last. So the memory
 //! is bounded, and whoever is ahead waits.
 
+use crate::chunk::{Chunk, give_back};
 use crate::digest::Hasher;
 use crate::reader::{Hashers, Inflater, LayerReader};
 use crate::{Error, ErrorKind, LayerSummary, Observer, Operation, Progress};
@@ -13,27 +14,15 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{self, Scope, ScopedJoinHandle};
 
 /// The length of a buffer: with smaller ones the decompressor is slower.
-const CHUNK: usize = 1 << 20;
+const CHUNK: usize = 512 << 10;
 /// As many go round for one layer.
 const CHUNKS: usize = 6;
 /// Pieces of a blob, each as long as what is read at a time, that wait for the hasher.
 const PIECES: usize = 16;
 
-/// A part of the archive.
-pub(crate) struct Chunk {
-    bytes: Vec<u8>,
-    length: usize,
-}
-
-impl Chunk {
-    fn bytes(&self) -> &[u8] {
-        self.bytes.get(..self.length).unwrap_or_default()
-    }
-}
-
 /// What is to be hashed.
 pub(crate) enum Piece {
-    Blob(Vec<u8>),
+    Blob(Arc<Chunk>),
     Archive(Arc<Chunk>),
 }
 
@@ -56,12 +45,13 @@ pub(crate) fn run<R: Read + Send, T>(
     let (free, returned) = channel();
     for _ in 0..CHUNKS {
         // Its memory is taken when it is first used: most layers are small.
-        let _ = free.send(Chunk { bytes: Vec::new(), length: 0 });
+        let _ = free.send(Chunk::default());
     }
-    let (inflater, hashers) = layer.split(to_hasher.clone());
+    let (free_of_blob, returned_of_blob) = channel();
+    let (inflater, hashers) = layer.split(to_hasher.clone(), returned_of_blob);
     thread::scope(|scope| {
         let back = free.clone();
-        let hashing = start(scope, "cofferdam-hash", move || hash(hashers, &pieces, &back))?;
+        let hashing = start(scope, "cofferdam-hash", move || hash(hashers, &pieces, &back, &free_of_blob))?;
         let source = Source { inflater, observer, to_hasher, to_writer, returned };
         let reading = start(scope, "cofferdam-inflate", move || source.run())?;
         let mut chunks = Chunks { from: Some(from), free, current: None, used: 0 };
@@ -107,8 +97,7 @@ impl<R: Read> Source<'_, R> {
             let next = self.tell_observer().and_then(|()| {
                 // Both others are gone only if they have failed.
                 let Ok(mut chunk) = self.returned.recv() else { return Ok(None) };
-                chunk.bytes.resize(CHUNK, 0);
-                chunk.length = self.fill(&mut chunk.bytes)?;
+                chunk.fill(CHUNK, |buffer| self.fill(buffer))?;
                 Ok(Some(chunk))
             });
             let chunk = match next {
@@ -118,7 +107,7 @@ impl<R: Read> Source<'_, R> {
                     return None;
                 }
             };
-            let last = chunk.length < CHUNK;
+            let last = chunk.bytes().len() < CHUNK;
             self.to_hasher.send(Piece::Archive(Arc::clone(&chunk))).ok()?;
             self.to_writer.send(Ok(chunk)).ok()?;
             if last {
@@ -152,11 +141,21 @@ impl<R: Read> Source<'_, R> {
 }
 
 /// The thread that hashes.
-fn hash(hashers: Hashers, pieces: &Receiver<Piece>, free: &Sender<Chunk>) -> (Hasher, Option<Hasher>) {
+fn hash(
+    hashers: Hashers,
+    pieces: &Receiver<Piece>,
+    free: &Sender<Chunk>,
+    free_of_blob: &Sender<Chunk>,
+) -> (Hasher, Option<Hasher>) {
     let Hashers { mut diff_id, mut blob } = hashers;
     for piece in pieces {
         match piece {
-            Piece::Blob(bytes) => blob.iter_mut().for_each(|hasher| hasher.update(&bytes)),
+            Piece::Blob(chunk) => {
+                if let Some(hasher) = &mut blob {
+                    hasher.update(chunk.bytes());
+                }
+                give_back(chunk, free_of_blob);
+            }
             Piece::Archive(chunk) => {
                 diff_id.update(chunk.bytes());
                 give_back(chunk, free);
@@ -164,13 +163,6 @@ fn hash(hashers: Hashers, pieces: &Receiver<Piece>, free: &Sender<Chunk>) -> (Ha
         }
     }
     (diff_id, blob)
-}
-
-/// The last one to be done with it gives it back. If nobody wants it any more, that is fine.
-fn give_back(chunk: Arc<Chunk>, free: &Sender<Chunk>) {
-    if let Some(chunk) = Arc::into_inner(chunk) {
-        let _ = free.send(chunk);
-    }
 }
 
 impl Chunks {
@@ -192,13 +184,14 @@ impl Chunks {
 impl Drop for Chunks {
     fn drop(&mut self) {
         self.from = None;
-        let _ = self.free.send(Chunk { bytes: Vec::new(), length: 0 });
+        let _ = self.free.send(Chunk::default());
     }
 }
 
 impl BufRead for Chunks {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.current.as_ref().is_none_or(|chunk| self.used >= chunk.length && chunk.length == CHUNK) {
+        let is_used = |chunk: &Arc<Chunk>| self.used >= chunk.bytes().len() && chunk.bytes().len() == CHUNK;
+        if self.current.as_ref().is_none_or(is_used) {
             if let Some(chunk) = self.current.take() {
                 give_back(chunk, &self.free);
             }

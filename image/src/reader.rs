@@ -1,15 +1,15 @@
 //! A layer's blob on its way to the archive inside: decompressed, counted and hashed as it goes.
 
+use crate::blob::{BUFFER, BlobReader, Tap};
+use crate::chunk::Chunk;
 use crate::digest::Hasher;
 use crate::pipeline::Piece;
 use crate::{Algorithm, Digest, Error, ErrorKind, Operation};
 use flate2::bufread::MultiGzDecoder;
 use std::fmt;
-use std::io::{self, BufReader, Chain, Cursor, Read};
-use std::sync::mpsc::SyncSender;
+use std::io::{self, Read};
+use std::sync::mpsc::{Receiver, SyncSender};
 
-/// What is read from the blob at a time; the reader below sees no smaller reads than this.
-const BUFFER: usize = 128 * 1024;
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 /// Past so many bytes the ratio to the blob is looked at: a short archive of zeros does no harm.
 const RATIO_FROM: u64 = 256 << 20;
@@ -81,12 +81,14 @@ impl<R: Read> LayerReader<R> {
     pub fn with_algorithms(mut blob: R, of_blob: Algorithm, of_diff_id: Algorithm) -> Result<Self, Error> {
         let start = read_start(&mut blob).map_err(|e| Error::from_io(Operation::ReadLayer, e))?;
         let compression = sniff(&start);
-        let mut blob = Blob { reader: Cursor::new(start).chain(blob), tap: Tap::None, size: 0 };
         // Of a plain layer, blob and archive are the same: hash once if the algorithm is the same too.
-        if compression != Compression::None || of_blob != of_diff_id {
-            blob.tap = Tap::Hasher(Box::new(Hasher::new(of_blob)));
-        }
-        Ok(LayerReader { inflater: Inflater::new(blob, compression)?, hasher: Hasher::new(of_diff_id) })
+        let tap = if compression != Compression::None || of_blob != of_diff_id {
+            Tap::Hasher(Box::new(Hasher::new(of_blob)))
+        } else {
+            Tap::None
+        };
+        let inflater = Inflater::new(BlobReader::new(start, blob, tap), compression)?;
+        Ok(LayerReader { inflater, hasher: Hasher::new(of_diff_id) })
     }
 
     /// Makes it an error if there are more bytes than this inside, padding included.
@@ -122,20 +124,20 @@ impl<R: Read> LayerReader<R> {
         let diff_id = self.hasher.finish();
         let blob_digest = match tap {
             Tap::Hasher(hasher) => hasher.finish(),
-            Tap::None | Tap::Elsewhere(_) => diff_id.clone(),
+            Tap::None | Tap::Elsewhere(..) => diff_id.clone(),
         };
         Ok(sizes.with_digests(diff_id, blob_digest))
     }
 
-    /// For a pipeline: what decompresses, and what hashes. The blob's bytes go from the one to the other as pieces.
-    pub(crate) fn split(mut self, pieces: SyncSender<Piece>) -> (Inflater<R>, Hashers) {
+    /// For a pipeline: what decompresses, and what hashes. The blob's bytes go from the one to the other as pieces, whose buffers come back.
+    pub(crate) fn split(mut self, pieces: SyncSender<Piece>, returned: Receiver<Chunk>) -> (Inflater<R>, Hashers) {
         let tap = &mut self.inflater.stream.blob_mut().tap;
         let blob = match std::mem::replace(tap, Tap::None) {
             Tap::Hasher(hasher) => {
-                *tap = Tap::Elsewhere(pieces);
+                *tap = Tap::Elsewhere(pieces, returned);
                 Some(*hasher)
             }
-            Tap::None | Tap::Elsewhere(_) => None,
+            Tap::None | Tap::Elsewhere(..) => None,
         };
         (self.inflater, Hashers { diff_id: self.hasher, blob })
     }
@@ -183,26 +185,26 @@ pub(crate) struct Inflater<R: Read> {
 
 enum Stream<R: Read> {
     // Boxed for their size.
-    Plain(Box<Blob<R>>),
-    Gzip(Box<MultiGzDecoder<BufReader<Blob<R>>>>),
+    Plain(Box<BlobReader<R>>),
+    Gzip(Box<MultiGzDecoder<BlobReader<R>>>),
     #[cfg(feature = "zstd")]
-    Zstd(Box<zstd::stream::read::Decoder<'static, BufReader<Blob<R>>>>),
+    Zstd(Box<zstd::stream::read::Decoder<'static, BlobReader<R>>>),
 }
 
 impl<R: Read> Inflater<R> {
-    fn new(blob: Blob<R>, compression: Compression) -> Result<Self, Error> {
+    fn new(blob: BlobReader<R>, compression: Compression) -> Result<Self, Error> {
         let stream = match compression {
             Compression::None => Stream::Plain(Box::new(blob)),
-            Compression::Gzip => Stream::Gzip(Box::new(MultiGzDecoder::new(BufReader::with_capacity(BUFFER, blob)))),
+            Compression::Gzip => Stream::Gzip(Box::new(MultiGzDecoder::new(blob))),
             Compression::Zstd => Self::zstd(blob)?,
         };
         Ok(Inflater { stream, compression, size: 0, limit: u64::MAX, ratio: u64::MAX, broken: false })
     }
 
     #[cfg(feature = "zstd")]
-    fn zstd(blob: Blob<R>) -> Result<Stream<R>, Error> {
+    fn zstd(blob: BlobReader<R>) -> Result<Stream<R>, Error> {
         let decoder = || {
-            let mut decoder = zstd::stream::read::Decoder::with_buffer(BufReader::with_capacity(BUFFER, blob))?;
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(blob)?;
             decoder.window_log_max(ZSTD_WINDOW_LOG)?;
             Ok(Stream::Zstd(Box::new(decoder)))
         };
@@ -210,7 +212,7 @@ impl<R: Read> Inflater<R> {
     }
 
     #[cfg(not(feature = "zstd"))]
-    fn zstd(_blob: Blob<R>) -> Result<Stream<R>, Error> {
+    fn zstd(_blob: BlobReader<R>) -> Result<Stream<R>, Error> {
         let words = "is compressed with zstd, for which the feature `zstd` must be on";
         Err(Error::new(ErrorKind::Unsupported, Operation::ReadLayer, words))
     }
@@ -249,30 +251,30 @@ impl<R: Read> Read for Inflater<R> {
 }
 
 impl<R: Read> Stream<R> {
-    fn blob(&self) -> &Blob<R> {
+    fn blob(&self) -> &BlobReader<R> {
         match self {
             Stream::Plain(blob) => blob,
-            Stream::Gzip(decoder) => decoder.get_ref().get_ref(),
+            Stream::Gzip(decoder) => decoder.get_ref(),
             #[cfg(feature = "zstd")]
-            Stream::Zstd(decoder) => decoder.get_ref().get_ref(),
+            Stream::Zstd(decoder) => decoder.get_ref(),
         }
     }
 
-    fn blob_mut(&mut self) -> &mut Blob<R> {
+    fn blob_mut(&mut self) -> &mut BlobReader<R> {
         match self {
             Stream::Plain(blob) => blob,
-            Stream::Gzip(decoder) => decoder.get_mut().get_mut(),
+            Stream::Gzip(decoder) => decoder.get_mut(),
             #[cfg(feature = "zstd")]
-            Stream::Zstd(decoder) => decoder.get_mut().get_mut(),
+            Stream::Zstd(decoder) => decoder.get_mut(),
         }
     }
 
-    fn into_blob(self) -> Blob<R> {
+    fn into_blob(self) -> BlobReader<R> {
         match self {
             Stream::Plain(blob) => *blob,
-            Stream::Gzip(decoder) => decoder.into_inner().into_inner(),
+            Stream::Gzip(decoder) => decoder.into_inner(),
             #[cfg(feature = "zstd")]
-            Stream::Zstd(decoder) => decoder.finish().into_inner(),
+            Stream::Zstd(decoder) => decoder.finish(),
         }
     }
 }
@@ -283,7 +285,7 @@ impl<R: Read> fmt::Debug for LayerReader<R> {
     }
 }
 
-/// The decoder's own errors are about the stream. Those of the reader below have been made ours by [`Blob`].
+/// The decoder's own errors are about the stream. Those of the reader below have been made ours by [`BlobReader`].
 fn corrupt(error: io::Error) -> io::Error {
     if matches!(error.get_ref(), Some(inner) if inner.is::<Error>()) || error.kind() == io::ErrorKind::Interrupted {
         return error;
@@ -293,39 +295,6 @@ fn corrupt(error: io::Error) -> io::Error {
         _ => error.to_string(),
     };
     Error::message(ErrorKind::Corrupt, Operation::ReadLayer, words).into()
-}
-
-/// The blob as it is, counted and hashed.
-struct Blob<R> {
-    reader: Chain<Cursor<Vec<u8>>, R>,
-    tap: Tap,
-    size: u64,
-}
-
-/// Where a blob's bytes go beside the decompressor.
-enum Tap {
-    None,
-    // Boxed for its size.
-    Hasher(Box<Hasher>),
-    Elsewhere(SyncSender<Piece>),
-}
-
-impl<R: Read> Read for Blob<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.reader.read(buffer).map_err(|e| match e.kind() {
-            io::ErrorKind::Interrupted => e,
-            _ => Error::from_io(Operation::ReadLayer, e).into(),
-        })?;
-        let bytes = buffer.get(..count).unwrap_or_default();
-        match &mut self.tap {
-            Tap::None => {}
-            Tap::Hasher(hasher) => hasher.update(bytes),
-            // Nobody takes it any more if the other threads have ended, and so will this one.
-            Tap::Elsewhere(pieces) => drop(pieces.send(Piece::Blob(bytes.to_vec()))),
-        }
-        self.size = self.size.saturating_add(count as u64);
-        Ok(count)
-    }
 }
 
 /// The first four bytes, or as many as there are.

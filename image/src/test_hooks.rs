@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// What keeps an archive, or who changes directories meanwhile, from reaching outside.
+/// What keeps an image, or who changes directories meanwhile, from reaching outside or being something else to others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Defence {
@@ -14,6 +14,22 @@ pub enum Defence {
     Resolution = 4,
     /// The last component is made anew and never followed.
     Leaves = 8,
+    /// The target of a hard link is looked for in the layer.
+    Links = 16,
+    /// The root stays a directory.
+    Root = 32,
+    /// A size in an extended header counts, not the one in the header after it.
+    Sizes = 64,
+    /// Attributes and devices by which a layer would steer overlayfs are not made.
+    Steering = 128,
+    /// A digest is digits.
+    Digests = 256,
+    /// A document is read only as what it says it is.
+    MediaTypes = 512,
+    /// Files of the image that a process of the host reads are looked for in the image.
+    InRoot = 1024,
+    /// Layers that are unpacked at the same time have one bound for what they keep in memory.
+    Budget = 2048,
 }
 
 static OFF: AtomicU32 = AtomicU32::new(0);

@@ -1,8 +1,10 @@
 //! Unpacks one layer into a directory, as a layer for an overlay mount, or merged onto a tree.
 
 mod dirs;
+mod entry;
 mod finish;
 mod flatten;
+mod kept;
 mod leaf;
 mod links;
 mod lowers;
@@ -10,30 +12,31 @@ mod meta;
 mod name;
 mod resolve;
 mod tree;
+mod unlocked;
 
-use crate::archive::{Archive, Entry, Kind};
+use crate::archive::Archive;
 use crate::pipeline::{self, Chunks};
-use crate::report::{Skipped, SkippedPart};
-use crate::{
-    Devices, Error, ErrorKind, LayerReader, LayerSummary, Observer, Operation, Options, Policy, Progress, Report,
-};
+use crate::report::Skipped;
+use crate::{Error, LayerReader, LayerSummary, Observer, Operation, Options, Progress, Report};
 pub(crate) use dirs::{Dirs, names, stat_in};
 use flatten::Target;
+pub(crate) use kept::{Budget, Share};
 use links::Groups;
 use lowers::Lowers;
-use meta::{LeftOut, Meta};
 pub(crate) use name::split;
-use name::{Meaning, TreePath, ancestors, join, meaning, tree_path};
+#[cfg(any(test, fuzzing))]
+use name::{Meaning, meaning};
+use name::{TreePath, ancestors, join};
 use resolve::{Node, resolve};
-use rustix::fs::FileType;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fmt;
-use std::io::{BufRead, Read};
+use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use tree::{Tree, cost};
+use unlocked::Unlocked;
 
 /// Unpacks one layer: into an empty directory, in the form in which overlayfs expects a layer, or by way of it [onto](Self::onto) a tree of files.
 ///
@@ -77,8 +80,12 @@ pub struct Unpacker {
     copied_names: u64,
     bytes: u64,
     skipped: Vec<Skipped>,
-    /// Bytes that all these names take in memory.
+    /// Bytes that all these names take in memory,
     kept: u64,
+    /// those of `skipped` among them,
+    kept_of_skipped: u64,
+    /// and how many it may be.
+    share: Share,
 }
 
 /// Blocks until all layers below are there. It may say where they are now, lowest first.
@@ -133,6 +140,7 @@ impl Unpacker {
             wait: None,
             target: None,
             watch: Watch { observer: None, progress: Progress { layer: 0, blob: 0, archive: 0 } },
+            share: Share::alone(options.limits.kept_bytes),
             options,
             whiteouts: BTreeSet::new(),
             opaques: BTreeSet::new(),
@@ -144,6 +152,7 @@ impl Unpacker {
             bytes: 0,
             skipped: Vec::new(),
             kept: 0,
+            kept_of_skipped: 0,
         })
     }
 
@@ -173,8 +182,9 @@ impl Unpacker {
     #[doc(alias = "flatten")]
     pub fn onto(mut self, target: impl AsFd) -> Result<Self, Error> {
         let target = target.as_fd();
-        self.target = Some(Target::new(target, self.tree.open(b"")?.as_fd())?);
-        self.lowers = Lowers::tree(target)?;
+        let unlocked = Unlocked::default();
+        self.target = Some(Target::new(target, self.tree.open(b"")?.as_fd(), unlocked.clone())?);
+        self.lowers = Lowers::tree(target, unlocked)?;
         Ok(self)
     }
 
@@ -194,9 +204,10 @@ impl Unpacker {
         self
     }
 
-    /// Calls this before anything is looked up in the layers below, which may be in the making until then.
-    pub(crate) fn wait(mut self, wait: Wait) -> Self {
+    /// Calls `wait` before anything is looked up in the layers below, which may be in the making until then, and shares with them what may be kept in memory.
+    pub(crate) fn beside_others(mut self, wait: Wait, share: Share) -> Self {
         self.wait = Some(wait);
+        self.share = share;
         self
     }
 
@@ -225,6 +236,7 @@ impl Unpacker {
         self.watch.progress = Progress { layer: 0, blob: summary.blob_size, archive: summary.size };
         check(&summary)?;
         self.finish()?;
+        self.share.done(self.kept_of_skipped);
         Ok(Report {
             entries: self.entries,
             bytes: self.bytes,
@@ -260,92 +272,12 @@ impl Unpacker {
         Ok(&self.lowers)
     }
 
-    fn entry<R: BufRead>(&mut self, entry: &Entry, archive: &mut Archive<R>) -> Result<(), Error> {
-        let path = match meaning(&entry.name, &self.options.limits)? {
-            Meaning::Entry(path) => path,
-            Meaning::Whiteout(path) => {
-                self.kept += cost(path.len());
-                self.whiteouts.insert(path);
-                return Ok(());
-            }
-            Meaning::Opaque(path) => {
-                self.kept += cost(path.len());
-                self.opaques.insert(path);
-                return Ok(());
-            }
-            Meaning::Reserved => {
-                self.skip(&entry.name, SkippedPart::AufsMetadata);
-                return Ok(());
-            }
-        };
-        if path.is_empty() && entry.kind != Kind::Directory {
-            return Err(Error::refused("would replace the root by something that is not a directory"));
-        }
-        let (meta, left_out) = Meta::of_entry(entry, &self.options)?;
-        let path = self.resolve_parent(&path)?;
-        let not_set = match entry.kind {
-            Kind::Directory => self.directory(&path, meta).map(|()| Vec::new()),
-            Kind::File { .. } => self.file(&path, &meta, entry.sparse.as_ref(), archive),
-            Kind::Symlink => self.symlink(&path, &entry.link, &meta),
-            // Its attributes are those of its target.
-            Kind::HardLink => return self.hard_link(&path, &entry.link),
-            Kind::Fifo => self.node(&path, FileType::Fifo, 0, &meta),
-            Kind::CharDevice | Kind::BlockDevice => match self.device(&path, entry, &meta)? {
-                Some(not_set) => Ok(not_set),
-                None => return Ok(()),
-            },
-            Kind::Other(flag) if self.options.policy == Policy::Lenient => {
-                self.skip(&entry.name, SkippedPart::UnknownType(flag));
-                return Ok(());
-            }
-            Kind::Other(_) => {
-                let words = "is of a type that is not known";
-                return Err(Error::new(ErrorKind::Unsupported, Operation::Unpack, words));
-            }
-        };
-        self.skip_xattrs(&entry.name, left_out);
-        self.skip_xattrs(&entry.name, not_set?);
-        Ok(())
-    }
-
-    /// A device, if there is to be one.
-    fn device(&mut self, path: &[u8], entry: &Entry, meta: &Meta) -> Result<Option<LeftOut>, Error> {
-        let char_device = entry.kind == Kind::CharDevice;
-        if char_device && entry.device == (0, 0) {
-            return Err(Error::refused("is the device 0:0, by which a layer would steer overlayfs"));
-        }
-        if self.options.devices == Devices::Make {
-            let kind = if char_device { FileType::CharacterDevice } else { FileType::BlockDevice };
-            let made = self.node(path, kind, rustix::fs::makedev(entry.device.0, entry.device.1), meta);
-            match made {
-                Err(e) if e.kind() == ErrorKind::PermissionDenied && self.options.policy == Policy::Lenient => {}
-                made => return made.map(Some),
-            }
-        }
-        self.skip(&entry.name, SkippedPart::Device);
-        Ok(None)
-    }
-
     /// Few bytes of a layer can ask for much memory: one global header gives every directory its attributes.
-    fn check_kept(&self) -> Result<(), Error> {
-        let kept = self.kept.saturating_add(self.tree.kept());
-        if kept > self.options.limits.kept_bytes { Err(self.too_much_kept()) } else { Ok(()) }
-    }
-
-    fn too_much_kept(&self) -> Error {
-        Error::limit(Operation::Unpack, "bytes to be kept until the end", self.options.limits.kept_bytes)
-    }
-
-    fn skip(&mut self, name: &[u8], what: SkippedPart) {
-        let more = if let SkippedPart::Xattr(xattr) = &what { xattr.len() } else { 0 };
-        self.kept += cost(name.len() + more);
-        self.skipped.push(Skipped { entry: OsString::from_vec(name.to_vec()), what });
-    }
-
-    fn skip_xattrs(&mut self, name: &[u8], left_out: LeftOut) {
-        for xattr in left_out {
-            self.skip(name, SkippedPart::Xattr(OsString::from_vec(xattr)));
+    fn check_kept(&mut self) -> Result<(), Error> {
+        while !self.share.keep(self.kept.saturating_add(self.tree.kept()).saturating_add(self.lowers.kept()))? {
+            self.below()?;
         }
+        Ok(())
     }
 
     /// Where a name leads, its last component not being followed.
@@ -391,20 +323,5 @@ impl Unpacker {
     fn is_within_cut(&self, path: &[u8]) -> bool {
         let replaced = |path: &[u8]| self.tree.get(path).is_some_and(|d| d.opaque);
         ancestors(path).any(|a| self.whiteouts.contains(a) || self.opaques.contains(a) || replaced(a))
-    }
-
-    fn hard_link(&mut self, path: &[u8], target: &[u8]) -> Result<(), Error> {
-        let target = tree_path(target, &self.options.limits)?;
-        let found = self.resolve_parent(&target)?;
-        if found == path {
-            return Err(Error::refused("is a hard link to itself"));
-        }
-        if self.tree.look(&found)? == Node::Absent {
-            // It may come later; else it is a lower layer's.
-            self.kept += cost(path.len() + target.len());
-            self.links.insert(path.to_vec(), target);
-            return Ok(());
-        }
-        self.link(path, &found)
     }
 }

@@ -34,13 +34,23 @@ impl Config {
     pub fn resolve_user(&self, root: impl AsFd) -> Result<User, Error> {
         let root = root.as_fd().try_clone_to_owned().map_err(|e| Error::from_io(Operation::ReadConfig, e))?;
         let root = RootDir::new(root);
-        let read = |path: &str| match root.read(path, FILE_BYTES) {
+        let read = |path: &str| match read_in(&root, path) {
             Ok(text) => Ok(String::from_utf8_lossy(&text).into_owned()),
             Err(e) if e.kind() == cofferdam_unionfs::ErrorKind::NotFound => Ok(String::new()),
             Err(e) => Err(Error::from_store(&e).during(Operation::ReadConfig).about(path)),
         };
         resolve(self.user().unwrap_or("0"), &read("etc/passwd")?, &read("etc/group")?)
     }
+}
+
+/// Reads a file of the image, whose links lead at most to its root (CVE-2024-9676).
+fn read_in(root: &RootDir, path: &str) -> Result<Vec<u8>, cofferdam_unionfs::Error> {
+    #[cfg(feature = "test-hooks")]
+    if crate::test_hooks::is_off(crate::test_hooks::Defence::InRoot) {
+        let path = format!("/proc/self/fd/{}/{path}", std::os::fd::AsRawFd::as_raw_fd(&root.as_fd()));
+        return Ok(std::fs::read(path).unwrap_or_default());
+    }
+    root.read(path, FILE_BYTES)
 }
 
 /// `user[:group]`, each a name or a number.

@@ -94,6 +94,27 @@ fn of_files(error: &Error, errno: i32, user: bool) -> Option<&'static str> {
     Some(words)
 }
 
+/// Of a program that may not be started, and that lies where none may, or does not.
+pub(crate) fn of_start(error: Error, noexec: bool) -> Error {
+    if noexec && error.raw_os_error() == Some(libc::EACCES) {
+        return error.hinting("the file system of the program is mounted noexec");
+    }
+    error
+}
+
+/// Of `newuidmap(1)`, which has failed and is only of use with rights of its own.
+pub(crate) fn of_helper(error: Error, nosuid: bool, no_new_privs: bool) -> Error {
+    match (nosuid, no_new_privs) {
+        (true, _) => error.hinting(
+            "the file system of the program is mounted nosuid: it is started without the rights that it needs",
+        ),
+        (false, true) => error.hinting(
+            "the caller has no_new_privs, PR_SET_NO_NEW_PRIVS: no program that it starts has more rights than itself",
+        ),
+        (false, false) => error,
+    }
+}
+
 /// What takes a capability in the child's own user namespace.
 fn is_of_capability(step: Step) -> bool {
     matches!(step, Step::IdMap | Step::Propagation | Step::Root | Step::Mount | Step::Pivot | Step::Hostname)

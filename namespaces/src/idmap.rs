@@ -2,6 +2,7 @@
 
 use crate::identity::{Change, IdRange, Kind, Maps, Ranges};
 use crate::program::{Arg, Program, Sys, Then};
+use crate::report::{KEPT_INSIDE, KEPT_OUTSIDE};
 use crate::{Error, IdMap, Step, gate, newidmap, subid};
 use std::ffi::{CString, OsStr};
 use std::fs::OpenOptions;
@@ -104,10 +105,10 @@ pub(crate) fn join(program: &mut Program, user_namespace: i32) {
 }
 
 /// Before a user namespace is joined: inside, `setgroups(2)` may be denied, by somebody whom the caller's groups are no business of. A caller that may not drop
-/// them keeps them.
+/// them keeps them, and is [told](crate::Report::kept_groups).
 pub(crate) fn drop_groups(program: &mut Program, step: Step) {
     let none = [0_u64.into(), 0_u64.into()];
-    program.call_then(step, "groups", Sys::setgroups, none, Then::Unless(libc::EPERM));
+    program.call_then(step, "groups", Sys::setgroups, none, Then::Or(KEPT_OUTSIDE, [libc::EPERM; 2]));
 }
 
 /// Groups first and the user last: who is no longer root may not change them. By system calls of this process alone: libc's would
@@ -120,7 +121,7 @@ pub(crate) fn change(program: &mut Program, step: Step, change: &Change) {
             _ => 0,
         });
         let list = program.words(pairs);
-        let then = if change.may_keep_groups { Then::Unless(libc::EPERM) } else { Then::Go };
+        let then = if change.may_keep_groups { Then::Or(KEPT_INSIDE, [libc::EPERM; 2]) } else { Then::Go };
         program.call_then(step, "groups", Sys::setgroups, [(groups.len() as u64).into(), list.into()], then);
     }
     if let Some(gid) = change.gid {

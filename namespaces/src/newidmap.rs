@@ -1,11 +1,12 @@
 //! `newuidmap(1)` and `newgidmap(1)`: they write what an ordinary user may not, if `/etc/subuid` and `/etc/subgid` allow it.
 
 use crate::identity::{IdRange, Ranges};
-use crate::{Error, ErrorKind, Sandbox, Stdio, Step};
+use crate::{Error, ErrorKind, Sandbox, Stdio, Step, hint};
+use nix::sys::statvfs::{FsFlags, statvfs};
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where only the administrator can have put them. The last one is NixOS'.
 const PLACES: [&str; 3] = ["/usr/bin", "/bin", "/run/wrappers/bin"];
@@ -32,7 +33,20 @@ pub(crate) fn run(helper: &'static str, pid: u32, ranges: &Ranges) -> Result<(),
     }
     let text = String::from_utf8_lossy(&text);
     let said = if text.trim().is_empty() { status.to_string() } else { text.trim().to_owned() };
-    Err(Error::words(ErrorKind::PermissionDenied, Step::IdMap, path, said))
+    let (nosuid, no_new_privs) = (is_nosuid(&path), has_no_new_privs());
+    let error = Error::words(ErrorKind::PermissionDenied, Step::IdMap, path, said);
+    Err(hint::of_helper(error, nosuid, no_new_privs))
+}
+
+/// Whether a program there gets no rights of its own.
+fn is_nosuid(path: &Path) -> bool {
+    statvfs(path).is_ok_and(|file_system| file_system.flags().contains(FsFlags::ST_NOSUID))
+}
+
+/// Of this thread, as its children then are.
+fn has_no_new_privs() -> bool {
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    status.lines().filter_map(|line| line.strip_prefix("NoNewPrivs:")).any(|value| value.trim() == "1")
 }
 
 fn find(helper: &'static str) -> Result<PathBuf, Error> {

@@ -4,6 +4,7 @@ use crate::bind::{STREAM, STREAM_NAMES, above_streams, path_of};
 use crate::identity::Maps;
 use crate::privilege::LISTENER;
 use crate::program::{Program, SLOTS, Stops};
+use crate::report::NOEXEC;
 use crate::sys::{self, Birth, Block, Born, Frame, Outcome, SharedPage, SignalMask, Telling, World};
 use crate::target::Kind;
 use crate::{
@@ -284,6 +285,7 @@ impl Shared {
         // Of a program that was looked for in PATH, the name says more than the last place.
         let object = if call.step() == Step::Exec { &self.parts.name } else { call.object() };
         let error = self.hint(if object.is_empty() { error } else { error.about(object) });
+        let error = if call.starts_program() { hint::of_start(error, outcome.used.contains(NOEXEC)) } else { error };
         match self.parts.target.as_ref().map(|target| &*target.0) {
             Some(Kind::Process(target)) => error.of_target(target),
             _ => error,
@@ -293,7 +295,7 @@ impl Shared {
     /// How a child came to be that was made so.
     pub(crate) fn report(&self, engine: Engine, fallbacks: Fallbacks) -> Report {
         let Parts { skipped, left_out, .. } = self.parts;
-        Report { engine, fallbacks: fallbacks | skipped, left_out }
+        Report::new(engine, fallbacks, skipped, left_out)
     }
 
     fn hint(&self, error: Error) -> Error {

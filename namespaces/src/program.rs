@@ -54,6 +54,8 @@ pub(crate) enum Then {
     Branch { keep: Option<Slot>, errno: i32, done: usize, failed: usize },
     /// As `Go`, but with one of these errnos the calls follow that are made [`only`](Program::only) then.
     Or(Fallbacks, [i32; 2]),
+    /// As `Go`, and that it was done is told.
+    Notes(Fallbacks),
     /// It lists descriptors: each above 2 is closed at the start of a program.
     MarkEach,
     /// It lists descriptors: each above this one is closed, but these.

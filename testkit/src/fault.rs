@@ -193,6 +193,15 @@ impl Watch {
         self.run(Some(Fault { who: Who::Parent, nth, action: Action::Kill }), None, f)
     }
 
+    /// As [`inject`](Self::inject), and each such call of a child is made with that word changed: for an attack that two defences meet.
+    ///
+    /// # Panics
+    /// As [`inject`](Self::inject).
+    pub fn inject_weakened<T: Send>(&self, fault: Fault, poke: Poke, f: impl FnOnce() -> T + Send) -> (Vec<Call>, T) {
+        assert!(fault.who == Who::Child, "a poke is of a child");
+        self.run(Some(fault), Some(poke), f)
+    }
+
     fn run<T: Send>(&self, fault: Option<Fault>, poke: Option<Poke>, f: impl FnOnce() -> T + Send) -> (Vec<Call>, T) {
         let shared = supervisor::start(fault, poke);
         let result = thread::scope(|scope| {

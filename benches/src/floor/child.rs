@@ -5,6 +5,7 @@
 use super::spawn::Job;
 use super::syscall::{at, syscall};
 use std::ffi::{CStr, c_char};
+use std::os::fd::AsRawFd;
 
 /// One system call of the child.
 macro_rules! call {
@@ -24,9 +25,9 @@ macro_rules! must {
 }
 
 /// The child. It shares the caller's memory: no libc from here on.
-pub(super) extern "C" fn child(job: *const Job) -> ! {
-    // SAFETY: the caller waits, with the job, until this process has left its memory.
-    let job = unsafe { &*job };
+pub(super) extern "C" fn child(job: *const libc::c_void) -> ! {
+    // SAFETY: the caller passes a job, and waits with it until this process has left its memory.
+    let job = unsafe { &*job.cast::<Job>() };
     set_up(job);
     loop {
         call!(SYS_exit_group, 127);
@@ -39,6 +40,10 @@ fn set_up(job: &Job) -> Option<()> {
     if job.kind.namespaces & libc::CLONE_NEWUSER != 0 {
         map_ids(job)?;
     }
+    if job.becomes_root {
+        must!(SYS_setresgid, 0, 0, 0);
+        must!(SYS_setresuid, 0, 0, 0);
+    }
     if job.kind.namespaces & libc::CLONE_NEWNS != 0 {
         mount_all(job)?;
     }
@@ -46,6 +51,12 @@ fn set_up(job: &Job) -> Option<()> {
         must!(SYS_sethostname, at(hostname.as_ptr()), hostname.count_bytes());
     }
     must!(SYS_dup3, job.stdout, 1, 0);
+    if job.confinement.no_new_privs {
+        must!(SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    }
+    if let Some(ruleset) = &job.confinement.ruleset {
+        must!(SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0);
+    }
     let default = [0_u64; 4];
     for signal in 1..=64 {
         if job.ignored & (1 << (signal - 1)) != 0 {
@@ -54,6 +65,11 @@ fn set_up(job: &Job) -> Option<()> {
     }
     let none = 0_u64;
     must!(SYS_rt_sigprocmask, libc::SIG_SETMASK, at(&raw const none), 0, 8);
+    let filter = &job.confinement.filter;
+    if !filter.is_empty() {
+        let list = [filter.len() as u64, at(filter.as_ptr())];
+        must!(SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, at(&raw const list));
+    }
     must!(SYS_execve, at(job.program), at(job.argv.as_ptr()), at(job.envp.as_ptr()));
     None
 }

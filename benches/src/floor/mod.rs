@@ -5,6 +5,7 @@
 
 mod child;
 pub mod fork;
+pub mod join;
 pub mod mount;
 pub mod netlink;
 pub mod probe;

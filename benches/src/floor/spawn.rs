@@ -7,7 +7,7 @@ use super::syscall::{at, syscall};
 use std::arch::asm;
 use std::ffi::{CStr, CString, c_char};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::{null, null_mut};
 
 /// What a floor spawns.
@@ -22,8 +22,8 @@ pub struct Kind {
 /// Spawns one program again and again.
 #[derive(Debug)]
 pub struct Floor {
-    job: Job,
-    stack: Vec<u8>,
+    pub(super) job: Job,
+    pub(super) stack: Vec<u8>,
     // What the job points to.
     _strings: Vec<CString>,
 }
@@ -41,6 +41,20 @@ pub(super) struct Job {
     pub(super) gid_map: (*const c_char, usize),
     pub(super) ignored: u64,
     pub(super) stdout: i32,
+    pub(super) confinement: Confinement,
+    /// Whether it says that it is root of a user namespace that has been joined.
+    pub(super) becomes_root: bool,
+}
+
+/// What the program may not do.
+#[derive(Debug, Default)]
+pub struct Confinement {
+    /// `PR_SET_NO_NEW_PRIVS`, which the other two take.
+    pub no_new_privs: bool,
+    /// A ruleset of Landlock, or none.
+    pub ruleset: Option<OwnedFd>,
+    /// The instructions of a filter of system calls, as they lie in memory; none if there are none.
+    pub filter: Vec<u64>,
 }
 
 // SAFETY: the pointers are to strings that the floor owns and never changes.
@@ -51,12 +65,12 @@ unsafe impl Send for Floor {}
 pub struct Running {
     /// In the caller's pid namespace.
     pub pid: i32,
-    pidfd: i32,
-    stdout: i32,
+    pub(super) pidfd: i32,
+    pub(super) stdout: i32,
 }
 
-const STACK: usize = 64 << 10;
-const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
+pub(super) const STACK: usize = 64 << 10;
+pub(super) const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
 
 impl Floor {
     /// Of `program`; `ignored` are the signals that the caller ignores, as `/proc/self/status` shows them (`SigIgn`).
@@ -75,8 +89,17 @@ impl Floor {
             gid_map: text(2),
             ignored,
             stdout: -1,
+            confinement: Confinement::default(),
+            becomes_root: false,
         };
         Floor { job, stack: vec![0; STACK], _strings: strings }
+    }
+
+    /// With less that the program may do.
+    #[must_use]
+    pub fn confined(mut self, confinement: Confinement) -> Self {
+        self.job.confinement = confinement;
+        self
     }
 
     /// `pipe2`, signals held back, `clone3`, signals as before, `close`: what `Plan::spawn` does with a pipe for stdout.
@@ -101,7 +124,7 @@ impl Floor {
         let (stack, size) = (at(self.stack.as_ptr()).next_multiple_of(16), (STACK - 16) as u64);
         let args: [u64; 11] = [shared | namespaces, at(&raw mut pidfd), 0, 0, 0, stack, size & !15, 0, 0, 0, 0];
         // SAFETY: CLONE_VFORK keeps all that the child uses until it has gone; the stack is its own.
-        let pid = unsafe { clone3(&args, &raw const self.job) };
+        let pid = unsafe { clone3(&args, child, (&raw const self.job).cast()) };
         // SAFETY: as above.
         check(unsafe { rt_sigprocmask(&before, null_mut()) })?;
         close(pipe[1]);
@@ -132,13 +155,15 @@ impl Running {
             unsafe { libc::waitid(libc::P_PIDFD, self.pidfd.cast_unsigned(), info.as_mut_ptr().cast(), options) };
         check(result.into())?;
         close(self.pidfd);
-        close(self.stdout);
+        if self.stdout >= 0 {
+            close(self.stdout);
+        }
         // si_code is the third word; si_pid, si_uid and si_status begin at the fifth.
         Ok((info[2], info[6]) == (libc::CLD_EXITED, 0))
     }
 }
 
-fn check(result: i64) -> io::Result<i64> {
+pub(super) fn check(result: i64) -> io::Result<i64> {
     match result {
         // Of libc, which has put the errno aside, or of the kernel.
         -1 => Err(io::Error::last_os_error()),
@@ -149,21 +174,24 @@ fn check(result: i64) -> io::Result<i64> {
 
 /// # Safety
 /// `before` is null or has room for a mask.
-unsafe fn rt_sigprocmask(mask: &u64, before: *mut u64) -> i64 {
+pub(super) unsafe fn rt_sigprocmask(mask: &u64, before: *mut u64) -> i64 {
     // SAFETY: both masks have the 8 bytes that are said.
     unsafe { syscall(libc::SYS_rt_sigprocmask, [libc::SIG_SETMASK as u64, at(mask), at(before), 8, 0]) }
 }
 
-fn close(fd: i32) {
+pub(super) fn close(fd: i32) {
     // SAFETY: a descriptor that this file has opened and uses no more.
     unsafe { libc::close(fd) };
 }
 
-/// clone3 that calls [`child`] on the new stack in the child.
+/// What a child runs.
+pub(super) type Entry = extern "C" fn(*const libc::c_void) -> !;
+
+/// clone3 that calls `entry` on the new stack in the child.
 ///
 /// # Safety
-/// `args` asks for `CLONE_VM | CLONE_VFORK` and names a stack for the child alone.
-unsafe fn clone3(args: &[u64; 11], job: *const Job) -> i64 {
+/// `args` asks for `CLONE_VFORK` and names a stack for the child alone; `data` is what the entry takes.
+pub(super) unsafe fn clone3(args: &[u64; 11], entry: Entry, data: *const libc::c_void) -> i64 {
     let result;
     #[cfg(target_arch = "x86_64")]
     // SAFETY: the child never comes back here; the kernel keeps all registers but rax, rcx and r11.
@@ -172,7 +200,7 @@ unsafe fn clone3(args: &[u64; 11], job: *const Job) -> i64 {
             "syscall", "test rax, rax", "jnz 2f", "xor ebp, ebp", "mov rdi, r8", "call r9", "ud2", "2:",
             inlateout("rax") libc::SYS_clone3 => result,
             in("rdi") args.as_ptr(), in("rsi") size_of_val(args),
-            in("r8") job, in("r9") child as extern "C" fn(*const Job) -> !,
+            in("r8") data, in("r9") entry,
             out("rcx") _, out("r11") _,
         );
     }
@@ -183,7 +211,7 @@ unsafe fn clone3(args: &[u64; 11], job: *const Job) -> i64 {
             "svc 0", "cbnz x0, 2f", "mov x29, xzr", "mov x30, xzr", "mov x0, x3", "blr x4", "brk 1", "2:",
             in("x8") libc::SYS_clone3,
             inlateout("x0") args.as_ptr() => result,
-            in("x1") size_of_val(args), in("x3") job, in("x4") child as extern "C" fn(*const Job) -> !,
+            in("x1") size_of_val(args), in("x3") data, in("x4") entry,
         );
     }
     result

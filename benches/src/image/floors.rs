@@ -22,13 +22,13 @@ pub(super) fn of(place: &Arc<Place>) -> Vec<Contender> {
     floors
 }
 
-/// The single steps, each on its own, and all of them without care.
+/// The single steps, each on its own, and all of them without care. (Beside *the* floor: as peers, so that each has its column.)
 fn of_one(place: &Arc<Place>, blob: &Path) -> Vec<Contender> {
     let archive: OnceLock<Vec<u8>> = OnceLock::new();
     let files: OnceLock<Vec<Made>> = OnceLock::new();
     let (of_parse, of_files, of_hand) = (blob.to_owned(), blob.to_owned(), blob.to_owned());
     vec![
-        contender("tar headers only", Role::Floor, place, move |_, _| {
+        contender("tar headers only", Role::Peer, place, move |_, _| {
             if archive.get().is_none() {
                 let _ = archive.set(inflated(&of_parse)?);
             }
@@ -36,14 +36,14 @@ fn of_one(place: &Arc<Place>, blob: &Path) -> Vec<Contender> {
             let entries = Archive::new(archive).entries()?.try_fold(0, |count, entry| entry.map(|_| count + 1))?;
             if entries > 0 { Ok(()) } else { Err("no entries".into()) }
         }),
-        contender("files without data only", Role::Floor, place, move |_, made| {
+        contender("files without data only", Role::Peer, place, move |_, made| {
             if files.get().is_none() {
                 let _ = files.set(list(&inflated(&of_files)?)?);
             }
             fs::create_dir(made)?;
             files.get().into_iter().flatten().try_for_each(|file| file.make(made))
         }),
-        contender("by hand, in three threads", Role::Floor, place, move |_, made| {
+        contender("by hand, in three threads", Role::Peer, place, move |_, made| {
             fs::create_dir(made)?;
             by_hand::unpack(&of_hand, made).map(drop)
         }),
@@ -105,7 +105,7 @@ fn of_any(place: &Arc<Place>) -> Vec<Contender> {
             }
             Ok(())
         }),
-        contender("inflate, sha256 of both, in turn", Role::Floor, place, |place, _| {
+        contender("inflate, sha256 of both, in turn", Role::Peer, place, |place, _| {
             let image = place.image()?;
             for number in 0..image.layers().len() {
                 image.read_layer(number)?.finish()?;

@@ -4,6 +4,9 @@
 //! layer, `debian-layers` of several. Files go below `COFFERDAM_BENCH_DIR`, or `/dev/shm`: what they are on decides much.
 
 mod by_hand;
+#[cfg(feature = "peers")]
+mod containerd;
+mod cpu;
 mod floors;
 mod ours;
 #[cfg(feature = "peers")]
@@ -12,8 +15,10 @@ mod peers;
 use crate::Result;
 use crate::area::{Area, Case, Contender, Ready, Role, Sample};
 use cofferdam_image::{Image, Selection};
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 use tempfile::TempDir;
 
@@ -27,6 +32,9 @@ pub(crate) struct Place {
     folder: TempDir,
     /// How many files there are in the end: every contender makes as many.
     files: std::sync::OnceLock<usize>,
+    processors: cpu::Times,
+    /// How much has been put away.
+    put_away: AtomicUsize,
 }
 
 impl Place {
@@ -34,7 +42,14 @@ impl Place {
         let layout = std::env::var_os("COFFERDAM_BENCH_LAYOUT").ok_or("COFFERDAM_BENCH_LAYOUT is not set")?;
         let dir = std::env::var_os("COFFERDAM_BENCH_DIR").unwrap_or_else(|| "/dev/shm".into());
         let folder = TempDir::new_in(dir)?;
-        let place = Place { layout: layout.into(), tag, folder, files: std::sync::OnceLock::new() };
+        let place = Place {
+            layout: layout.into(),
+            tag,
+            folder,
+            files: std::sync::OnceLock::new(),
+            processors: cpu::Times::new(tag),
+            put_away: AtomicUsize::new(0),
+        };
         place.image()?;
         Ok(place)
     }
@@ -55,8 +70,18 @@ impl Place {
     fn clear(&self, made: &Path) -> Result<()> {
         let count = count(made)?;
         let expected = *self.files.get_or_init(|| count);
-        std::fs::remove_dir_all(made)?;
+        self.put_away(made)?;
         if count == expected { Ok(()) } else { Err(format!("{count} files instead of {expected}").into()) }
+    }
+
+    /// Removes what a run has made: from memory at once, from a disk when all has been measured. For minutes ext4 does not take again an inode that was deleted, and
+    /// looks at each of them for every new file: whoever came next would pay for that.
+    fn put_away(&self, made: &Path) -> Result<()> {
+        if statfs(made)?.filesystem_type() == TMPFS_MAGIC {
+            return Ok(std::fs::remove_dir_all(made)?);
+        }
+        let away = self.folder.path().join(format!("away-{}", self.put_away.fetch_add(1, Ordering::Relaxed)));
+        Ok(std::fs::rename(made, away)?)
     }
 }
 
@@ -98,14 +123,28 @@ fn contender(
     place: &Arc<Place>,
     work: impl Fn(&Place, &Path) -> Result<()> + Send + Sync + 'static,
 ) -> Contender {
-    let (place, work) = (Arc::clone(place), Arc::new(work));
+    cleaned(name, role, place, work, |_, _| Ok(()))
+}
+
+/// The same, with what is to be removed elsewhere after each run, which is not measured.
+fn cleaned(
+    name: &str,
+    role: Role,
+    place: &Arc<Place>,
+    work: impl Fn(&Place, &Path) -> Result<()> + Send + Sync + 'static,
+    clean: impl Fn(&Place, &Path) -> Result<()> + Send + Sync + 'static,
+) -> Contender {
+    let (place, both, label) = (Arc::clone(place), Arc::new((work, clean)), name.to_owned());
     Contender::new(name, role, move || {
-        let (place, work) = (Arc::clone(&place), Arc::clone(&work));
+        let (place, both, label) = (Arc::clone(&place), Arc::clone(&both), label.clone());
         move || {
+            let (work, clean) = &*both;
             let made = place.folder.path().join("made");
-            let start = Instant::now();
+            let (before, start) = (cpu::used()?, Instant::now());
             work(&place, &made)?;
             let whole = start.elapsed();
+            place.processors.add(&label, cpu::used()? - before);
+            clean(&place, &made)?;
             if made.exists() {
                 place.clear(&made)?;
             }

@@ -1,6 +1,6 @@
 //! What people use today. buildah's storage must be on the measured file system too, so it is given one there.
 
-use super::{Place, contender};
+use super::{Place, cleaned, containerd, contender};
 use crate::Result;
 use crate::area::{Contender, Role};
 use std::path::Path;
@@ -12,14 +12,19 @@ pub(super) fn of(place: &Arc<Place>) -> Vec<Contender> {
         run(Command::new("umoci").args(["raw", "unpack", "--image"]).arg(source(place, "")).arg(made))
     })];
     // Into its storage, where the files stay: they are removed, but not counted.
-    contenders.push(contender("buildah from", Role::Peer, place, |place, made| {
-        let storage = made.with_file_name("storage");
-        let mut command = Command::new("buildah");
-        command.args(["--storage-driver", "overlay", "--root"]).arg(&storage);
-        command.arg("--runroot").arg(made.with_file_name("run")).arg("from").arg(source(place, "oci:"));
-        run(&mut command)?;
-        Ok(std::fs::remove_dir_all(storage)?)
-    }));
+    contenders.push(cleaned(
+        "buildah from",
+        Role::Peer,
+        place,
+        |place, made| {
+            let mut command = Command::new("buildah");
+            command.args(["--storage-driver", "overlay", "--root"]).arg(made.with_file_name("storage"));
+            command.arg("--runroot").arg(made.with_file_name("run")).arg("from").arg(source(place, "oci:"));
+            run(&mut command)
+        },
+        |place, made| place.put_away(&made.with_file_name("storage")),
+    ));
+    contenders.push(containerd::of(place));
     if place.only_layer().is_some() {
         for (name, program) in [("gzip | tar", "gzip"), ("pigz | tar", "pigz")] {
             contenders.push(contender(name, Role::Peer, place, move |place, made| {
@@ -35,7 +40,7 @@ pub(super) fn of(place: &Arc<Place>) -> Vec<Contender> {
     contenders
 }
 
-fn source(place: &Place, prefix: &str) -> String {
+pub(super) fn source(place: &Place, prefix: &str) -> String {
     format!("{prefix}{}:{}", place.layout.display(), place.tag)
 }
 
@@ -45,7 +50,7 @@ fn extract(place: &Place, made: &Path, script: &str) -> Result<()> {
     run(Command::new("sh").args(["-c", script, "sh"]).arg(blob).arg(made))
 }
 
-fn run(command: &mut Command) -> Result<()> {
+pub(super) fn run(command: &mut Command) -> Result<()> {
     let output = command.stdin(Stdio::null()).output()?;
     if output.status.success() {
         return Ok(());

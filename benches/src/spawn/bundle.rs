@@ -10,24 +10,24 @@ use std::path::PathBuf;
 
 /// The least that they accept: a root file system with the program in it, and a configuration.
 #[derive(Debug)]
-pub(super) struct Bundle {
+pub(crate) struct Bundle {
     folder: tempfile::TempDir,
 }
 
 impl Bundle {
-    pub(super) fn make(shape: Shape, program: &Program) -> Result<Self> {
+    pub(crate) fn make(shape: Shape, program: &Program) -> Result<Self> {
         let bundle = Bundle { folder: tempfile::Builder::new().prefix("cofferdam-bundle-").tempdir()? };
         fs::create_dir(bundle.state())?;
         fs::write(bundle.path().join("config.json"), serde_json::to_vec(&config(shape, program))?)?;
         Ok(bundle)
     }
 
-    pub(super) fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().to_owned()
     }
 
     /// Where an engine keeps what it knows.
-    pub(super) fn state(&self) -> PathBuf {
+    pub(crate) fn state(&self) -> PathBuf {
         self.folder.path().join("state")
     }
 }
@@ -64,6 +64,6 @@ fn mount(destination: &str, kind: &str, options: &[&str]) -> Value {
 }
 
 /// A name that no container on this machine has.
-pub(super) fn container_id(nth: u64) -> String {
+pub(crate) fn container_id(nth: u64) -> String {
     format!("cofferdam-bench-{}-{nth}", std::process::id())
 }

@@ -15,8 +15,13 @@ mod tools;
 
 use crate::Result;
 use crate::area::{Area, Case, Plot, Ready};
+#[cfg(feature = "peers")]
+pub(crate) use bundle::{Bundle, container_id};
 pub use heap::Heap;
+pub(crate) use ours::ignored_signals;
 pub use ours::{cofferdam, floor};
+#[cfg(feature = "peers")]
+pub(crate) use peers::found;
 use program::Expect;
 pub use program::Program;
 pub use shape::Shape;

@@ -109,7 +109,7 @@ pub fn floor(shape: Shape, program: &Program) -> Result<Contender> {
     }))
 }
 
-fn ignored_signals() -> Result<u64> {
+pub(crate) fn ignored_signals() -> Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).ok_or("no SigIgn")?;
     Ok(u64::from_str_radix(mask.trim(), 16)?)

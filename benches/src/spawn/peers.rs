@@ -98,7 +98,7 @@ fn run(mut command: Command, expect: &Expect) -> Result<Sample> {
     Ok(Sample { whole, returned })
 }
 
-fn found(program: &str) -> bool {
+pub(crate) fn found(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }

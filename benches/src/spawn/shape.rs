@@ -36,7 +36,7 @@ impl Shape {
         Self::ALL.namespaces.iter().map(|namespaces| Shape { namespaces, root: false })
     }
 
-    pub(super) fn name(self) -> String {
+    pub(crate) fn name(self) -> String {
         let names: Vec<String> = self.namespaces.iter_names().map(|(name, _)| name.to_lowercase()).collect();
         let root = if self.root { "rootfs, " } else { "" };
         match names.as_slice() {

@@ -9,6 +9,7 @@ use rustix::process::{Pid, Signal, geteuid, kill_process};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -41,7 +42,9 @@ pub(crate) fn layers_are_one_root() {
     let (text, links) = text.split_once(' ').unwrap();
     assert_eq!(
         text.split_whitespace().collect::<Vec<_>>(),
-        "/: bin dev etc hidden proc /etc: kept link linked /hidden: above keptlinked".split(' ').collect::<Vec<_>>()
+        "/: bin dev etc hidden proc /etc: hostname hosts kept link linked resolv.conf /hidden: above keptlinked"
+            .split(' ')
+            .collect::<Vec<_>>()
     );
     let mut links = links.lines().map(str::trim);
     let first = links.next().unwrap();
@@ -59,13 +62,64 @@ pub(crate) fn changes_are_the_containers_own() {
     let before = images.layout_digests();
     let change = "echo new >/etc/new && echo more >>/etc/kept && rm /etc/link /bin/true && rm -r /hidden && ls / /etc && cat /etc/kept";
     let text = images.text("", &["sh", "-c", change]);
-    let changed = "/:\nbin\ndev\netc\nproc\n\n/etc:\nkept\nlinked\nnew\nkeptmore\n";
+    let changed = "/:\nbin\ndev\netc\nproc\n\n/etc:\nhostname\nhosts\nkept\nlinked\nnew\nresolv.conf\nkeptmore\n";
     assert_eq!(text, changed);
     assert_eq!(
         images.text("", &["sh", "-c", "ls /etc /hidden; true; cat /etc/kept"]),
-        "/etc:\nkept\nlink\nlinked\n\n/hidden:\nabove\nkept"
+        "/etc:\nhostname\nhosts\nkept\nlink\nlinked\nresolv.conf\n\n/hidden:\nabove\nkept"
     );
     assert_eq!(images.layout_digests(), before);
+}
+
+/// The layers are unpacked by the first run only, and each run has a place of its own above them.
+pub(crate) fn layers_are_unpacked_once() {
+    let images = Images::new();
+    let layers = || {
+        let all = fs::read_dir(images.store().join("layers")).unwrap().map(|entry| entry.unwrap().path());
+        let file = |layer: std::path::PathBuf| (fs::metadata(layer.join("content")).unwrap().ino(), layer);
+        all.map(file).collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let change = ["sh", "-c", "cat /etc/kept /etc/hosts /etc/hostname; echo changed >/etc/kept; rm /etc/hosts"];
+    let said = format!("kept127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{}\n", images.name());
+    assert_eq!(images.text("", &change), said);
+    let first = layers();
+    assert_eq!(first.len(), 2);
+    for tag in ["box", "silent"] {
+        assert_eq!(outcome(&images.command_of(tag, "", &change).output().unwrap()), (Some(0), said.as_str(), ""));
+        assert_eq!(layers(), first, "not unpacked again");
+    }
+    images.assert_nothing_left();
+    // Those with the host's network know what the host knows.
+    let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let server = host.lines().find(|line| line.starts_with("nameserver")).unwrap_or_default();
+    let conf = images.text("--network host", &["cat", "/etc/resolv.conf"]);
+    assert!(conf.contains(server), "{server:?}: {conf:?}");
+    assert_eq!(images.text("--network none", &["cat", "/etc/resolv.conf"]), "");
+}
+
+/// What one leaves that is killed is a container in the store, and goes with the next one; not while it runs.
+pub(crate) fn what_a_killed_one_leaves_goes_with_the_next() {
+    let images = Images::new();
+    let (mut killed, line) = start(images.command("", &["sh", "-c", "echo x >/left && echo written && exec cat"]));
+    assert_eq!(line, "written");
+    // One that runs is nobody's to remove.
+    let other = images.command("--name other", &["true"]).output().unwrap();
+    assert_eq!((outcome(&other), images.in_store("containers")), ((Some(0), "", ""), 1));
+    kill_process(Pid::from_child(&killed), Signal::KILL).unwrap();
+    killed.wait().unwrap();
+    assert_eq!((images.in_store("containers"), images.in_store("layers")), (1, 2));
+    // Its process goes with it, but not before it: until then a mount keeps the files, not their place.
+    assert_eq!(images.text("", &["ls", "/"]), "bin\ndev\netc\nhidden\nproc\n");
+    assert_eq!(images.in_store("layers"), 2, "the image is kept");
+}
+
+/// A limit on what is written, by whatever method is possible here.
+pub(crate) fn the_size_limit_is_in_force() {
+    let images = Images::new();
+    let write = |megabytes: u32| format!("dd if=/dev/zero of=/big bs=1048576 count={megabytes} 2>/dev/null; echo $?");
+    assert_eq!(images.text("--size 16M", &["sh", "-c", &write(15)]), "0\n");
+    assert_eq!(images.text("--size 16M", &["sh", "-c", &write(30)]), "1\n");
+    assert_eq!(images.text("", &["sh", "-c", &write(30)]), "0\n");
 }
 
 pub(crate) fn alone_in_its_namespaces() {
@@ -134,8 +188,7 @@ pub(crate) fn what_cannot_be_run() {
         125,
         "longer than 64 bytes",
     );
-    let output = images.command("", &["true"]).env("TMPDIR", "/nonexistent").output().unwrap();
-    assert_refused(&images, &output, 125, "/nonexistent/run-image-XXXXXX");
+    assert_refused(&images, &images.output("--store /proc/nonexistent", &["true"]), 125, "\"/proc/nonexistent\"");
     for bad in ["--memory lots", "--cpus 0", "--network up", "--memory", "--what\x1b[31m"] {
         assert_refused(&images, &images.output(bad, &["true"]), 2, bad.split([' ', '\x1b']).next().unwrap());
     }

@@ -19,7 +19,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_run-image");
 const APPLETS: &str =
     "awk cat dd echo grep hostname httpd id ip kill ls mkdir mount ps readlink rm sh sleep stat touch true wget";
 
-/// An OCI layout of two layers and two images, `box` and, with nothing to run, `silent`; and a folder for what run-image makes.
+/// An OCI layout of two layers and two images, `box` and, with nothing to run, `silent`; and folders for what run-image makes.
 ///
 /// | layer | |
 /// |---|---|
@@ -33,7 +33,9 @@ pub(crate) struct Images {
 impl Images {
     pub(crate) fn new() -> Self {
         let folder = TempDir::new().unwrap();
-        fs::create_dir(folder.path().join("tmp")).unwrap();
+        for name in ["tmp", "store"] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+        }
         write_layout(&folder.path().join("layout"));
         let mut program = PathBuf::from(PROGRAM);
         if access(&program, Access::EXEC_OK).is_err() {
@@ -53,10 +55,16 @@ impl Images {
         self.folder.path().join("layout")
     }
 
+    /// Where layers and containers are.
+    pub(crate) fn store(&self) -> PathBuf {
+        self.folder.path().join("store/layers")
+    }
+
     /// `run-image oci:LAYOUT:TAG` with these arguments, separated by spaces, and then `--` and the command.
     pub(crate) fn command_of(&self, tag: &str, args: &str, command: &[&str]) -> Command {
         let mut program = Command::new(&self.program);
         program.arg(format!("oci:{}:{tag}", self.layout().display())).args(["--name", &self.name()]);
+        program.arg("--store").arg(self.folder.path().join("store"));
         program.args(args.split_whitespace()).arg("--").args(command);
         program.env("TMPDIR", self.folder.path().join("tmp")).stdin(Stdio::null());
         program
@@ -71,6 +79,7 @@ impl Images {
         let open = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
         open(self.folder.path(), 0o755);
         open(&self.folder.path().join("tmp"), 0o777);
+        open(&self.folder.path().join("store"), 0o777);
         // A copy: the folder of the program may be closed to others.
         let copy = self.folder.path().join("run-image");
         fs::copy(&self.program, &copy).unwrap();
@@ -95,14 +104,21 @@ impl Images {
         out
     }
 
-    /// No folder, no cgroup, no link.
+    /// No folder but those of layers, no cgroup, no link.
     pub(crate) fn assert_nothing_left(&self) {
         let files: Vec<_> = fs::read_dir(self.folder.path().join("tmp")).unwrap().map(|f| f.unwrap().path()).collect();
         assert_eq!(files, [""; 0].map(PathBuf::from));
+        assert_eq!(self.in_store("containers"), 0);
+        assert_eq!(self.in_store("staging") + self.in_store("trash"), 0);
         assert_eq!(left_of(&self.name()), [""; 0]);
         if rustix::process::geteuid().is_root() {
             assert_eq!(links(), ["lo"], "the test has a network namespace of its own");
         }
+    }
+
+    /// How many things are in a folder of the store.
+    pub(crate) fn in_store(&self, folder: &str) -> usize {
+        fs::read_dir(self.store().join(folder)).map_or(0, Iterator::count)
     }
 
     /// All files of the layout.

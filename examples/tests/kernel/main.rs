@@ -139,6 +139,9 @@ fn run_image() -> Vec<Test> {
         image("layers_are_one_root", containers::layers_are_one_root),
         image("what_the_image_says", containers::what_the_image_says),
         image("changes_are_the_containers_own", containers::changes_are_the_containers_own),
+        image("layers_are_unpacked_once", containers::layers_are_unpacked_once),
+        image("what_a_killed_one_leaves_goes_with_the_next", containers::what_a_killed_one_leaves_goes_with_the_next),
+        image("the_size_limit_is_in_force", containers::the_size_limit_is_in_force).needs(&[limited_files()]),
         image("alone_in_its_namespaces", containers::alone_in_its_namespaces),
         image("a_user_namespace_in_a_user_namespace", containers::a_user_namespace_in_a_user_namespace)
             .needs(&[Need::OrdinaryUser]),
@@ -162,6 +165,14 @@ fn run_image() -> Vec<Test> {
         limits("the_memory_limit_kills", containers::the_memory_limit_kills),
         limits("the_cpu_limit_is_in_force", containers::the_cpu_limit_is_in_force),
     ]
+}
+
+/// A file system of one's own as the place to write to.
+fn limited_files() -> Need {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split('.').map(|number| number.parse::<u32>().ok());
+    let is_new = (numbers.next().flatten(), numbers.next().flatten()) >= (Some(6), Some(15));
+    if is_new { Need::Overlay } else { Need::Program("overlays on detached mounts, of Linux 6.15") }
 }
 
 fn unpack_image() -> Vec<Test> {

@@ -10,6 +10,9 @@ const LIBARCHIVE: &[u8] = b"LIBARCHIVE.xattr.";
 
 const SPARSE: &[u8] = b"GNU.sparse.";
 
+/// No entry needs so many records. (The names of a file's attributes have 64 KiB at most, `xattr(7)`.)
+const MOST: usize = 2000;
+
 /// Records by their keys. Of several with one key the last counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Records {
@@ -26,6 +29,7 @@ pub(super) struct SparseHints {
 }
 
 impl Records {
+    /// Takes what is for us: of what else there is nothing is kept.
     pub(super) fn parse(mut bytes: &[u8]) -> Result<Self, Error> {
         let mut all = Records::default();
         while !bytes.is_empty() {
@@ -33,36 +37,35 @@ impl Records {
             match key {
                 b"GNU.sparse.offset" => all.pairs.push((true, decimal(value).ok_or_else(wrong_map)?)),
                 b"GNU.sparse.numbytes" => all.pairs.push((false, decimal(value).ok_or_else(wrong_map)?)),
-                key => drop(all.records.insert(key.to_vec(), value.to_vec())),
+                key if is_placing(key) || is_heeded(key) => drop(all.records.insert(key.to_vec(), value.to_vec())),
+                _ => {}
             }
+            all.check_number()?;
             bytes = rest;
         }
         Ok(all)
     }
 
     /// Lets later records of a global header replace these.
-    pub(super) fn update(&mut self, later: Records) {
+    pub(super) fn update(&mut self, later: Records) -> Result<(), Error> {
         self.records.extend(later.records);
         if !later.pairs.is_empty() {
             self.pairs = later.pairs;
         }
+        self.check_number()
+    }
+
+    /// Each takes much more in memory than the few bytes that it has.
+    fn check_number(&self) -> Result<(), Error> {
+        if self.records.len() > MOST {
+            return Err(Error::limit(Operation::Unpack, "PAX records of an entry", MOST as u64));
+        }
+        Ok(())
     }
 
     /// Whether they say what or where an entry is. As global records, some readers heed them, some in part, some not at all.
     pub(super) fn place_entries(&self) -> bool {
-        let placing =
-            |key: &Vec<u8>| matches!(key.as_slice(), b"path" | b"linkpath" | b"size") || key.starts_with(SPARSE);
-        !self.pairs.is_empty() || self.records.keys().any(placing)
-    }
-
-    /// Without what is not for us: it is looked at again for each entry that follows.
-    pub(super) fn heeded(mut self) -> Self {
-        let known = |key: &[u8]| {
-            let ours = matches!(key, b"uid" | b"gid" | b"mtime" | b"atime") || acl_attribute(key).is_some();
-            ours || key.starts_with(SCHILY) || key.starts_with(LIBARCHIVE)
-        };
-        self.records.retain(|key, _| known(key));
-        self
+        !self.pairs.is_empty() || self.records.keys().any(|key| is_placing(key))
     }
 
     /// What all records take, roughly as in the archive.
@@ -71,16 +74,16 @@ impl Records {
     }
 
     /// These global records with an entry's own above them.
-    pub(super) fn merged(&self, local: Option<Records>) -> Records {
+    pub(super) fn merged(&self, local: Option<Records>) -> Result<Records, Error> {
         let mut all = self.clone();
         if let Some(local) = local {
-            all.update(local);
+            all.update(local)?;
         }
-        all
+        Ok(all)
     }
 
     /// Which of the three encodings of a sparse file these are, if one, and where its map is.
-    pub(super) fn sparse(&self) -> Result<Option<SparseHints>, Error> {
+    pub(super) fn sparse(&self, limits: &Limits) -> Result<Option<SparseHints>, Error> {
         let get = |key: &str| self.records.get([SPARSE, key.as_bytes()].concat().as_slice());
         let number = |text: &Vec<u8>| decimal(text).ok_or_else(wrong_map);
         if self.pairs.is_empty() && !self.records.keys().any(|key| key.starts_with(SPARSE)) {
@@ -89,7 +92,7 @@ impl Records {
         let version = (get("major").map(Vec::as_slice), get("minor").map(Vec::as_slice));
         let (length, map) = match (version, get("map")) {
             ((Some(b"1"), Some(b"0")), None) => (get("realsize"), Map::InData),
-            ((None, None), Some(map)) => (get("size"), Map::Known(sparse::of_record(map)?)),
+            ((None, None), Some(map)) => (get("size"), Map::Known(sparse::of_record(map, limits)?)),
             ((None, None), None) => (get("size"), Map::Known(self.pairs()?)),
             _ => return Err(malformed("has a sparse file in an encoding that is not known")),
         };
@@ -148,6 +151,10 @@ impl Records {
 }
 
 fn apply_one(key: &[u8], value: Vec<u8>, entry: &mut Entry) -> Result<(), Error> {
+    #[cfg(feature = "test-hooks")]
+    if key == b"size" && crate::test_hooks::is_off(crate::test_hooks::Defence::Sizes) {
+        return Ok(());
+    }
     let number = |value: &[u8]| decimal(value).ok_or_else(|| malformed("has a PAX number that is none"));
     match key {
         b"path" => entry.name = value,
@@ -161,6 +168,17 @@ fn apply_one(key: &[u8], value: Vec<u8>, entry: &mut Entry) -> Result<(), Error>
         _ => {}
     }
     Ok(())
+}
+
+/// What or where an entry is.
+fn is_placing(key: &[u8]) -> bool {
+    matches!(key, b"path" | b"linkpath" | b"size") || key.starts_with(SPARSE)
+}
+
+/// What it is like.
+fn is_heeded(key: &[u8]) -> bool {
+    let ours = matches!(key, b"uid" | b"gid" | b"mtime" | b"atime") || acl_attribute(key).is_some();
+    ours || key.starts_with(SCHILY) || key.starts_with(LIBARCHIVE)
 }
 
 /// The attribute that a list in text becomes.
@@ -256,9 +274,9 @@ mod tests {
 
     #[test]
     fn records_are_taken_off_one_by_one() {
-        let records = Records::parse(b"6 a=b\n12 long==\n\0\n5 c=\n").unwrap();
-        let expected = [(&b"a"[..], &b"b"[..]), (b"c", b""), (b"long", b"=\n\0")];
-        assert!(records.records.iter().map(|(k, v)| (&k[..], &v[..])).eq(expected));
+        let records = Records::parse(b"8 uid=b\n13 mtime==\n\0\n7 gid=\n6 a=b\n").unwrap();
+        let expected = [(&b"gid"[..], &b""[..]), (b"mtime", b"=\n\0"), (b"uid", b"b")];
+        assert!(records.records.iter().map(|(k, v)| (&k[..], &v[..])).eq(expected), "what is not for us is left out");
         for damaged in [
             &b"6 a=b"[..],
             b"7 a=b\n",
@@ -275,6 +293,16 @@ mod tests {
         ] {
             assert!(Records::parse(damaged).is_err(), "{damaged:?}");
         }
+    }
+
+    #[test]
+    fn more_records_than_anybody_needs() {
+        let records = |count: usize| -> Vec<u8> {
+            (0..count).flat_map(|n| format!("32 SCHILY.xattr.user.{n:08}=x\n").into_bytes()).collect()
+        };
+        let most = Records::parse(&records(MOST)).unwrap();
+        assert!(Records::parse(&records(MOST + 1)).is_err());
+        assert!(most.merged(Some(Records::parse(b"8 uid=1\n").unwrap())).is_err());
     }
 
     #[test]
@@ -322,7 +350,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_written_is_read(key in "[a-zA-Z.]{1,20}", value in proptest::collection::vec(any::<u8>(), 0..120)) {
+        fn what_is_written_is_read(key in "SCHILY\\.xattr\\.[a-zA-Z.]{0,20}", value in proptest::collection::vec(any::<u8>(), 0..120)) {
             let content = [b" ", key.as_bytes(), b"=", &value, b"\n"].concat();
             let mut length = content.len() + 1;
             while length != content.len() + length.to_string().len() {

@@ -65,50 +65,81 @@ pub(super) fn most_blocks(limits: &Limits) -> usize {
     usize::try_from(limits.sparse_bytes / BLOCK as u64).unwrap_or(usize::MAX)
 }
 
+/// As many pieces can a map have: few bytes of text are one, which takes more in memory.
+fn most_segments(limits: &Limits) -> usize {
+    usize::try_from(limits.sparse_bytes / size_of::<Segment>() as u64).unwrap_or(usize::MAX)
+}
+
+fn too_long(limits: &Limits) -> Error {
+    Error::limit(Operation::Unpack, "bytes in a map of a sparse file", limits.sparse_bytes)
+}
+
 /// PAX 0.1: all numbers in one record, between commas.
-pub(super) fn of_record(text: &[u8]) -> Result<Vec<Segment>, Error> {
-    let numbers: Option<Vec<u64>> = text.split(|b| *b == b',').map(decimal).collect();
-    let numbers = numbers.ok_or_else(wrong_map)?;
-    if numbers.len() % 2 != 0 {
-        return Err(wrong_map());
+pub(super) fn of_record(text: &[u8], limits: &Limits) -> Result<Vec<Segment>, Error> {
+    let mut numbers = text.split(|b| *b == b',').map(|text| decimal(text).ok_or_else(wrong_map));
+    let mut segments = Vec::new();
+    while let Some(offset) = numbers.next() {
+        if segments.len() >= most_segments(limits) {
+            return Err(too_long(limits));
+        }
+        segments.push((offset?, numbers.next().ok_or_else(wrong_map)??));
     }
-    Ok(numbers.chunks_exact(2).filter_map(|pair| Some((*pair.first()?, *pair.get(1)?))).collect())
+    Ok(segments)
 }
 
 /// PAX 1.0: a map that is being read, block by block.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Lines {
-    /// The first of them says how many pairs follow.
-    numbers: Vec<u64>,
-    /// Digits of one that is not complete.
+    /// How many pairs there are, which the first line says.
+    pairs: Option<usize>,
+    limits: Limits,
+    segments: Vec<Segment>,
+    /// The first number of a pair that is not complete.
+    offset: Option<u64>,
+    /// Digits of a number that is not complete.
     digits: Vec<u8>,
 }
 
 impl Lines {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Lines { pairs: None, limits: limits.clone(), segments: Vec::new(), offset: None, digits: Vec::new() }
+    }
+
     /// Whether that was the last block of the map.
     pub(super) fn block(&mut self, block: &[u8]) -> Result<bool, Error> {
         for byte in block {
             if self.complete() {
                 break;
             }
-            if *byte != b'\n' {
+            if *byte == b'\n' {
+                let number = decimal(&self.digits).ok_or_else(wrong_map)?;
+                self.digits.clear();
+                self.number(number)?;
+            } else {
                 self.digits.push(*byte);
-                continue;
             }
-            self.numbers.push(decimal(&self.digits).ok_or_else(wrong_map)?);
-            self.digits.clear();
         }
         Ok(self.complete())
     }
 
-    fn complete(&self) -> bool {
-        let read = self.numbers.len() as u64;
-        self.numbers.first().is_some_and(|pairs| read > pairs.saturating_mul(2))
+    fn number(&mut self, number: u64) -> Result<(), Error> {
+        match (self.pairs, self.offset.take()) {
+            (None, _) => {
+                let pairs = usize::try_from(number).ok().filter(|pairs| *pairs <= most_segments(&self.limits));
+                self.pairs = Some(pairs.ok_or_else(|| too_long(&self.limits))?);
+            }
+            (Some(_), None) => self.offset = Some(number),
+            (Some(_), Some(offset)) => self.segments.push((offset, number)),
+        }
+        Ok(())
     }
 
-    pub(super) fn segments(&self) -> Vec<Segment> {
-        let pairs = self.numbers.get(1..).unwrap_or_default();
-        pairs.chunks_exact(2).filter_map(|pair| Some((*pair.first()?, *pair.get(1)?))).collect()
+    fn complete(&self) -> bool {
+        self.pairs == Some(self.segments.len())
+    }
+
+    pub(super) fn segments(self) -> Vec<Segment> {
+        self.segments
     }
 }
 
@@ -144,24 +175,27 @@ mod tests {
 
     #[test]
     fn maps_in_text() {
-        assert_eq!(of_record(b"0,2,5,1").unwrap(), [(0, 2), (5, 1)]);
-        for wrong in [&b""[..], b"0", b"0,1,2", b"0,-1", b"0,1,", b"a,b"] {
-            assert!(of_record(wrong).is_err(), "{wrong:?}");
+        let limits = Limits { sparse_bytes: 64, ..Limits::default() };
+        let lines = || Lines::new(&limits);
+        assert_eq!(of_record(b"0,2,5,1", &limits).unwrap(), [(0, 2), (5, 1)]);
+        for wrong in [&b""[..], b"0", b"0,1,2", b"0,-1", b"0,1,", b"a,b", b"0,1,0,1,0,1,0,1,0,1"] {
+            assert!(of_record(wrong, &limits).is_err(), "{wrong:?}");
         }
-        let mut lines = Lines::default();
+        for wrong in [&b"-1\n"[..], b"5\n", b"18446744073709551615\n", b"\n"] {
+            assert!(lines().block(wrong).is_err(), "{wrong:?}");
+        }
+        assert!(lines().block(b"0\n").unwrap());
+        let mut lines = lines();
         assert!(!lines.block(b"2\n0\n2\n5").unwrap());
         assert!(lines.block(b"12\n1\n\0\0garbage").unwrap());
         assert_eq!(lines.segments(), [(0, 2), (512, 1)]);
-        assert!(Lines::default().block(b"0\n").unwrap());
-        assert!(!Lines::default().block(b"18446744073709551615\n1\n").unwrap(), "the reader's limit ends that");
-        assert!(Lines::default().block(b"-1\n").is_err());
     }
 
     proptest! {
         #[test]
         fn any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
-            let _ = of_record(&bytes);
-            let _ = Lines::default().block(&bytes);
+            let _ = of_record(&bytes, &Limits::default());
+            let _ = Lines::new(&Limits::default()).block(&bytes);
             let _ = of_block(&bytes, bytes.first(), &mut Vec::new());
         }
     }

@@ -5,6 +5,7 @@
 
 use super::name::{TreePath, join, split};
 use super::tree::{fail, interfered};
+use super::unlocked::open_up;
 use crate::Error;
 use crate::layout::open_beneath;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fchmod, fstat, statat, unlinkat};
@@ -27,7 +28,7 @@ pub(crate) struct Dirs {
 
 impl Dirs {
     pub(crate) fn new(root: BorrowedFd<'_>) -> Result<Self, Error> {
-        let root = open_beneath(root, ".", OFlags::RDONLY | OFlags::DIRECTORY).map_err(fail("openat2", b"."))?;
+        let root = open_root(root).map_err(fail("openat2", b"."))?;
         Ok(Dirs { root: Arc::new(root), cache: Vec::new() })
     }
 
@@ -82,6 +83,14 @@ impl Dirs {
     }
 }
 
+/// Opens a directory that is open for a purpose of ours; if its mode forbids that, for the caller's purpose.
+pub(super) fn open_root(root: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    match open_beneath(root, ".", OFlags::RDONLY | OFlags::DIRECTORY) {
+        Err(Errno::ACCESS) => rustix::io::fcntl_dupfd_cloexec(root, 0),
+        opened => opened,
+    }
+}
+
 /// What is in a directory.
 pub(crate) fn names(dir: BorrowedFd<'_>, path: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
     let mut names = Vec::new();
@@ -128,7 +137,16 @@ fn remove_all(dir: BorrowedFd<'_>, name: &[u8], path: &[u8], deepest: usize) -> 
     if deepest == 0 {
         return Err(Error::refused("would remove a tree that is too deep"));
     }
-    let inner = open_beneath(dir, name, OFlags::RDONLY | OFlags::DIRECTORY).map_err(fail("openat2", path))?;
+    let open = |flags| open_beneath(dir, name, flags | OFlags::DIRECTORY);
+    let inner = open(OFlags::RDONLY).or_else(|errno| {
+        // As it is its owner's, it can be removed whatever its mode is.
+        if errno == Errno::ACCESS {
+            open_up(open(OFlags::PATH)?.as_fd())?;
+            return open(OFlags::RDONLY);
+        }
+        Err(errno)
+    });
+    let inner = inner.map_err(fail("openat2", path))?;
     unlock(inner.as_fd(), path)?;
     for name in names(inner.as_fd(), path)? {
         remove_all(inner.as_fd(), &name, &join(path, &name), deepest - 1)?;

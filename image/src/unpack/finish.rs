@@ -6,7 +6,7 @@ use super::lowers::Found;
 use super::meta::{LeftOut, Meta};
 use super::name::{TreePath, ancestors, join, split};
 use super::resolve::{Node, resolve};
-use super::tree::{fail, interfered};
+use super::tree::{Directory, fail, interfered};
 use crate::layout::open_beneath;
 use crate::{Error, ErrorKind, Operation};
 use cofferdam_unionfs::{make_opaque, make_whiteout};
@@ -16,6 +16,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::Bound;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 
@@ -36,14 +37,18 @@ impl Unpacker {
     /// Finds where the names of whiteouts and opaque directories lead. Those below a file of this layer hide nothing.
     fn settle_marks(&mut self) -> Result<(), Error> {
         let mut whiteouts = BTreeSet::new();
-        for path in self.whiteouts.clone() {
+        let mut next = self.whiteouts.first().cloned();
+        while let Some(path) = next {
             let (parent, leaf) = split(&path);
             let parent = resolve(parent, |p| self.look(p)).map_err(at(&path))?;
             whiteouts.extend(parent.map(|parent| join(&parent, leaf)));
+            next = after(&self.whiteouts, &path);
         }
         let mut opaques = BTreeSet::new();
-        for path in self.opaques.clone() {
+        let mut next = self.opaques.first().cloned();
+        while let Some(path) = next {
             opaques.extend(resolve(&path, |p| self.look(p)).map_err(at(&path))?);
+            next = after(&self.opaques, &path);
         }
         self.whiteouts = whiteouts;
         self.opaques = opaques;
@@ -178,34 +183,38 @@ impl Unpacker {
     }
 
     fn mark_opaque(&mut self) -> Result<(), Error> {
-        for path in self.opaques.clone() {
-            // Within another one, or within a whiteout, nothing of a lower layer is left to hide.
-            if self.is_within_cut(&path) {
-                continue;
-            }
-            if self.whiteouts.contains(&path) && !self.tree.has(&path) {
-                continue;
-            }
-            let wanted = match self.tree.look(&path)? {
-                Node::Directory => true,
-                Node::Absent => {
-                    let below = self.below()?;
-                    !below.complete() || below.look(&path)?.is_some_and(|f| f.is_directory())
-                }
-                // It hides more than that by itself.
-                Node::Symlink(_) | Node::Other => false,
-            };
-            if wanted {
+        let mut next = self.opaques.first().cloned();
+        while let Some(path) = next {
+            if self.is_to_be_opaque(&path)? {
                 self.tree.ensure(&path).map_err(at(&path))?;
                 self.set_opaque(&path).map_err(at(&path))?;
             }
+            next = after(&self.opaques, &path);
         }
         Ok(())
     }
 
+    fn is_to_be_opaque(&mut self, path: &[u8]) -> Result<bool, Error> {
+        // Within another one, or within a whiteout, nothing of a lower layer is left to hide.
+        if self.is_within_cut(path) || (self.whiteouts.contains(path) && !self.tree.has(path)) {
+            return Ok(false);
+        }
+        Ok(match self.tree.look(path)? {
+            Node::Directory => true,
+            Node::Absent => {
+                let below = self.below()?;
+                !below.complete() || below.look(path)?.is_some_and(|f| f.is_directory())
+            }
+            // It hides more than that by itself.
+            Node::Symlink(_) | Node::Other => false,
+        })
+    }
+
     fn make_whiteouts(&mut self) -> Result<(), Error> {
-        for path in self.whiteouts.clone() {
+        let mut next = self.whiteouts.first().cloned();
+        while let Some(path) = next {
             self.make_whiteout(&path).map_err(at(&path))?;
+            next = after(&self.whiteouts, &path);
         }
         Ok(())
     }
@@ -235,12 +244,12 @@ impl Unpacker {
 
     /// What directories without an entry of their own are like: as the lower layers have them.
     pub(super) fn describe_directories(&mut self) -> Result<(), Error> {
-        for path in self.tree.paths() {
-            if self.tree.get(&path).is_some_and(|directory| directory.meta.is_none()) {
-                let meta = self.passed_through(&path).map_err(at(&path))?;
-                self.tree.describe(&path, meta);
-                self.check_kept().map_err(at(&path))?;
-            }
+        let mut next = self.tree.next(None, |directory| directory.meta.is_none());
+        while let Some(path) = next {
+            let meta = self.passed_through(&path).map_err(at(&path))?;
+            self.tree.describe(&path, meta);
+            self.check_kept().map_err(at(&path))?;
+            next = self.tree.next(Some(&path), |directory| directory.meta.is_none());
         }
         Ok(())
     }
@@ -248,29 +257,34 @@ impl Unpacker {
     fn passed_through(&mut self, path: &[u8]) -> Result<Meta, Error> {
         let found = if self.is_cut(path) { None } else { self.below()?.look(path)? };
         match found.filter(Found::is_directory) {
-            Some(found) => Meta::of_lower(&found, &self.options.ownership),
+            Some(found) => self.lowers.describe(&found, path, &self.options.ownership),
             None => Meta::of_nothing(&self.options.ownership),
         }
     }
 
     /// Children before their parents: a directory whose mode keeps the caller out is not needed any more then.
     fn finish_directories(&mut self) -> Result<(), Error> {
-        for path in self.tree.paths().iter().rev() {
-            self.finish_directory(path).map_err(at(path))?;
+        while let Some((path, directory)) = self.tree.take_last() {
+            self.finish_directory(&path, directory).map_err(at(&path))?;
         }
         Ok(())
     }
 
-    fn finish_directory(&mut self, path: &TreePath) -> Result<(), Error> {
-        if self.tree.get(path).is_some_and(|directory| directory.opaque) {
+    fn finish_directory(&mut self, path: &[u8], directory: Directory) -> Result<(), Error> {
+        if directory.opaque {
             self.set_opaque(path)?;
         }
-        let Some(meta) = self.tree.take_meta(path) else { return Ok(()) };
+        let Some(meta) = directory.meta else { return Ok(()) };
         let dir = self.tree.open(path)?;
         let left_out = meta.apply(dir.as_fd(), path, &self.options)?;
         self.skip_xattrs(path, left_out);
         Ok(())
     }
+}
+
+/// The path after this one. (No copy of all of them is made: they are as many as may be kept in memory.)
+fn after(paths: &BTreeSet<TreePath>, path: &[u8]) -> Option<TreePath> {
+    paths.range::<[u8], _>((Bound::Excluded(path), Bound::Unbounded)).next().cloned()
 }
 
 /// As many bytes are copied at a time.

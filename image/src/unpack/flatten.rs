@@ -8,21 +8,26 @@ use super::dirs::{self, Dirs};
 use super::finish::at;
 use super::lowers::Found;
 use super::name::{TreePath, ancestors, join, split};
-use super::tree::{fail, interfered};
+use super::tree::{Directory, fail, interfered};
+use super::unlocked::Unlocked;
 use crate::layout::RETRIES;
 use crate::{Error, ErrorKind, Operation};
 use rustix::fs::{AtFlags, fstat, linkat, renameat, unlinkat};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 /// The tree that a layer is merged onto.
 #[derive(Debug)]
-pub(super) struct Target(Dirs);
+pub(super) struct Target {
+    dirs: Dirs,
+    unlocked: Unlocked,
+}
 
 impl Target {
     /// `stage` must be on the same file system: files are moved.
-    pub(super) fn new(target: BorrowedFd<'_>, stage: BorrowedFd<'_>) -> Result<Self, Error> {
+    pub(super) fn new(target: BorrowedFd<'_>, stage: BorrowedFd<'_>, unlocked: Unlocked) -> Result<Self, Error> {
         let mut dirs = Dirs::new(target)?;
         let device = |fd: BorrowedFd<'_>| fstat(fd).map(|stat| (stat.st_dev, stat.st_ino)).map_err(fail("fstat", b"."));
         let (of_target, of_stage) = (device(dirs.open(b"")?.as_fd())?, device(stage)?);
@@ -30,16 +35,51 @@ impl Target {
             let words = "and the directory to unpack into must be two directories of one file system";
             return Err(Error::new(ErrorKind::InvalidInput, Operation::Unpack, words).about("target"));
         }
-        Ok(Target(dirs))
+        Ok(Target { dirs, unlocked })
+    }
+
+    /// Opens a directory of the tree; and those on the way up, if one of them keeps its owner out.
+    fn open(&mut self, path: &[u8]) -> Result<Arc<OwnedFd>, Error> {
+        match self.dirs.open(path) {
+            Err(error) if error.raw_os_error() == Some(Errno::ACCESS.raw_os_error()) => {
+                for path in ancestors(path).chain([path]).filter(|path| !path.is_empty()) {
+                    let (parent, name) = split(path);
+                    let dir = self.dirs.open(parent)?;
+                    let open = || self.unlocked.open(dir.as_fd(), name, path);
+                    self.unlocked.within(dir.as_fd(), parent, open).map_err(fail("openat2", path))?;
+                }
+                self.dirs.open(path)
+            }
+            opened => opened,
+        }
+    }
+
+    /// Opens a directory in which something is to be changed.
+    fn open_to_change(&mut self, path: &[u8]) -> Result<Arc<OwnedFd>, Error> {
+        let dir = self.open(path)?;
+        dirs::unlock(dir.as_fd(), path)?;
+        Ok(dir)
     }
 
     /// Removes what is at a path, or only what is in it. The directories above are part of the layer, which describes them in the end.
     fn hide(&mut self, path: &[u8], whole: bool) -> Result<(), Error> {
         let itself = (!whole).then_some(path);
         for above in ancestors(path).chain(itself) {
-            dirs::unlock(self.0.open(above)?.as_fd(), above)?;
+            self.open_to_change(above)?;
         }
-        if whole { self.0.remove_all(path) } else { self.0.clear(path) }
+        if whole { self.dirs.remove_all(path) } else { self.dirs.clear(path) }
+    }
+
+    fn lock_again(&mut self, wanted: impl Fn(&[u8]) -> bool) -> Result<(), Error> {
+        let root = self.dirs.open(b"")?;
+        self.unlocked.lock_again(root.as_fd(), wanted)
+    }
+}
+
+/// Whatever has failed, and before anything was changed, the directories are as they were.
+impl Drop for Target {
+    fn drop(&mut self) {
+        let _ = self.lock_again(|_| true);
     }
 }
 
@@ -59,10 +99,12 @@ impl Unpacker {
         for (path, whole) in &hidden {
             target.hide(path, *whole).map_err(at(path))?;
         }
-        let merged = self.move_into(&mut target.0)?;
+        self.move_into(&mut target)?;
+        target.lock_again(|path| !self.tree.has(path))?;
         // Children before their parents.
-        for path in self.tree.paths().iter().rev() {
-            self.finish_merged(&mut target.0, path, merged.contains(path)).map_err(at(path))?;
+        while let Some((path, directory)) = self.tree.take_last() {
+            self.finish_merged(&mut target, &path, directory).map_err(at(&path))?;
+            target.unlocked.forget(&path);
         }
         // Empty directories, and names that were links to what they should have replaced: such a rename does nothing.
         self.tree.clear()
@@ -72,9 +114,12 @@ impl Unpacker {
     /// in the end they are again as they were.
     fn hidden(&mut self) -> Result<Vec<(TreePath, bool)>, Error> {
         let mut hidden = Vec::new();
-        let renewed = self.tree.paths().into_iter().filter(|path| self.tree.get(path).is_some_and(|d| d.opaque));
-        let wholes: BTreeSet<TreePath> = renewed.chain(self.whiteouts.iter().cloned()).collect();
-        for path in wholes {
+        let mut renewed = BTreeSet::new();
+        while let Some(path) = self.tree.next(renewed.last().map(Vec::as_slice), |directory| directory.opaque) {
+            renewed.insert(path);
+        }
+        renewed.extend(self.whiteouts.iter().cloned());
+        for path in renewed {
             if !self.is_within_cut(&path) && self.below()?.look(&path)?.is_some() {
                 self.tree.ensure(split(&path).0).map_err(at(&path))?;
                 hidden.push((path, true));
@@ -96,34 +141,32 @@ impl Unpacker {
         Ok(hidden)
     }
 
-    /// Moves what is in the stage. Returns the directories that were in the tree already.
-    fn move_into(&mut self, target: &mut Dirs) -> Result<BTreeSet<TreePath>, Error> {
-        let mut merged = BTreeSet::from([TreePath::new()]);
-        for path in self.tree.paths() {
-            if !merged.contains(&path) {
-                continue;
-            }
-            let (from, to) = (self.tree.open(&path)?, target.open(&path)?);
-            dirs::unlock(to.as_fd(), &path)?;
+    /// Moves what is in the stage, and notes which directories were in the tree already.
+    fn move_into(&mut self, target: &mut Target) -> Result<(), Error> {
+        self.tree.set_merged(b"");
+        let mut next = self.tree.next(None, |directory| directory.merged);
+        while let Some(path) = next {
+            let (from, to) = (self.tree.open(&path)?, target.open_to_change(&path)?);
             for name in dirs::names(from.as_fd(), &path)? {
                 let child = join(&path, &name);
                 let is_directory = self.tree.has(&child);
-                let make_room = || target.remove_all(&child);
+                let make_room = || target.dirs.remove_all(&child);
                 if !move_one(from.as_fd(), to.as_fd(), &name, is_directory, make_room).map_err(at(&child))? {
-                    merged.insert(child);
+                    self.tree.set_merged(&child);
                 } else if is_directory {
                     // An empty directory of that name is another one now.
-                    target.forget(&child);
+                    target.dirs.forget(&child);
                 }
             }
+            next = self.tree.next(Some(&path), |directory| directory.merged);
         }
-        Ok(merged)
+        Ok(())
     }
 
-    fn finish_merged(&mut self, target: &mut Dirs, path: &[u8], merged: bool) -> Result<(), Error> {
-        let Some(meta) = self.tree.take_meta(path) else { return Ok(()) };
+    fn finish_merged(&mut self, target: &mut Target, path: &[u8], directory: Directory) -> Result<(), Error> {
+        let Some(meta) = directory.meta else { return Ok(()) };
         let dir = target.open(path)?;
-        let left_out = if merged {
+        let left_out = if directory.merged {
             meta.replace(dir.as_fd(), path, &self.options)?
         } else {
             meta.apply(dir.as_fd(), path, &self.options)?

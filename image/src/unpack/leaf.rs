@@ -39,7 +39,7 @@ impl Unpacker {
         }
         let (parent, _) = split(path);
         self.tree.ensure(parent)?;
-        self.tree.make(path, Directory { meta: Some(meta), opaque })?.map_err(|()| interfered(path))
+        self.tree.make(path, Directory { meta: Some(meta), opaque, merged: false })?.map_err(|()| interfered(path))
     }
 
     pub(super) fn file<R: BufRead>(

@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, OwnedFd};
 pub(super) type FileId = (u64, u64);
 
 /// What a name takes in memory, beside its bytes.
-const NAME: u64 = 100;
+const NAME: u64 = 200;
 
 /// The files of a layer that have several names: each with each of them, sorted.
 #[derive(Debug, Default)]
@@ -70,9 +70,10 @@ impl Unpacker {
         }
         let watch = self.watch.clone();
         if !self.groups.contains_key(&found.layer) {
-            let room = self.options.limits.kept_bytes.saturating_sub(self.kept.saturating_add(self.tree.kept()));
+            self.check_kept()?;
+            let room = self.share.room();
             let groups =
-                self.below()?.groups(found.layer, room, || watch.go_on())?.ok_or_else(|| self.too_much_kept())?;
+                self.below()?.groups(found.layer, room, || watch.go_on())?.ok_or_else(|| self.share.too_much())?;
             self.kept = self.kept.saturating_add(groups.kept);
             self.groups.insert(found.layer, groups);
         }

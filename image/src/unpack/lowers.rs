@@ -1,12 +1,14 @@
 //! The layers below, in overlay form: what is seen of them at a path.
 
-use super::dirs::{is_directory, stat_in};
+use super::dirs::{is_directory, open_root};
 use super::links::{FileId, Groups};
-use super::name::{components, split};
+use super::meta::Meta;
+use super::name::{ancestors, split};
 use super::resolve::Node;
 use super::tree::fail;
+use super::unlocked::Unlocked;
 use crate::layout::open_beneath;
-use crate::{Error, Operation};
+use crate::{Error, Operation, Ownership};
 use cofferdam_unionfs::{Form, is_opaque, is_whiteout};
 use rustix::fs::{AtFlags, FileType, OFlags, Stat, readlinkat, statat};
 use rustix::io::Errno;
@@ -22,6 +24,8 @@ pub(super) struct Lowers {
     complete: bool,
     /// How they say what they hide. `None`: this is a tree, that hides nothing.
     form: Option<Form>,
+    /// Which directories of the tree are open for a while. (Those of layers, which others use too, stay as they are.)
+    unlocked: Option<Unlocked>,
 }
 
 /// Something that one of the layers has.
@@ -71,21 +75,18 @@ enum Answer {
 impl Lowers {
     /// Nothing is known about layers below.
     pub(super) fn unknown() -> Self {
-        Lowers { layers: Vec::new(), complete: false, form: None }
+        Lowers { layers: Vec::new(), complete: false, form: None, unlocked: None }
     }
 
     /// A tree of files, as one lower.
-    pub(super) fn tree(root: BorrowedFd<'_>) -> Result<Self, Error> {
-        let mut tree = Self::new(&[root], Form::default())?;
-        tree.form = None;
-        Ok(tree)
+    pub(super) fn tree(root: BorrowedFd<'_>, unlocked: Unlocked) -> Result<Self, Error> {
+        Ok(Lowers { form: None, unlocked: Some(unlocked), ..Self::new(&[root], Form::default())? })
     }
 
     /// All layers below, lowest first.
     pub(super) fn new(lowest_first: &[BorrowedFd<'_>], form: Form) -> Result<Self, Error> {
-        let open = |fd: &BorrowedFd<'_>| open_beneath(fd, ".", OFlags::RDONLY | OFlags::DIRECTORY);
-        let layers: Result<Vec<OwnedFd>, Errno> = lowest_first.iter().rev().map(open).collect();
-        Ok(Lowers { layers: layers.map_err(fail("openat2", b"."))?, complete: true, form: Some(form) })
+        let layers: Result<Vec<OwnedFd>, Errno> = lowest_first.iter().rev().map(|fd| open_root(*fd)).collect();
+        Ok(Lowers { layers: layers.map_err(fail("openat2", b"."))?, complete: true, form: Some(form), unlocked: None })
     }
 
     pub(super) fn complete(&self) -> bool {
@@ -104,6 +105,21 @@ impl Lowers {
         Ok(None)
     }
 
+    /// What a directory that was found is like.
+    pub(super) fn describe(&self, found: &Found, path: &[u8], ownership: &Ownership) -> Result<Meta, Error> {
+        if let Some(unlocked) = &self.unlocked {
+            let (dir, above) = (found.dir.as_fd(), split(path).0);
+            let open = || unlocked.open(dir, &found.leaf, path);
+            unlocked.within(dir, above, open).map_err(fail("openat2", path))?;
+        }
+        Meta::of_lower(found, ownership)
+    }
+
+    /// Bytes that are kept in memory about them.
+    pub(super) fn kept(&self) -> u64 {
+        self.unlocked.as_ref().map_or(0, Unlocked::kept)
+    }
+
     /// The names of a layer's files that have several. See [`Groups::of`].
     pub(super) fn groups(
         &self,
@@ -117,25 +133,53 @@ impl Lowers {
     fn ask(&self, number: usize, layer: &OwnedFd, path: &[u8]) -> Result<Answer, Error> {
         let mut dir = layer.try_clone().map_err(|e| Error::from_io(Operation::Unpack, e))?;
         if path.is_empty() {
-            let stat = statat(&dir, ".", AtFlags::SYMLINK_NOFOLLOW).map_err(fail("newfstatat", path))?;
-            return Ok(Answer::Found(Found { layer: number, dir, leaf: b".".to_vec(), stat }));
+            let stat = rustix::fs::fstat(&dir).map_err(fail("fstat", path))?;
+            return Ok(Answer::Found(self.found(number, dir, b".", stat, path)));
         }
-        let (parent, leaf) = split(path);
         let mut opaque = self.is_opaque(&dir)?;
-        for component in components(parent).filter(|c| !c.is_empty()) {
-            let Some(stat) = stat_in(dir.as_fd(), component)? else { return Ok(Answer::Missing { opaque }) };
+        for above in ancestors(path).skip(1) {
+            let (parent, component) = split(above);
+            let Some(stat) = self.stat_in(&dir, component, parent)? else { return Ok(Answer::Missing { opaque }) };
             if !is_directory(&stat) {
                 return Ok(Answer::Hidden);
             }
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-            dir = open_beneath(&dir, component, flags).map_err(fail("openat2", component))?;
+            dir = self.open(&dir, component, above).map_err(fail("openat2", component))?;
             opaque |= self.is_opaque(&dir)?;
         }
-        Ok(match stat_in(dir.as_fd(), leaf)? {
+        let (parent, leaf) = split(path);
+        Ok(match self.stat_in(&dir, leaf, parent)? {
             None => Answer::Missing { opaque },
             Some(_) if self.is_whiteout(&dir, leaf)? => Answer::Hidden,
-            Some(stat) => Answer::Found(Found { layer: number, dir, leaf: leaf.to_vec(), stat }),
+            Some(stat) => Answer::Found(self.found(number, dir, leaf, stat, path)),
         })
+    }
+
+    /// What is there, with the mode that it had.
+    fn found(&self, layer: usize, dir: OwnedFd, leaf: &[u8], mut stat: Stat, path: &[u8]) -> Found {
+        if let Some(mode) = self.unlocked.as_ref().and_then(|unlocked| unlocked.mode(path)) {
+            stat.st_mode = stat.st_mode & !0o7777 | mode.as_raw_mode();
+        }
+        Found { layer, dir, leaf: leaf.to_vec(), stat }
+    }
+
+    fn open(&self, dir: &OwnedFd, name: &[u8], path: &[u8]) -> Result<OwnedFd, Errno> {
+        match &self.unlocked {
+            Some(unlocked) => unlocked.open(dir.as_fd(), name, path),
+            None => open_beneath(dir, name, OFlags::RDONLY | OFlags::DIRECTORY),
+        }
+    }
+
+    /// The status of a name in the directory at `parent`.
+    fn stat_in(&self, dir: &OwnedFd, name: &[u8], parent: &[u8]) -> Result<Option<Stat>, Error> {
+        let stat = || match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => Ok(None),
+            found => found.map(Some),
+        };
+        let found = match &self.unlocked {
+            Some(unlocked) => unlocked.within(dir.as_fd(), parent, stat),
+            None => stat(),
+        };
+        found.map_err(fail("newfstatat", name))
     }
 
     fn is_whiteout(&self, dir: &OwnedFd, name: &[u8]) -> Result<bool, Error> {

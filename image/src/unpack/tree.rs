@@ -9,6 +9,7 @@ use rustix::fs::{AtFlags, FileType, Mode, Stat, mkdirat, readlinkat, unlinkat};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::ops::Bound;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -20,6 +21,8 @@ pub(super) struct Directory {
     pub(super) meta: Option<Meta>,
     /// It hides the lower directory of its name, because something else stood here in between.
     pub(super) opaque: bool,
+    /// It is merged with one that is there already, instead of being moved there.
+    pub(super) merged: bool,
 }
 
 impl Directory {
@@ -29,9 +32,9 @@ impl Directory {
     }
 }
 
-/// What something of this length takes in memory, with the node of a tree around it.
+/// What something of this length takes in memory, with the node of a tree around it; and once more when, in the end, it is looked for.
 pub(super) fn cost(length: usize) -> u64 {
-    length as u64 + 200
+    2 * length as u64 + 200
 }
 
 #[derive(Debug)]
@@ -79,9 +82,9 @@ impl Tree {
         }
     }
 
-    /// What a directory is like, to be put into effect.
-    pub(super) fn take_meta(&mut self, path: &[u8]) -> Option<Meta> {
-        self.directories.get_mut(path).and_then(|directory| directory.meta.take())
+    /// Takes off the last directory, to put into effect what it is like: children come before their parents.
+    pub(super) fn take_last(&mut self) -> Option<(TreePath, Directory)> {
+        self.directories.pop_last()
     }
 
     pub(super) fn set_opaque(&mut self, path: &[u8]) {
@@ -90,9 +93,18 @@ impl Tree {
         }
     }
 
-    /// All directories, parents before their children.
-    pub(super) fn paths(&self) -> Vec<TreePath> {
-        self.directories.keys().cloned().collect()
+    /// It is merged with one that is there.
+    pub(super) fn set_merged(&mut self, path: &[u8]) {
+        if let Some(directory) = self.directories.get_mut(path) {
+            directory.merged = true;
+        }
+    }
+
+    /// The directory after this one, if one is wanted; the root is the first. Parents come before their children.
+    pub(super) fn next(&self, after: Option<&[u8]>, wanted: impl Fn(&Directory) -> bool) -> Option<TreePath> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rest = self.directories.range::<[u8], _>((start, Bound::Unbounded));
+        rest.find(|(_, directory)| wanted(directory)).map(|(path, _)| path.clone())
     }
 
     /// What this layer has at `path`.

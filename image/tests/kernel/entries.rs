@@ -1,9 +1,10 @@
 //! Entries of every sort, in every encoding: sparse files, access control lists, owners by a map.
 
-use crate::support::{Scratch, Tar, lenient, listing, options, tree, unlock, unpack, unpack_new, xattrs};
+use crate::support::{Scratch, Tar, lenient, listing, options, tree, unlock, unpack, unpack_new, unpack_onto, xattrs};
 use cofferdam_image::{ErrorKind, Limits, Options, OwnerMap, Ownership, SkippedPart};
+use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
@@ -344,5 +345,67 @@ pub(crate) fn directories_that_keep_their_owner_out() {
     // Let the test clean up.
     for path in [target, done[0].clone(), done[1].clone()] {
         unlock(&path);
+    }
+}
+
+/// Directories whose owner cannot even look into them, all with the same mode.
+fn locked_tree(mode: u32) -> Tar {
+    let locked = |tar: Tar, name: &str| tar.header(b'5', name, "", b"", |h| h.set_mode(mode));
+    let tar = locked(locked(locked(Tar::default(), "./"), "d").entry("d/x=1"), "d/e");
+    let tar = locked(tar.entry("d/e/y=1"), "d/e/g").entry("d/e/g/z=1");
+    locked(tar, "untouched").entry("untouched/f=1")
+}
+
+/// Merged as root, who is kept out of nothing, and as an ordinary user: what is in them is the same, and so is their mode in the end.
+pub(crate) fn directories_that_nobody_may_enter() {
+    // Of those that are there, from the outside to the inside.
+    let modes = |target: &Path| {
+        let mut modes = BTreeMap::new();
+        for path in ["", "untouched", "d", "d/e", "d/e/g"] {
+            if let Ok(meta) = fs::symlink_metadata(target.join(path))
+                && meta.is_dir()
+            {
+                modes.insert(path, meta.mode() & 0o7777);
+                fs::set_permissions(target.join(path), fs::Permissions::from_mode(0o700)).unwrap();
+            }
+        }
+        modes
+    };
+    // And which of the directories have the layer's own mode then.
+    let uppers: &[(&[&str], &[&str])] = &[
+        (&["d/new=2"], &[]),
+        (&["d/.wh.x"], &[]),
+        (&["d/e/.wh.y", "d/e/new=1"], &[]),
+        (&["d/e/.wh.g"], &[]),
+        (&["d/.wh..wh..opq", "d/z=1"], &[]),
+        (&["d/e/g/.wh..wh..opq"], &[]),
+        (&[".wh.d"], &[]),
+        (&[".wh.untouched"], &[]),
+        (&["d=file"], &[]),
+        (&["h=>d/e/y"], &[]),
+        (&["h=>d/e/g/z", "d/.wh.x"], &[]),
+        (&["d/e/"], &["d/e"]),
+        (&["d/e/g/", "d/e/g/new=1"], &["d/e/g"]),
+        (&["./", "d/new=1"], &[""]),
+    ];
+    for mode in [0o000, 0o111, 0o222, 0o444, 0o300] {
+        for (upper, own) in uppers {
+            let scratch = Scratch::new();
+            let flat = |mode| scratch.flat(&[locked_tree(mode), Tar::of(upper)]);
+            let (open, target) = (flat(0o755), flat(mode));
+            let mut expected = modes(&open);
+            expected.iter_mut().filter(|(path, _)| !own.contains(path)).for_each(|(_, m)| *m = mode);
+            assert_eq!(modes(&target), expected, "{mode:o} {upper:?}");
+            assert_eq!(listing(&target), listing(&open), "{mode:o} {upper:?}");
+        }
+        // What is refused, after it has looked into them.
+        let scratch = Scratch::new();
+        let target = scratch.flat(&[locked_tree(mode)]);
+        let refused = Tar::of(&["h=>d/e/g/z", "d/e/new=1", ".wh.untouched", "../x=1"]);
+        unpack_onto(&refused.end(), &scratch.stage(), &target, lenient()).unwrap_err();
+        let missing = Tar::of(&["h=>d/e/g/nothing"]);
+        unpack_onto(&missing.end(), &scratch.stage(), &target, lenient()).unwrap_err();
+        assert!(modes(&target).values().eq(&[mode; 5]), "{mode:o}");
+        assert_eq!(listing(&target), listing(&scratch.flat(&[locked_tree(0o755)])));
     }
 }

@@ -1,14 +1,17 @@
 //! Tests against the real kernel: see the test kit for how they are run and what they may not leave behind.
 
+mod advisories;
 mod entries;
 mod faults;
 mod hostile;
 mod layout;
 mod links;
+mod memory;
 mod properties;
 mod python;
 mod race;
 mod semantics;
+mod stacks;
 mod store;
 mod support;
 mod traps;
@@ -22,7 +25,6 @@ fn main() -> ExitCode {
     let test = Test::new;
     let root = |name, run| Test::new(name, run).needs(&[Need::Root]);
     let overlay = |name, run| Test::new(name, run).needs(&[Need::Root, Need::Overlay]).time(Duration::from_secs(180));
-    let python = |name, run| Test::new(name, run).needs(&[Need::Program(python::PYTHON)]);
     let entries = [
         overlay("layers_mean_what_they_should_in_any_order", semantics::layers_mean_what_they_should_in_any_order),
         overlay("of_several_with_one_name_the_last_counts", semantics::of_several_with_one_name_the_last_counts),
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
         Test::new("sparse_files_of_gnu_tar", entries::sparse_files_of_gnu_tar).needs(&[Need::Program("/bin/tar")]),
         test("links_to_a_lower_sparse_file", entries::links_to_a_lower_sparse_file),
         test("directories_that_keep_their_owner_out", entries::directories_that_keep_their_owner_out),
+        test("directories_that_nobody_may_enter", entries::directories_that_nobody_may_enter),
         root("access_control_lists", entries::access_control_lists),
         root("owners_by_a_map", entries::owners_by_a_map),
         test("what_cannot_be_had", entries::what_cannot_be_had),
@@ -66,18 +69,14 @@ fn main() -> ExitCode {
         test("documents_that_are_not_what_they_should_be", layout::documents_that_are_not_what_they_should_be),
         test("layouts_that_are_none", layout::layouts_that_are_none),
         test("by_name_and_platform", layout::by_name_and_platform_through_an_inner_index),
-        python("entries_are_those_of_tarfile", python::entries_are_those_of_tarfile),
-        Test::new("entries_are_those_of_gnu_tar", python::entries_are_those_of_gnu_tar)
-            .needs(&[Need::Program(python::TAR)]),
-        python("entries_are_those_of_tarfile_at_random", python::entries_are_those_of_tarfile_at_random)
-            .time(Duration::from_secs(180)),
         test("the_order_of_entries_does_not_matter", properties::the_order_of_entries_does_not_matter)
             .time(Duration::from_secs(180)),
         overlay("the_union_of_layers_is_their_flattened_tree", properties::the_union_of_layers_is_their_flattened_tree),
+        overlay("stacks_show_what_the_model_says", stacks::stacks_show_what_the_model_says),
         test("no_bytes_lead_outside", properties::no_bytes_lead_outside).time(Duration::from_secs(180)),
         root("every_failure_is_told", faults::every_failure_is_told).time(Duration::from_secs(180)),
     ];
-    run(&[&entries[..], &images(), &traps()].concat())
+    run(&[&entries[..], &images(), &traps(), &readers()].concat())
 }
 
 /// Everything hostile, with the defences on and off.
@@ -90,6 +89,13 @@ fn traps() -> Vec<Test> {
         test("a_whiteout_of_the_directory_above", traps::a_whiteout_of_the_directory_above),
         test("hard_links_do_not_know_the_working_directory", traps::hard_links_do_not_know_the_working_directory),
         test("what_other_readers_stumble_over", traps::what_other_readers_stumble_over),
+        test("sizes_that_lie", advisories::sizes_that_lie),
+        test("a_root_that_is_a_symlink", advisories::a_root_that_is_a_symlink),
+        test("digests_that_are_paths", advisories::digests_that_are_paths),
+        test("documents_that_are_two_things", advisories::documents_that_are_two_things),
+        test("users_of_the_host", advisories::users_of_the_host),
+        test("metadata_without_a_bound", advisories::metadata_without_a_bound),
+        test("marks_of_overlayfs", advisories::marks_of_overlayfs),
     ]
 }
 
@@ -116,7 +122,24 @@ fn images() -> Vec<Test> {
         test("foreign_layers_are_not_written", writing::foreign_layers_are_not_written),
         test("a_layer_that_changes_while_it_is_saved", writing::a_layer_that_changes_while_it_is_saved),
         test("an_observer_that_panics", store::an_observer_that_panics),
+        test("hostile_layers_share_one_bound", memory::hostile_layers_share_one_bound).time(Duration::from_secs(180)),
+        test("layers_wait_for_memory", memory::layers_wait_for_memory),
+        test("large_layers_take_no_more", memory::large_layers_take_no_more),
         test("killed_at_any_moment", store::killed_at_any_moment).time(Duration::from_secs(180)),
         test("users_are_the_images_own", store::users_are_the_images_own),
+    ]
+}
+
+/// What others see in the same archives.
+fn readers() -> Vec<Test> {
+    let python = |name, run| Test::new(name, run).needs(&[Need::Program(python::PYTHON)]);
+    vec![
+        python("entries_are_those_of_tarfile", python::entries_are_those_of_tarfile),
+        Test::new("entries_are_those_of_gnu_tar", python::entries_are_those_of_gnu_tar)
+            .needs(&[Need::Program(python::TAR)]),
+        Test::new("entries_are_those_of_go", python::entries_are_those_of_go)
+            .needs(&[Need::Root, Need::Program(python::UMOCI)]),
+        python("entries_are_those_of_tarfile_at_random", python::entries_are_those_of_tarfile_at_random)
+            .time(Duration::from_secs(180)),
     ]
 }

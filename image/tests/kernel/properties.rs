@@ -59,8 +59,11 @@ const UPPER: &[&str] = &[
 
 /// The same cases every time; a million of them if there is time.
 fn runner(cases: u32) -> TestRunner {
-    let long = std::env::var_os("COFFERDAM_TEST_LONG").is_some();
-    let cases = if long { 1_000_000 } else { cases };
+    runner_of(cases, 1_000_000)
+}
+
+pub(crate) fn runner_of(cases: u32, long: u32) -> TestRunner {
+    let cases = if std::env::var_os("COFFERDAM_TEST_LONG").is_some() { long } else { cases };
     let config = Config { cases, failure_persistence: None, ..Config::default() };
     TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha))
 }

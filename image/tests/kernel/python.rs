@@ -1,6 +1,7 @@
-//! The entries that we see are those that Python's `tarfile` and GNU tar see: nothing is smuggled past one of them.
+//! The entries that we see are those that Go's library, Python's `tarfile` and GNU tar see: nothing is smuggled past one of them.
 
-use crate::support::{Scratch, Tar, lenient, unpack};
+use crate::support::{Scratch, Tar, lenient, options, unpack};
+use cofferdam_image::{Draft, LayoutWriter};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
@@ -8,6 +9,7 @@ use std::process::Command;
 
 pub(crate) const PYTHON: &str = "/usr/bin/python3";
 pub(crate) const TAR: &str = "/bin/tar";
+pub(crate) const UMOCI: &str = "/usr/bin/umoci";
 
 /// `kind name size`, the name in hexadecimal, of each entry of each archive, archives separated by a line `--`.
 const LIST: &str = r#"
@@ -95,6 +97,7 @@ fn sizes() -> Vec<Named> {
         ("PAX before a symlink", Tar::default().pax(b'x', &[("size", b"1024")]).raw(b'2', "s", "t", &hidden).end()),
         ("a symlink with a size", Tar::default().header(b'2', "s", "t", &hidden, |h| h.set_size(1024)).end()),
         ("a fifo with a size", Tar::default().header(b'6', "p", "", b"", |h| h.set_size(512)).entry("after=1").end()),
+        ("a directory with a size", Tar::default().header(b'5', "d/", "", &hidden, |h| h.set_size(1024)).end()),
         (
             "base 256",
             Tar::default()
@@ -197,7 +200,7 @@ fn gnu_tar(archive: &[u8], path: &Path) -> BTreeSet<String> {
     text.lines().map(entry).collect::<BTreeMap<_, _>>().into_values().collect()
 }
 
-/// GNU tar takes what follows for data where there can be none; Python, as we do, for the next entry.
+/// GNU tar takes what follows for data where there can be none (but not of directories and hard links); Go and Python, as we do, for the next entry.
 const DATA_OF_NO_FILE: [&str; 3] = ["PAX before a symlink", "a symlink with a size", "a fifo with a size"];
 
 pub(crate) fn entries_are_those_of_gnu_tar() {
@@ -212,6 +215,52 @@ pub(crate) fn entries_are_those_of_gnu_tar() {
             assert_eq!(ours, theirs, "{what}");
         }
     });
+}
+
+/// Every type that can have no data, with a size in its header, then in an extended one, and what looks like data of its own: a whole archive.
+fn data_of_no_file() -> Vec<Named> {
+    let one = |name: &'static str, flag: u8| {
+        let (begin, hidden) = (Tar::of(&["f=1"]), hidden());
+        let change = |h: &mut tar::Header| {
+            h.set_device_major(1).unwrap();
+            h.set_device_minor(3).unwrap();
+        };
+        let size = hidden.len() as u64;
+        let in_header = begin.clone().header(flag, "x", "f", &hidden, change);
+        let extended = begin.pax(b'x', &[("size", size.to_string().as_bytes())]).header(flag, "x", "f", &hidden, |h| {
+            change(h);
+            h.set_size(0);
+        });
+        [(name, in_header.entry("after=1").end()), (name, extended.entry("after=1").end())]
+    };
+    let kinds =
+        [("link", b'1'), ("symlink", b'2'), ("char", b'3'), ("block", b'4'), ("directory", b'5'), ("fifo", b'6')];
+    kinds.into_iter().flat_map(|(name, flag)| one(name, flag)).collect()
+}
+
+/// Types that Go's library reads, but umoci does not know.
+const UNKNOWN_TO_UMOCI: [&str; 2] = ["contiguous", "a global comment"];
+
+/// umoci reads archives by Go's library, as docker, containerd and buildah do.
+pub(crate) fn entries_are_those_of_go() {
+    let corpus = corpus().into_iter().filter(|(what, _)| !UNKNOWN_TO_UMOCI.contains(what)).collect();
+    let archives = [data_of_no_file(), corpus].concat();
+    for (number, (what, archive)) in archives.iter().enumerate() {
+        let scratch = Scratch::new();
+        let (dir, stage, out) = (scratch.stage(), scratch.stage(), scratch.path().join("out"));
+        unpack(archive, &stage, None, options()).unwrap_or_else(|e| panic!("{what}: {e}"));
+        let writer = LayoutWriter::open(fs::File::open(&dir).unwrap()).unwrap();
+        let layer = writer.import(&archive[..]).unwrap();
+        Draft::empty("amd64").layer(&layer, "x").write(&writer, "x").unwrap();
+        let mut umoci = Command::new(UMOCI);
+        umoci.args(["raw", "unpack", "--image"]).arg(format!("{}:x", dir.display())).arg(&out);
+        let output = umoci.output().unwrap();
+        assert!(output.status.success(), "{what}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(ours(&stage), ours(&out), "{what}");
+        if number < data_of_no_file().len() {
+            assert!(stage.join("smuggled").exists() && stage.join("after").exists(), "{what}: those are entries");
+        }
+    }
 }
 
 /// Of which archives are put together.

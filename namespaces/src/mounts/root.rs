@@ -4,7 +4,8 @@ use super::source::{Found, Place, Sources};
 use super::{Attributes, FROM_FD, Mounts, RECURSIVE, ZERO};
 use crate::compile::c_string;
 use crate::mount::MountFlags;
-use crate::program::{Arg, Program, Stops, Sys};
+use crate::program::{Arg, Program, Stops, Sys, Then};
+use crate::report::CHROOTED;
 use crate::{Error, Propagation, Root, Sandbox, Step};
 use std::path::Path;
 
@@ -100,7 +101,7 @@ pub(crate) fn pivot(program: &mut Program, root: Arg, or_chroot: bool) {
         // No errno is 0.
         let gone = program.fork(Step::Pivot, "/", (Sys::umount2, let_go), 0, None);
         program.failure_joins(pivot);
-        program.call(Step::Pivot, "/", Sys::chroot, [dot]);
+        program.call_then(Step::Pivot, "/", Sys::chroot, [dot], Then::Notes(CHROOTED));
         program.success_joins(gone);
     } else {
         program.call(Step::Pivot, "/", Sys::pivot_root, [dot, dot]);

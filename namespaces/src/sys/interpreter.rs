@@ -6,7 +6,8 @@ use super::relay::{Relay, pass_on};
 use super::script;
 use super::telling::{SAID, Telling};
 use crate::Fallbacks;
-use crate::program::{Arg, Finding, Op, Program, SCRATCH, SLOTS, Stops, Then};
+use crate::program::{Arg, Finding, Op, Program, SCRATCH, SLOTS, Slot, Stops, Then};
+use crate::report::NOEXEC;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize};
 
@@ -56,6 +57,12 @@ impl<'a> Frame<'a> {
         self.telling.used.store(used.bits(), Relaxed);
     }
 
+    /// Tells something beside how far it has come. The process between may have told something before.
+    fn notes(&self, what: Fallbacks) -> i32 {
+        self.telling.used.fetch_or(what.bits(), Relaxed);
+        0
+    }
+
     /// All but what only the start of a program needs.
     pub(crate) fn without_program(mut self) -> Self {
         self.program = false;
@@ -95,6 +102,7 @@ pub(super) fn follow(frame: &Frame<'_>, from: usize) -> bool {
         let args = op.args.map(|arg| resolve(frame, arg, told));
         let result = if op.then == Then::AllButKept { close_but_kept(frame) } else { make(op.number, args) };
         let errno = if result < 0 { errno_of(result) } else { 0 };
+        look_why(frame, op, (errno, sealed), args);
         let failure = match op.then {
             Then::Keep(slot) | Then::Look { keep: slot, .. } if errno == 0 => keep(frame, slot.0, result),
             #[cfg(feature = "init")]
@@ -112,14 +120,11 @@ pub(super) fn follow(frame: &Frame<'_>, from: usize) -> bool {
             }
             Then::Or(fallback, errnos) if errnos.contains(&errno) => {
                 used |= fallback;
-                frame.telling.used.store(used.bits(), Relaxed);
-                0
+                frame.notes(fallback)
             }
+            Then::Notes(what) if errno == 0 => frame.notes(what),
             Then::MarkEach if errno == 0 => for_each(scratch, args, result, each::mark),
-            Then::CloseEachBut(highest, kept) if errno == 0 => for_each(scratch, args, result, |fd| {
-                let keep = fd <= highest || kept.iter().any(|slot| value_of(frame, slot.0) == fd);
-                if keep { 0 } else { each::close(fd) }
-            }),
+            Then::CloseEachBut(highest, kept) if errno == 0 => close_each(frame, args, result, (highest, kept)),
             // As execvp(3): go on looking, but remember that there was one that may not be started.
             Then::TryNext | Then::Look { .. } if errno == libc::EACCES || is_elsewhere(errno) => {
                 denied |= errno == libc::EACCES;
@@ -230,6 +235,13 @@ pub(super) fn make(number: i64, args: [u64; 6]) -> i64 {
     }
 }
 
+fn close_each(frame: &Frame<'_>, args: [u64; 6], result: i64, (highest, kept): (u64, [Slot; 2])) -> i32 {
+    for_each(&frame.scratch, args, result, |fd| {
+        let keep = fd <= highest || kept.iter().any(|slot| value_of(frame, slot.0) == fd);
+        if keep { 0 } else { each::close(fd) }
+    })
+}
+
 fn finds(scratch: &[AtomicU64; SCRATCH], findings: [Finding; 2]) -> bool {
     findings
         .into_iter()
@@ -244,6 +256,24 @@ fn listen(frame: &Frame<'_>, number: i64, [context, ..]: [u64; 6]) {
         unsafe { syscall6(libc::SYS_read, [context, text, room, 0, 0, 0]) };
     }
 }
+
+/// Notes if a program may not be started because its file system has none: the errno alone could also mean the file's mode. Not behind a filter, which could
+/// forbid to ask, or ask the caller, who waits.
+fn look_why(frame: &Frame<'_>, op: &Op, (errno, sealed): (i32, Sealed), [path, ..]: [u64; 6]) {
+    if errno != libc::EACCES || !op.is_the_start() || sealed != Sealed::Not {
+        return;
+    }
+    let found = frame.scratch.as_ptr().expose_provenance() as u64;
+    // SAFETY: the path is the one that execve(2) was given; the scratch words are atomic, and more than a struct statfs has.
+    let result = unsafe { syscall6(libc::SYS_statfs, [path, found, 0, 0, 0, 0]) };
+    let flags = frame.scratch.get(STATFS_FLAGS).map_or(0, |flags| flags.load(Relaxed));
+    if result == 0 && flags & libc::ST_NOEXEC != 0 {
+        frame.notes(NOEXEC);
+    }
+}
+
+/// Where a `struct statfs` has the mount's flags, in machine words.
+const STATFS_FLAGS: usize = 10;
 
 /// How often an `openat2(2)` is tried that has been interfered with.
 const OPENAT2_TRIES: u32 = 64;

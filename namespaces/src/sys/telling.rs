@@ -16,7 +16,7 @@ pub(crate) struct Telling {
     pub(super) errno: AtomicI32,
     /// What the kernel says about that, if it says anything.
     pub(super) said: [AtomicU8; SAID],
-    /// The bits of the fallbacks that were used.
+    /// The bits of the fallbacks that were used, and what else is noted: see `report`.
     pub(super) used: AtomicU32,
 }
 
@@ -29,7 +29,7 @@ pub(crate) struct Outcome {
     pub(crate) errno: Option<i32>,
     /// What the kernel said about the failure, as it wrote it; mostly nothing.
     pub(crate) said: Vec<u8>,
-    /// What was done instead of system calls that are missing.
+    /// What was done instead of system calls that are missing, and what else the child has noted.
     pub(crate) used: Fallbacks,
 }
 
@@ -56,7 +56,7 @@ impl Telling {
     pub(crate) fn outcome(&self) -> Outcome {
         let errno = self.errno.load(Relaxed);
         let said = self.said.iter().map(|byte| byte.load(Relaxed)).take_while(|byte| *byte != 0).collect();
-        let used = Fallbacks::from_bits_truncate(self.used.load(Relaxed));
+        let used = Fallbacks::from_bits_retain(self.used.load(Relaxed));
         Outcome { at: self.at.load(Relaxed), errno: (errno != 0).then_some(errno), said, used }
     }
 }

@@ -2,12 +2,14 @@
 
 use crate::roots::Busybox;
 use crate::support::{asked_for_long, engine, output_with, program, read, refused};
-use cofferdam_namespaces::{Engine, Fds, IdMap, Mount, Namespaces, Root, Sandbox, Stdio, Step};
+use cofferdam_namespaces::{Child, Engine, Fds, IdMap, Mount, Namespaces, Root, Sandbox, Stdio, Step, TerminalSize};
 use cofferdam_testkit::Place;
-use cofferdam_testkit::fault::{Poke, weaken};
+use cofferdam_testkit::fault::{Action, Fault, Poke, Watch, Who, weaken};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::fs;
+use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
@@ -40,6 +42,39 @@ fn rounds() -> usize {
     if asked_for_long() { rounds * 10 } else { rounds }
 }
 
+/// Runs `body` while somebody exchanges these two, again and again.
+fn while_swapped(one: &Path, other: &Path, body: impl FnOnce()) {
+    let (stop, swaps) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).unwrap();
+                swaps.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let result = std::panic::catch_unwind(AssertUnwindSafe(body));
+        stop.store(true, Ordering::Relaxed);
+        result.unwrap();
+    });
+    assert!(swaps.load(Ordering::Relaxed) > 0);
+}
+
+/// Of so many rounds, as many as these must not have ended in an error: else it is not the defence that was seen at work.
+fn enough(rounds: usize) -> usize {
+    rounds / 20
+}
+
+/// Where what is mounted in a sandbox is, and what it is: of its mount namespace, nothing else.
+const MOUNTS: &str =
+    "while read -r a b c d at rest; do rest=${rest#*- }; echo $at ${rest%% *}; done </proc/self/mountinfo";
+
+/// What a program prints, if it starts and succeeds.
+fn told(sandbox: Sandbox) -> Option<String> {
+    let mut child = sandbox.stdout(Stdio::Pipe).spawn().ok()?;
+    let text = read(&mut child);
+    child.wait().unwrap().success().then_some(text)
+}
+
 /// CVE-2021-30465: somebody exchanges a directory on the way to a mount point and a link that leads out, while it is being made and mounted upon.
 pub(crate) fn a_mount_point_swapped_for_a_link() {
     let (root, outside) = (Busybox::new(), tempfile::tempdir().unwrap());
@@ -48,38 +83,36 @@ pub(crate) fn a_mount_point_swapped_for_a_link() {
     symlink(outside.path(), &link).unwrap();
     // Where the link leads, seen from inside, there is a directory too: a spawn succeeds more often.
     fs::create_dir_all(root.path().join(outside.path().strip_prefix("/").unwrap())).unwrap();
-    // What is mounted must be inside, and nowhere else. `target` is another one each time, so that it must be made.
+    // `target` is another one each time, so that it must be made.
     let spawn = |number: usize| {
-        let target = format!("/way/{number}/deep");
-        let sandbox = inside(root.path(), "exec /bin/true").mount(Mount::tmpfs(&target));
-        sandbox.spawn().and_then(|child| child.wait()).is_ok_and(|status| status.success())
+        let sandbox = inside(root.path(), MOUNTS).mount(Mount::proc("/proc"));
+        told(sandbox.mount(Mount::tmpfs(format!("/way/{number}/deep"))))
     };
-    let (stop, swaps) = (AtomicBool::new(false), AtomicUsize::new(0));
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
-                renameat_with(CWD, &way, CWD, &link, RenameFlags::EXCHANGE).unwrap();
-                swaps.fetch_add(1, Ordering::Relaxed);
+    // What has been mounted is inside, under one of the names that its directory has by turns. Outside it would be gone, with the host's root.
+    let hit = |number: usize, seen: &str| {
+        let places = ["/way", "/link", outside.path().to_str().unwrap()];
+        let root = seen.lines().next().is_some_and(|line| line.starts_with("/ "));
+        let rest = seen.split_once('\n').unwrap().1;
+        root && places.iter().any(|place| rest == format!("/proc proc\n{place}/{number}/deep tmpfs\n"))
+    };
+    while_swapped(&way, &link, || {
+        let mut succeeded = 0;
+        for number in 0..rounds() {
+            if let Some(seen) = spawn(number) {
+                assert!(hit(number, &seen), "after {number} rounds: {seen}");
+                succeeded += 1;
             }
+            assert_eq!(entries(outside.path()), 0, "after {number} rounds");
+        }
+        assert!(succeeded >= enough(rounds()), "mounted {succeeded} times");
+        // Without the defence it does not take long until something is made outside, and mounted upon.
+        let escaped = (0..5000).any(|number| {
+            let number = rounds() + number;
+            let (weakened, seen) = weaken(ANYWHERE, || spawn(number));
+            assert!(weakened > 0);
+            seen.is_some_and(|seen| !hit(number, &seen)) && outside.path().join(format!("{number}/deep")).exists()
         });
-        let result = std::panic::catch_unwind(|| {
-            let mut succeeded = 0;
-            for number in 0..rounds() {
-                succeeded += usize::from(spawn(number));
-                assert_eq!(entries(outside.path()), 0, "after {number} rounds");
-            }
-            assert!(succeeded > 0, "never mounted");
-            assert!(swaps.load(Ordering::Relaxed) > 0);
-            // Without the defence it does not take long.
-            let escaped = (0..2000).any(|number| {
-                let (weakened, _) = weaken(ANYWHERE, || spawn(rounds() + number));
-                assert!(weakened > 0);
-                entries(outside.path()) > 0
-            });
-            assert!(escaped, "the attack is none");
-        });
-        stop.store(true, Ordering::Relaxed);
-        result.unwrap();
+        assert!(escaped, "the attack is none");
     });
 }
 
@@ -90,36 +123,66 @@ pub(crate) fn a_mask_whose_way_is_swapped() {
     let (way, other) = (root.path().join("proc"), root.path().join("other"));
     fs::create_dir(&way).unwrap();
     fs::create_dir(&other).unwrap();
+    symlink("proc", root.path().join("alias")).unwrap();
     // By the shell alone, which is faster than the swaps.
-    let show = "for at in /proc /other; do read -r line 2>&- <$at/version; echo $line; echo $at/sys/*/*; done";
-    let sandbox = inside(root.path(), show).mount(Mount::proc("/proc"));
-    let sandbox = sandbox.mount(Mount::mask("/proc/version")).mount(Mount::mask("/proc/sys"));
-    let seen = || {
-        let mut child = sandbox.clone().stdout(Stdio::Pipe).spawn().ok()?;
-        let text = read(&mut child);
-        child.wait().unwrap();
-        Some(text)
+    let show = "for at in /proc /other; do read -r line 2>&- <$at/version; echo $line; echo $at/sys/*/*; done; true";
+    let masked = |below: &str| {
+        let sandbox = inside(root.path(), show).mount(Mount::proc("/proc"));
+        sandbox.mount(Mount::mask(format!("{below}/version"))).mount(Mount::mask(format!("{below}/sys")))
     };
     let hidden = |line: &str| ["", "/proc/sys/*/*", "/other/sys/*/*"].contains(&line);
-    assert!(seen().unwrap().lines().all(hidden));
-    let (stop, mut succeeded) = (AtomicBool::new(false), 0);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
-                renameat_with(CWD, &way, CWD, &other, RenameFlags::EXCHANGE).unwrap();
-            }
-        });
-        let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
-            for number in 0..rounds() {
-                let Some(text) = seen() else { continue };
-                succeeded += 1;
-                assert!(text.lines().all(hidden), "after {number} rounds: {text}");
-            }
-        }));
-        stop.store(true, Ordering::Relaxed);
-        result.unwrap();
+    for below in ["/proc", "/alias"] {
+        assert!(told(masked(below)).unwrap().lines().all(hidden), "{below}");
+    }
+    while_swapped(&way, &other, || {
+        let mut succeeded = 0;
+        for number in 0..rounds() {
+            let Some(text) = told(masked("/proc")) else { continue };
+            succeeded += 1;
+            assert!(text.lines().all(hidden), "after {number} rounds: {text}");
+        }
+        assert!(succeeded >= enough(rounds()), "started {succeeded} times");
+        // By another name, in which nobody sees the mount: it is looked for on the way from the root.
+        let escaped = (0..5000).any(|_| told(masked("/alias")).is_some_and(|text| !text.lines().all(hidden)));
+        assert!(escaped, "the attack is none");
     });
-    assert!(succeeded > 0, "never mounted");
+}
+
+/// CVE-2025-52565: somebody exchanges `/dev/pts` of the root and a directory of theirs, in which what is called as a terminal is something else, while one is
+/// opened. It is opened in the file system that was mounted, by no path.
+pub(crate) fn a_terminal_whose_way_is_swapped() {
+    let root = Busybox::new();
+    let (way, other) = (root.path().join("dev/pts"), root.path().join("dev/other"));
+    fs::create_dir_all(&way).unwrap();
+    fs::create_dir(&other).unwrap();
+    for name in ["ptmx", "0"] {
+        fs::write(other.join(name), "trap\n").unwrap();
+        fs::write(way.join(name), "trap\n").unwrap();
+    }
+    let size = TerminalSize::new(30, 90);
+    let sandbox = |script: &str| inside(root.path(), script).mount(Mount::devpts("/dev/pts"));
+    let real = |child: &mut Child| {
+        let terminal = child.terminal.take().unwrap();
+        let mut file = fs::File::from(OwnedFd::from(terminal));
+        let mut text = Vec::new();
+        // EIO: nobody has the other side any more.
+        let _ = file.read_to_end(&mut text);
+        String::from_utf8(text).unwrap() == "30 90\r\n"
+    };
+    while_swapped(&way, &other, || {
+        let mut succeeded = 0;
+        for number in 0..rounds() / 10 {
+            let Ok(mut child) = sandbox("busybox stty size").terminal(size).spawn() else { continue };
+            assert!(real(&mut child) && child.wait().unwrap().success(), "after {number} rounds");
+            succeeded += 1;
+        }
+        assert!(succeeded >= enough(rounds() / 10), "started {succeeded} times");
+        // By its path it is the trap.
+        let naive = "read -r line 2>&- </dev/pts/0 && echo $line; true";
+        let caught = (0..5000).any(|_| told(sandbox(naive)).is_some_and(|text| text == "trap\n"));
+        assert!(caught, "the attack is none");
+    });
+    assert!(["ptmx", "0"].iter().all(|name| fs::read(way.join(name)).unwrap() == b"trap\n"));
 }
 
 /// CVE-2024-45310 and its kin: a link in the root that leads out, on the way to a mount point that is to be made.
@@ -213,12 +276,34 @@ pub(crate) fn a_program_behind_a_descriptor() {
     fs::create_dir_all(root.join("proc")).unwrap();
     fs::copy("/bin/busybox", outside.path().join("victim")).unwrap();
     fs::set_permissions(outside.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    for number in 3..32 {
-        let link = root.join(format!("prog{number}"));
-        symlink(format!("/proc/self/fd/{number}/../victim"), &link).unwrap();
-        let sandbox = program(format!("/prog{number}")).arg0("true").user(IdMap::root());
-        let sandbox = sandbox.namespaces(Namespaces::MOUNT | Namespaces::PID);
-        let error = refused(&sandbox.root(Root::directory(&root)).mount(Mount::proc("/proc")));
-        assert_eq!((error.step(), error.raw_os_error()), (Step::Exec, Some(libc::ENOENT)), "{number}: {error}");
+    let sandboxes: Vec<_> = (3..32)
+        .map(|number| {
+            let link = root.join(format!("prog{number}"));
+            symlink(format!("/proc/self/fd/{number}/../victim"), &link).unwrap();
+            let sandbox = program(format!("/prog{number}")).arg0("true").user(IdMap::root());
+            let sandbox = sandbox.namespaces(Namespaces::MOUNT | Namespaces::PID);
+            sandbox.root(Root::directory(&root)).mount(Mount::proc("/proc"))
+        })
+        .collect();
+    for sandbox in &sandboxes {
+        let error = refused(sandbox);
+        assert_eq!((error.step(), error.raw_os_error()), (Step::Exec, Some(libc::ENOENT)), "{error}");
     }
+    // Where they are still open, the look without magic links refuses what it finds; and where that is no obstacle either, it is the host's that runs.
+    let watch = Watch::only(&[libc::SYS_close_range, libc::SYS_openat2, libc::SYS_execve]);
+    let (calls, _) = watch.record(|| sandboxes[0].spawn());
+    let children: Vec<_> = calls.iter().filter(|call| call.who == Who::Child).collect();
+    let nth = children.iter().rposition(|call| call.number == libc::SYS_close_range).unwrap();
+    let open = Fault { who: Who::Child, nth, action: Action::Errno(0) };
+    // More than once: which numbers are taken depends on when the one who watches lets go of its own.
+    let found = (0..50).flat_map(|_| &sandboxes).any(|sandbox| {
+        let (_, result) = watch.inject(open, || sandbox.spawn().and_then(|child| child.wait()));
+        result.expect_err("is refused").raw_os_error() == Some(libc::ELOOP)
+    });
+    assert!(found, "nothing is open");
+    let escaped = (0..50).flat_map(|_| &sandboxes).any(|sandbox| {
+        let (_, result) = watch.inject_weakened(open, ANYWHERE, || sandbox.spawn().and_then(|child| child.wait()));
+        result.is_ok_and(|status| status.success())
+    });
+    assert!(escaped, "the attack is none");
 }

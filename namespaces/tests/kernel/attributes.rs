@@ -233,14 +233,20 @@ pub(crate) fn sysctls_that_cannot_be() {
 pub(crate) fn sysctls_go_to_a_proc_of_their_own() {
     use nix::mount::{MsFlags, mount};
     let trap = tempfile::tempdir().unwrap();
-    let file = trap.path().join("ip_forward");
+    let file = trap.path().join("net/ipv4/ip_forward");
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
     fs::write(&file, "").unwrap();
-    let (none, here) = (None::<&str>, "/proc/sys/net/ipv4");
+    // What is below, `net`, is another directory in each network namespace: nothing that is mounted there would be in sight.
+    let (none, here) = (None::<&str>, "/proc/sys");
     mount(Some(trap.path()), here, none, MsFlags::MS_BIND, none).unwrap();
     // Read by another proc than the covered one.
     let script = "mount -t proc x /mnt && cat /mnt/sys/net/ipv4/ip_forward";
     let sandbox = sh(script).namespaces(Namespaces::NET | Namespaces::MOUNT).sysctl("net.ipv4.ip_forward", "1");
     assert_eq!(output(sandbox), "1\n");
     assert_eq!(fs::read_to_string(&file).unwrap(), "", "the trap has caught something");
+    // Who writes to the path is caught.
+    let naive = sh("echo 1 >/proc/sys/net/ipv4/ip_forward").namespaces(Namespaces::NET | Namespaces::MOUNT);
+    assert_eq!(output(naive), "");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "1\n", "the attack is none");
     nix::mount::umount(here).unwrap();
 }

@@ -1,6 +1,6 @@
 //! Code of ours in a sandbox, instead of a program.
 
-use crate::faults::{inject_at, no_child_is_left};
+use crate::faults::{Unchanged, inject_at, no_child_is_left};
 use crate::identity::strangers;
 use crate::support::read;
 use cofferdam_namespaces::{Child, Engine, Error, ErrorKind, Fds, IdMap, Mount, Namespaces, Sandbox, Stdio, Step};
@@ -114,6 +114,7 @@ pub(crate) fn every_call_before_a_closure_can_fail() {
     assert_eq!(result.unwrap().code(), Some(5));
     let calls: Vec<_> = calls.into_iter().filter(|call| call.who == Who::Child).collect();
     let mut steps = BTreeSet::new();
+    let before = Unchanged::now();
     // The last three are its own, behind the list: that it is there, that nobody listens to it any more, its end.
     let listed = calls.len() - 3;
     assert_eq!(calls[listed].number, libc::SYS_sendto);
@@ -130,6 +131,7 @@ pub(crate) fn every_call_before_a_closure_can_fail() {
         let (_, result) = inject_at(&calls, at, Action::Kill, run);
         assert_eq!(result.expect_err(&call.to_string()).signal(), Some(libc::SIGKILL), "{call}");
         no_child_is_left();
+        before.check();
     }
     assert!(steps.contains(&Step::Hold) && !steps.contains(&Step::Exec), "{steps:?}");
 }

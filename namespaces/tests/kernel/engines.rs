@@ -31,11 +31,14 @@ pub(crate) struct Host {
     root: PathBuf,
     mask: SigSet,
     umask: String,
+    /// Of the thread that asks.
+    nice: String,
 }
 
 impl Host {
     pub(crate) fn now() -> Self {
         let status = fs::read_to_string("/proc/thread-self/status").unwrap();
+        let stat = fs::read_to_string("/proc/thread-self/stat").unwrap();
         Host {
             dumpable: nix::sys::prctl::get_dumpable().unwrap(),
             oom_score_adj: fs::read_to_string("/proc/self/oom_score_adj").unwrap(),
@@ -43,6 +46,8 @@ impl Host {
             root: fs::read_link("/proc/self/root").unwrap(),
             mask: SigSet::thread_get_mask().unwrap(),
             umask: status.lines().find(|line| line.starts_with("Umask:")).unwrap().to_owned(),
+            // pid (name) state ppid ...: the 19th field.
+            nice: stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().nth(16).unwrap().to_owned(),
         }
     }
 }
@@ -99,6 +104,9 @@ fn everything() -> Sandbox {
         .user(IdMap::root())
         .namespaces(Namespaces::MOUNT | Namespaces::PID | Namespaces::UTS)
         .hostname("inside")
+        .oom_score_adj(1000)
+        .nice(19)
+        .umask(0o077)
         .working_directory("/")
         .stdin(Stdio::Null)
 }

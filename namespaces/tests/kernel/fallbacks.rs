@@ -1,9 +1,12 @@
 //! What is done where the kernel lacks a system call: here it answers as an older one would.
 
 use crate::cgroup::Group;
-use crate::faults::no_child_is_left;
+use crate::faults::{Unchanged, no_child_is_left};
+use crate::roots::Busybox;
 use crate::support::{engine, program, read, sh};
-use cofferdam_namespaces::{Child, Error, ErrorKind, Fallbacks, Fds, IdMap, Namespaces, Sandbox, Stdio, Step};
+use cofferdam_namespaces::{
+    Child, Error, ErrorKind, Fallbacks, Fds, IdMap, Mount, Namespaces, Root, Sandbox, Stdio, Step,
+};
 use cofferdam_testkit::fault::{Action, Fault, Watch, Who};
 use std::fs;
 
@@ -90,6 +93,31 @@ pub(crate) fn without_a_clone_into_a_cgroup() {
     let seen = read(&mut child);
     assert!(seen.lines().any(|line| line.starts_with("0::") && line.ends_with(group.name())), "{seen}");
     assert!(child.wait().unwrap().success());
+}
+
+/// These have no fallback: the one that is missing is named, and nothing is mounted.
+pub(crate) fn without_the_calls_of_mounts() {
+    let before = Unchanged::now();
+    let mounted = || fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let (root, here) = (Busybox::new(), mounted());
+    let sandbox = program("/bin/true").user(IdMap::root()).namespaces(Namespaces::MOUNT).fallbacks(Fallbacks::all());
+    let sandbox = sandbox.root(Root::directory(root.path()));
+    let sandbox = sandbox.mount(Mount::bind("/etc", "/etc").read_only()).mount(Mount::tmpfs("/tmp"));
+    for (number, call, step) in [
+        (libc::SYS_open_tree, "open_tree", Step::Mount),
+        (libc::SYS_mount_setattr, "mount_setattr", Step::Mount),
+        (libc::SYS_move_mount, "move_mount", Step::Root),
+        (libc::SYS_openat2, "openat2", Step::Mount),
+        (libc::SYS_fsopen, "fsopen", Step::Mount),
+        (libc::SYS_fsconfig, "fsconfig", Step::Mount),
+        (libc::SYS_fsmount, "fsmount", Step::Mount),
+    ] {
+        let error = lacking(Who::Child, number, Fault::EVERY, libc::ENOSYS, || sandbox.spawn()).unwrap_err();
+        unsupported(&error, step, call);
+        assert_eq!(mounted(), here, "{call}");
+        before.check();
+    }
+    assert!(sandbox.spawn().unwrap().wait().unwrap().success());
 }
 
 pub(crate) fn without_close_range() {

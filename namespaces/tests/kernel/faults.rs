@@ -9,14 +9,16 @@ use crate::privilege::no_devices;
 use crate::roots::Busybox;
 use crate::support::{all_namespaces, program, without};
 use cofferdam_namespaces::{
-    Capabilities, Capability, Child, Error, ErrorKind, Fds, IdMap, IoPriority, Mount, Namespaces, Personality, Plan,
-    Resource, Root, Sandbox, Scheduler, Seccomp, SecureBits, Stdio, Step,
+    Call, Capabilities, Capability, Child, Error, ErrorKind, Fds, IdMap, IoPriority, Mount, Namespaces, Personality,
+    Plan, Resource, Root, Sandbox, Scheduler, Seccomp, SecureBits, Stdio, Step,
 };
+use cofferdam_testkit::Place;
 use cofferdam_testkit::fault::{self, Action, Fault, Watch, Who, record};
 use nix::errno::Errno;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 
 /// Takes every step, in a new root each time: what is missing there is made.
 fn everything(group: &Group) -> (Plan, Busybox) {
@@ -215,7 +217,6 @@ pub(crate) fn every_call_of_the_child_can_fail() {
     let (calls, places) = reached(&group);
     for (nth, at) in places.into_iter().enumerate() {
         let (plan, _root) = everything(&group);
-        // An errno that no step overcomes.
         let (_, result) = inject_at(&calls, nth, Action::Errno(libc::EXFULL), || finish(plan.spawn()));
         let (call, error) = (plan.explain().nth(at).unwrap(), result.expect_err("fails"));
         assert_eq!((error.step(), error.raw_os_error()), (call.step(), Some(libc::EXFULL)), "{call}: {error}");
@@ -226,6 +227,48 @@ pub(crate) fn every_call_of_the_child_can_fail() {
         no_child_is_left();
         drop(plan);
         before.check();
+    }
+}
+
+/// Those with which a walk lets a call fail: one that means nothing to any step, and, where there is time for it, those that might be taken for a
+/// reason to do without.
+pub(crate) fn errnos() -> &'static [i32] {
+    let all = &[libc::EXFULL, libc::ENOSYS, libc::EPERM, libc::ENOMEM];
+    if matches!(Place::required(), Ok(None | Some(Place::Host))) { all } else { &all[..1] }
+}
+
+/// What a child goes on after, unasked. Of one that keeps its caller's groups it is reported: see `a_user_namespace_is_joined`.
+const OVERCOME: &[(&str, i32)] = &[("setgroups", libc::EPERM)];
+
+/// There is no other way out for a call that has failed than an error that names it.
+pub(crate) fn fails_or_is_overcome(call: &Call<'_>, errno: i32, result: Result<ExitStatus, Error>) {
+    let overcome =
+        OVERCOME.contains(&(call.name(), errno)) && [Step::JoinUser, Step::Join, Step::IdMap].contains(&call.step());
+    match result {
+        Ok(_) => assert!(overcome, "{call}: went on after {errno}"),
+        Err(error) => {
+            assert_eq!((error.step(), error.raw_os_error()), (call.step(), Some(errno)), "{call}: {error}");
+            assert_eq!(error.system_call(), Some(call.name()), "{call}: {error}");
+        }
+    }
+}
+
+/// No call is done without because the kernel lacks it, or forbids it, or is short of memory.
+pub(crate) fn nothing_is_done_without() {
+    let group = Group::any();
+    let before = Unchanged::now();
+    let (calls, places) = reached(&group);
+    for (nth, at) in places.into_iter().enumerate() {
+        // The first one has been walked.
+        for errno in &errnos()[1..] {
+            let (plan, _root) = everything(&group);
+            let (_, result) = inject_at(&calls, nth, Action::Errno(*errno), || finish(plan.spawn()));
+            let call = plan.explain().nth(at).unwrap();
+            fails_or_is_overcome(&call, *errno, result);
+            no_child_is_left();
+            drop(plan);
+            before.check();
+        }
     }
 }
 

@@ -2,15 +2,17 @@
 
 use crate::faults::{Unchanged, inject_at, no_child_is_left};
 use crate::hold::threads_end;
+use crate::identity::strangers;
 use crate::roots::Busybox;
 use crate::support::{program, read, without};
 use cofferdam_namespaces::{
-    Capabilities, Creating, Engine, Error, ErrorKind, Fds, Hook, IdMap, Join, Mount, Namespaces, OciState, Root,
-    Sandbox, Seccomp, Stdio, Step,
+    Capabilities, Creating, Credentials, Engine, Error, ErrorKind, Fds, Hook, IdMap, Join, Mount, Namespaces, OciState,
+    Root, Sandbox, Seccomp, Stdio, Step,
 };
 use cofferdam_testkit::fault::{Action, Watch, Who, record};
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -335,6 +337,26 @@ pub(crate) fn a_creation_lets_go() {
     drop(creating);
     assert!(!fs::exists(format!("/proc/{pid}")).unwrap());
     no_child_is_left();
+    threads_end();
+}
+
+/// The caller writes the map meanwhile, and the child is somebody else then. Hooks inside are root, and then who the program is.
+pub(crate) fn a_creation_with_other_ids() {
+    let root = Busybox::new();
+    symlinks(root.path(), &["id"]);
+    fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let wanted = Sandbox::new("/bin/sh").args(["-c", "[ $(id -u)/$(id -g) = 5/6 ]"]).env("PATH", "/bin");
+    let wanted = wanted.namespaces(Namespaces::MOUNT | Namespaces::PID).root(Root::mount("root"));
+    let wanted = wanted.user(strangers()).credentials(Credentials::new(5, 6));
+    let creating = wanted.create(Fds::new().bind("root", root.mount())).unwrap();
+    creating.create_runtime(&[hook("[ $(id -u) = 0 ]")], &state()).unwrap();
+    let map = "[ $(id -u) = 0 ] && read -r inside outside count </proc/self/uid_map && [ $outside = 0 ]";
+    creating.create_runtime(&[hook(map)], &state()).unwrap();
+    creating.create_container(&[hook(&map.replace("outside = 0", "outside = 100000"))], &state()).unwrap();
+    let held = creating.finish().unwrap();
+    let inner = Hook::new("/bin/sh").args(["-c", "[ $(id -u)/$(id -g) = 5/6 ]"]).env("PATH", "/bin");
+    held.start_container(&[inner], &state()).unwrap();
+    assert!(held.release().unwrap().wait().unwrap().success());
     threads_end();
 }
 

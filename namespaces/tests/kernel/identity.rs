@@ -1,11 +1,12 @@
 //! Who is who in a user namespace, and who the program is.
 
-use crate::faults::{fork, no_child_is_left};
+use crate::fallbacks::lacking;
+use crate::faults::{Unchanged, errnos, fails_or_is_overcome, fork, no_child_is_left};
 use crate::hold::threads_end;
 use crate::support::{output, program, read, refused, sh, without};
 use cofferdam_namespaces::{
-    Clock, ClockOffset, Credentials, Engine, Error, ErrorKind, Fds, IdMap, IdRange, Namespaces, Plan, Sandbox, Scope,
-    Stdio, Step,
+    Child, Clock, ClockOffset, Credentials, Engine, Error, ErrorKind, Fds, IdMap, IdRange, Namespaces, Plan, Sandbox,
+    Scope, Stdio, Step,
 };
 use cofferdam_testkit::fault::{Action, Fault, Watch, Who, inject, record};
 use nix::errno::Errno;
@@ -97,6 +98,33 @@ pub(crate) fn other_credentials_die_with_the_parent() {
     }
 }
 
+/// The kernel forgets with the ids what was asked for before: asked once only, the program lives on, in nobody's care.
+pub(crate) fn asked_once_it_outlives_the_parent() {
+    let sandbox = sh("read -r line; echo $line").credentials(Credentials::new(12, 34)).die_with_parent();
+    let sandbox = sandbox.stdin(Stdio::fd("in")).stdout(Stdio::fd("out"));
+    // What it says when its parent has died; nothing, if it has died too.
+    let says = |asked_twice: bool| {
+        let (input, tell) = nix::unistd::pipe().unwrap();
+        let (told, out) = nix::unistd::pipe().unwrap();
+        let caller = fork(|| {
+            let fds = Fds::new().bind("in", input.try_clone().unwrap()).bind("out", out.try_clone().unwrap());
+            let plan = sandbox.prepare(fds).unwrap();
+            // The first prctl(2) stands before the change of user, the second behind it.
+            let child = if asked_twice { plan.spawn() } else { without(libc::SYS_prctl, 1, || plan.spawn()) };
+            std::mem::forget(child.unwrap());
+            nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).unwrap();
+        });
+        drop(out);
+        waitpid(caller, None).unwrap();
+        // It may be gone, and its end of the pipe is kept here.
+        nix::unistd::write(&tell, b"alive\n").unwrap();
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut File::from(told), &mut text).unwrap();
+        text
+    };
+    assert_eq!((says(true), says(false)), (String::new(), "alive\n".to_owned()));
+}
+
 /// A set-user-id program's caller stays behind: in a user namespace, the program is one user and one group, also where it could change to another.
 pub(crate) fn other_ids_of_the_caller_stay_outside() {
     let ids = |sandbox| words(sandbox);
@@ -107,6 +135,11 @@ pub(crate) fn other_ids_of_the_caller_stay_outside() {
     for map in [IdMap::root(), kept(), strangers()] {
         assert!(ids(sh(IDS).user(map.clone())).starts_with(root), "{map:?}");
     }
+    // Not by a shell, which would change back.
+    let real = || ids(program("/bin/grep").args(["-E", "^(Uid|Gid):", "/proc/self/status"]).user(kept()));
+    assert!(real().starts_with(root));
+    let without_a_change = without(libc::SYS_setresuid, Fault::EVERY, real);
+    assert!(without_a_change.starts_with("Uid: 65534 0"), "the attack is none: {without_a_change}");
     let single = ids(sh(IDS).user(IdMap::single(5, 6)).credentials(Credentials::new(5, 6)));
     assert!(single.starts_with("Uid: 5 5 5 5 Gid: 6 6 6 6"), "{single}");
     assert!(Scope::new(IdMap::root(), Namespaces::empty()).is_ok(), "as root inside, which it is");
@@ -233,17 +266,21 @@ fn walk(prepare: &(dyn Fn() -> Result<Plan, Error> + Sync)) -> BTreeSet<Step> {
     let told: Vec<i64> = plan.explain().map(|call| call.number()).collect();
     let done: Vec<i64> = calls.iter().filter(|call| call.who == Who::Child).map(|call| call.number).collect();
     assert_eq!(done, told);
+    let before = Unchanged::now();
     for (nth, call) in plan.explain().enumerate() {
-        let (_, result) = inject(Fault { who: Who::Child, nth, action: Action::Errno(libc::EXFULL) }, run);
-        let error = result.expect_err("fails");
-        assert_eq!((error.step(), error.raw_os_error()), (call.step(), Some(libc::EXFULL)), "{call}: {error}");
-        no_child_is_left();
+        for errno in errnos() {
+            let (_, result) = inject(Fault { who: Who::Child, nth, action: Action::Errno(*errno) }, run);
+            fails_or_is_overcome(&call, *errno, result);
+            no_child_is_left();
+            before.check();
+        }
         let (_, result) = inject(Fault { who: Who::Child, nth, action: Action::Kill }, run);
         if call.step() != Step::Exec {
             let error = result.expect_err("is killed");
             assert_eq!((error.step(), error.kind()), (call.step(), ErrorKind::Killed), "{call}: {error}");
         }
         no_child_is_left();
+        before.check();
     }
     plan.explain().map(|call| call.step()).collect()
 }
@@ -270,11 +307,15 @@ pub(crate) fn a_user_namespace_is_joined() {
         let mut child = plan.spawn().unwrap();
         let text = read(&mut child);
         assert!(child.wait().unwrap().success());
+        // An ordinary user may not drop them outside, and inside it is denied.
+        assert_eq!(child.report().kept_groups(), !nix::unistd::geteuid().is_root());
         let words: Vec<_> = text.split_whitespace().collect();
         assert_eq!(words[0], format!("user:[{number}]"));
         assert_eq!(words[1..11].join(" "), "Uid: 0 0 0 0 Gid: 0 0 0 0");
         assert_eq!(words.last(), Some(&"joined"));
     }
+    let child = lacking(Who::Child, libc::SYS_setgroups, Fault::EVERY, libc::EPERM, || plan.spawn()).unwrap();
+    assert!(child.report().kept_groups() && read_and_wait(child));
     let error = joining(program("/bin/true").namespaces(Namespaces::PID), &user).unwrap_err();
     assert_eq!(
         (error.kind(), error.object().unwrap().to_str()),
@@ -328,6 +369,11 @@ pub(crate) fn who_joins_cannot_be_traced() {
     child.kill().unwrap();
     child.wait().unwrap();
     threads_end();
+}
+
+fn read_and_wait(mut child: Child) -> bool {
+    read(&mut child);
+    child.wait().unwrap().success()
 }
 
 /// Whatever engine the test is about: who joins is a copy.

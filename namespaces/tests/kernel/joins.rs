@@ -1,6 +1,6 @@
 //! Joining the namespaces of others, beside nsenter(1).
 
-use crate::faults::no_child_is_left;
+use crate::faults::{Unchanged, errnos, fails_or_is_overcome, no_child_is_left};
 use crate::hold::threads_end;
 use crate::support::{all_namespaces, output_with, program, sh};
 use cofferdam_namespaces::{
@@ -321,17 +321,21 @@ pub(crate) fn every_call_of_joining_can_fail() {
     // The process between ends when the program has started.
     assert_eq!(made, [&told[..], &[libc::SYS_exit_group]].concat());
     let mut steps = BTreeSet::new();
+    let before = Unchanged::now();
     for (nth, call) in plan.explain().enumerate() {
-        let (_, result) = inject(Fault { who: Who::Child, nth, action: Action::Errno(libc::EXFULL) }, run);
-        let error = result.expect_err("fails");
-        assert_eq!((error.step(), error.raw_os_error()), (call.step(), Some(libc::EXFULL)), "{call}: {error}");
-        no_other_child_is_left();
+        for errno in errnos() {
+            let (_, result) = inject(Fault { who: Who::Child, nth, action: Action::Errno(*errno) }, run);
+            fails_or_is_overcome(&call, *errno, result);
+            no_other_child_is_left();
+            before.check();
+        }
         let (_, result) = inject(Fault { who: Who::Child, nth, action: Action::Kill }, run);
         if call.step() != Step::Exec {
             let error = result.expect_err("is killed");
             assert_eq!((error.step(), error.kind()), (call.step(), ErrorKind::Killed), "{call}: {error}");
         }
         no_other_child_is_left();
+        before.check();
         steps.insert(call.step());
     }
     assert!([Step::Join, Step::WorkingDirectory, Step::LetGo].iter().all(|step| steps.contains(step)), "{steps:?}");

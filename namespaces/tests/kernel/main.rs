@@ -1,5 +1,6 @@
 //! Tests against the real kernel: see the test kit for how they are run and what they may not leave behind.
 
+mod asked;
 mod attacks;
 mod attributes;
 mod cgroup;
@@ -11,6 +12,8 @@ mod escape;
 mod escapes;
 mod fallbacks;
 mod faults;
+mod flags;
+mod hints;
 mod hold;
 mod hooks;
 mod hostile;
@@ -134,6 +137,10 @@ fn errors() -> Vec<Test> {
         test("clone_refused", errors::clone_refused).needs(&[Need::OrdinaryUser]),
         user("mount_point_missing", errors::mount_point_missing),
         user("user_namespaces_switched_off", errors::user_namespaces_switched_off),
+        user("a_program_without_execution", hints::a_program_without_execution),
+        root("a_tmpfs_without_execution", hints::a_tmpfs_without_execution),
+        root("a_helper_without_its_rights", hints::a_helper_without_its_rights)
+            .needs(&[Need::Program("/usr/bin/newuidmap")]),
     ]
 }
 
@@ -160,6 +167,7 @@ fn identity() -> Vec<Test> {
         root("ranges_with_all_namespaces", identity::ranges_with_all_namespaces),
         root("credentials_are_the_programs", identity::credentials_are_the_programs),
         root("other_credentials_die_with_the_parent", identity::other_credentials_die_with_the_parent),
+        root("asked_once_it_outlives_the_parent", identity::asked_once_it_outlives_the_parent),
         root("other_ids_of_the_caller_stay_outside", identity::other_ids_of_the_caller_stay_outside),
         root("closed_streams_of_the_caller", identity::closed_streams_of_the_caller),
         test("umask_is_the_programs", identity::umask_is_the_programs),
@@ -262,7 +270,9 @@ fn specs() -> Vec<Test> {
     vec![
         test("every_spec_comes_back", specs::every_spec_comes_back),
         user("a_spec_is_written_by_hand", specs::a_spec_is_written_by_hand),
-        user("random_sandboxes_are_as_asked", specs::random_sandboxes_are_as_asked),
+        user("random_sandboxes_are_as_asked", asked::random_sandboxes_are_as_asked),
+        root("random_sandboxes_of_root", asked::random_sandboxes_of_root),
+        user("every_field_is_looked_at", asked::every_field_is_looked_at),
     ]
 }
 
@@ -306,6 +316,13 @@ fn mounts() -> Vec<Test> {
         rooted("mounts_for_the_host", mounts::mounts_for_the_host),
         busy("where_the_root_cannot_be_pivoted", mounts::where_the_root_cannot_be_pivoted),
         busy("the_kernel_says_what_is_wrong", mounts::the_kernel_says_what_is_wrong),
+        rooted("flags_of_the_host_are_kept", flags::flags_of_the_host_are_kept),
+        rooted("devices_and_programs_of_a_bind", flags::devices_and_programs_of_a_bind),
+        rooted("reading_and_following", flags::reading_and_following),
+        rooted("an_overlay_by_its_name", flags::an_overlay_by_its_name),
+        rooted("a_read_only_root_of_the_caller", flags::a_read_only_root_of_the_caller),
+        rooted("a_mask_cannot_be_changed", flags::a_mask_cannot_be_changed),
+        rooted("nothing_is_made_in_a_bind", flags::nothing_is_made_in_a_bind),
         user("mounts_that_make_no_sense", mounts::mounts_that_make_no_sense),
     ]
 }
@@ -315,6 +332,7 @@ fn attacks() -> Vec<Test> {
     vec![
         busy("a_mount_point_swapped_for_a_link", attacks::a_mount_point_swapped_for_a_link).time(long()),
         busy("a_mask_whose_way_is_swapped", attacks::a_mask_whose_way_is_swapped).time(long()),
+        busy("a_terminal_whose_way_is_swapped", attacks::a_terminal_whose_way_is_swapped).time(long()),
         busy("nothing_is_made_outside", attacks::nothing_is_made_outside),
         busy("a_program_behind_a_descriptor", attacks::a_program_behind_a_descriptor),
         busy("a_program_that_is_the_hosts", programs::a_program_that_is_the_hosts),
@@ -329,6 +347,7 @@ fn streams() -> Vec<Test> {
     vec![
         test("pipes_carry_data_both_ways", streams::pipes_carry_data_both_ways),
         test("null_swallows_and_gives_nothing", streams::null_swallows_and_gives_nothing),
+        root("a_null_device_that_is_a_file", streams::a_null_device_that_is_a_file),
         test("a_descriptor_can_serve_two_streams", streams::a_descriptor_can_serve_two_streams),
         test("streams_can_be_crossed", streams::streams_can_be_crossed),
         test("inherited_streams_are_there", streams::inherited_streams_are_there),
@@ -383,6 +402,7 @@ fn fallbacks() -> Vec<Test> {
         user("without_clone3", fallbacks::without_clone3),
         test("without_clone3_held", fallbacks::without_clone3_held),
         v2("without_a_clone_into_a_cgroup", fallbacks::without_a_clone_into_a_cgroup).needs(&[Need::Userns]),
+        user("without_the_calls_of_mounts", fallbacks::without_the_calls_of_mounts).needs(&[Need::Program(BUSYBOX)]),
         user("without_close_range", fallbacks::without_close_range),
     ]
 }
@@ -456,6 +476,7 @@ fn hooks() -> Vec<Test> {
         busy("a_hook_that_takes_too_long_is_killed", hooks::a_hook_that_takes_too_long_is_killed),
         busy("every_call_of_a_creation_can_fail", hooks::every_call_of_a_creation_can_fail),
         busy("a_creation_lets_go", hooks::a_creation_lets_go),
+        rooted("a_creation_with_other_ids", hooks::a_creation_with_other_ids),
         busy("creations_that_cannot_be", hooks::creations_that_cannot_be),
     ]
 }
@@ -564,6 +585,7 @@ fn faults() -> Vec<Test> {
     vec![
         group("explained_is_what_happens", faults::explained_is_what_happens),
         group("every_call_of_the_child_can_fail", faults::every_call_of_the_child_can_fail),
+        group("nothing_is_done_without", faults::nothing_is_done_without).time(Duration::from_secs(300)),
         group("the_child_can_be_killed_at_every_call", faults::the_child_can_be_killed_at_every_call),
         group("every_call_of_the_caller_can_fail", faults::every_call_of_the_caller_can_fail),
         test("a_parent_that_is_dead_already", faults::a_parent_that_is_dead_already),

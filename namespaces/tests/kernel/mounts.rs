@@ -380,10 +380,12 @@ pub(crate) fn where_the_root_cannot_be_pivoted() {
     let (calls, result) = pivot.inject(fault, || sandbox.clone().allow_chroot().spawn());
     let mut child = result.unwrap();
     assert!(calls.iter().any(|call| call.fault.is_some()));
+    assert!(child.report().chrooted());
     assert_eq!(read(&mut child), "/bin /proc /../bin /../proc\n");
     assert!(child.wait().unwrap().success());
     let mut child = sandbox.allow_chroot().spawn().unwrap();
     assert_eq!(read(&mut child), "/bin /proc /../bin /../proc\n", "not where it is not needed");
+    assert!(!child.report().chrooted());
     assert!(child.wait().unwrap().success());
 }
 

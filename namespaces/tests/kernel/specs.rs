@@ -1,6 +1,6 @@
 //! Sandboxes at random: written down and read, and spawned.
 
-use crate::support::{asked_for_long, output, program, sh};
+use crate::support::{asked_for_long, output, program};
 use cofferdam_namespaces::{
     BpfInstruction, Capabilities, Capability, CapabilitySet, Clock, ClockOffset, Credentials, Engine, Fallbacks, Fds,
     IdMap, IdRange, IoPriority, Join, Mount, Namespaces, Personality, Propagation, Resource, Rlimit, Root, Sandbox,
@@ -9,7 +9,6 @@ use cofferdam_namespaces::{
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Debug;
 use std::fs;
@@ -17,7 +16,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::rc::Rc;
 
 /// The same cases each time, and many more with `COFFERDAM_TEST_LONG=1`.
-fn for_all<S: Strategy>(cases: u32, strategy: &S, test: impl Fn(S::Value) -> Result<(), TestCaseError>) {
+pub(crate) fn for_all<S: Strategy>(cases: u32, strategy: &S, test: impl Fn(S::Value) -> Result<(), TestCaseError>) {
     let config = Config {
         cases: if asked_for_long() { cases * 50 } else { cases },
         failure_persistence: None,
@@ -50,7 +49,7 @@ fn any_map() -> impl Strategy<Value = IdMap> {
     ]
 }
 
-fn any_namespaces() -> impl Strategy<Value = Namespaces> {
+pub(crate) fn any_namespaces() -> impl Strategy<Value = Namespaces> {
     let all: Vec<_> = Namespaces::all().iter().collect();
     let most = all.len();
     subsequence(all, 0..=most).prop_map(|some| some.into_iter().collect())
@@ -84,10 +83,10 @@ fn any_personality() -> impl Strategy<Value = Personality> {
 
 /// Something that is asked of a sandbox, and what is to be seen of it then.
 #[derive(Clone)]
-struct Aspect {
-    key: &'static str,
-    shown: String,
-    apply: Rc<dyn Fn(Sandbox) -> Sandbox>,
+pub(crate) struct Aspect {
+    pub(crate) key: &'static str,
+    pub(crate) shown: String,
+    pub(crate) apply: Rc<dyn Fn(Sandbox) -> Sandbox>,
 }
 
 impl Debug for Aspect {
@@ -96,7 +95,7 @@ impl Debug for Aspect {
     }
 }
 
-fn aspect<T: Clone + Debug + 'static>(
+pub(crate) fn aspect<T: Clone + Debug + 'static>(
     key: &'static str,
     values: impl Strategy<Value = T> + 'static,
     shown: impl Fn(&T) -> String + 'static,
@@ -274,154 +273,4 @@ pub(crate) fn a_spec_is_written_by_hand() {
         let error = toml::from_str::<Sandbox>(wrong).unwrap_err().to_string();
         assert!(error.contains(says), "{wrong}: {error}");
     }
-}
-
-/// What a program shows of itself. `/proc` may be another pid namespace's: `self` is right in any.
-const SHOW: &str = "show() { printf '%s\\t%s\\n' \"$1\" \"$2\"; }
-    show arg0 \"$0\"; show var \"$VAR\"; show directory \"$(pwd -P)\"; show umask \"$(umask)\"; show nofile \"$(ulimit -n)\"
-    show core \"$(ulimit -Hc)\"; show io \"$(ionice)\"; show ids \"$(id -u) $(id -g)\"
-    for file in oom_score_adj personality; do show $file \"$(cat /proc/self/$file)\"; done
-    for file in kernel/hostname kernel/domainname net/ipv4/ip_forward; do show $file \"$(cat /proc/sys/$file)\"; done
-    show cpus \"$(grep Cpus_allowed_list /proc/self/status | cut -f 2)\"
-    for name in user pid mnt uts ipc net cgroup time; do show $name \"$(readlink /proc/self/ns/$name)\"; done
-    show boottime \"$(grep boottime /proc/self/timens_offsets | tr -s ' ')\"; show masked \"$(stat -c %F /etc/passwd)\"
-    show tmp \"$(grep ' / /mnt ' /proc/self/mountinfo | cut -d ' ' -f 6)\"; show fsize \"$(ulimit -f)\"
-    read -r pid _ _ _ _ session _ _ _ _ _ _ _ _ _ _ _ _ nice _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ policy _ </proc/self/stat
-    show nice $nice; show policy $policy; show session $([ $pid = $session ] && echo own || echo another)";
-
-fn aspects(first_cpu: u16) -> impl Strategy<Value = Vec<Option<Aspect>>> {
-    let string = |s: &String| s.clone();
-    let policy = |scheduler: &Scheduler| {
-        let number = match scheduler {
-            Scheduler::Batch => libc::SCHED_BATCH,
-            Scheduler::Idle => libc::SCHED_IDLE,
-            _ => libc::SCHED_OTHER,
-        };
-        number.to_string()
-    };
-    // Others change what addresses a program gets, and can keep a shell from starting.
-    let personalities = vec![Personality::LINUX32, Personality::ADDR_NO_RANDOMIZE, Personality::STICKY_TIMEOUTS];
-    let own = Namespaces::NET | Namespaces::PID | Namespaces::MOUNT;
-    let all = vec![
-        aspect("arg0", "[a-z]{1,20}", string, Sandbox::arg0),
-        aspect("var", "[!-~]{0,20}", string, |s, value| s.env("VAR", value)),
-        aspect("directory", select(vec!["/", "/usr", "/proc/sys"]), |d| (*d).to_owned(), Sandbox::working_directory),
-        aspect("umask", 0..=0o777_u32, |mask| format!("{mask:04o}"), Sandbox::umask),
-        aspect("nofile", 10..100_u64, u64::to_string, |s, n| s.rlimit(Resource::Nofile, n)),
-        aspect("core", Just(0_u64), u64::to_string, |s, n| s.rlimit(Resource::Core, n)),
-        aspect("io", 0..=7_u8, |n| format!("best-effort: prio {n}"), |s, n| s.io_priority(IoPriority::BestEffort(n))),
-        aspect(
-            "ids",
-            any::<(u16, u16)>(),
-            |(u, g)| format!("{u} {g}"),
-            |s, (u, g)| s.user(IdMap::single(u.into(), g.into())),
-        ),
-        aspect("oom_score_adj", 0..=1000_i16, i16::to_string, Sandbox::oom_score_adj),
-        aspect("personality", select(personalities), |p| format!("{:08x}", p.bits()), Sandbox::personality),
-        aspect("kernel/hostname", "[a-z]{1,64}", string, |s, name| s.namespaces(Namespaces::UTS).hostname(name)),
-        aspect("kernel/domainname", "[a-z]{1,64}", string, |s, name| s.namespaces(Namespaces::UTS).domainname(name)),
-        aspect(
-            "net/ipv4/ip_forward",
-            select(vec!["0", "1"]),
-            |v| (*v).to_owned(),
-            move |s, value| s.namespaces(own).sysctl("net.ipv4.ip_forward", value),
-        ),
-        aspect("cpus", Just(first_cpu), u16::to_string, |s, cpu| s.cpu_affinity([cpu])),
-        aspect("nice", 0..=19_i8, i8::to_string, Sandbox::nice),
-        aspect("policy", select(vec![Scheduler::Other, Scheduler::Batch, Scheduler::Idle]), policy, Sandbox::scheduler),
-    ];
-    all.into_iter().chain(surroundings()).map(prop::option::of).collect::<Vec<_>>()
-}
-
-/// What of its files, its clocks and its session can be asked for.
-fn surroundings() -> Vec<BoxedStrategy<Aspect>> {
-    vec![
-        aspect("session", Just(()), |()| "own".to_owned(), |s, ()| s.new_session()),
-        aspect("fsize", 1..1000_u64, u64::to_string, |s, n| s.rlimit(Resource::Fsize, n * 512)),
-        aspect(
-            "masked",
-            Just("/etc/passwd"),
-            |_| "character special file".to_owned(),
-            |s, path| s.namespaces(Namespaces::MOUNT).mount(Mount::mask(path)),
-        ),
-        aspect(
-            "tmp",
-            any::<[bool; 3]>(),
-            |flags| mount_options(*flags),
-            |s, [read_only, noexec, noatime]| {
-                let mount = Mount::tmpfs("/mnt");
-                let mount = if read_only { mount.read_only() } else { mount };
-                let mount = if noexec { mount.noexec() } else { mount };
-                s.namespaces(Namespaces::MOUNT).mount(if noatime { mount.noatime() } else { mount })
-            },
-        ),
-        aspect(
-            "boottime",
-            1..1000_i64,
-            |n| format!("boottime {n} 0"),
-            |s, seconds| s.namespaces(Namespaces::TIME).clock_offset(Clock::Boottime, ClockOffset::new(seconds, 0)),
-        ),
-    ]
-}
-
-fn mount_options([read_only, noexec, noatime]: [bool; 3]) -> String {
-    let noexec = if noexec { ",noexec" } else { "" };
-    let access = if noatime { "noatime" } else { "relatime" };
-    format!("{},nosuid,nodev{noexec},{access}", if read_only { "ro" } else { "rw" })
-}
-
-const NAMES: [(Namespaces, &str); 8] = [
-    (Namespaces::USER, "user"),
-    (Namespaces::PID, "pid"),
-    (Namespaces::MOUNT, "mnt"),
-    (Namespaces::UTS, "uts"),
-    (Namespaces::IPC, "ipc"),
-    (Namespaces::NET, "net"),
-    (Namespaces::CGROUP, "cgroup"),
-    (Namespaces::TIME, "time"),
-];
-
-fn show(sandbox: Sandbox) -> BTreeMap<String, String> {
-    let text = output(sandbox);
-    let pairs = text.lines().map(|line| line.split_once('\t').unwrap_or_else(|| panic!("{text}")));
-    pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
-}
-
-/// What is asked for is there, and what is not asked for is as it was. The sandbox comes out of a file.
-pub(crate) fn random_sandboxes_are_as_asked() {
-    let base = sh(SHOW).user(IdMap::root());
-    let mut ours = show(base.clone());
-    for (_, name) in NAMES {
-        // Not those of a sandbox that has ended: their numbers are used again.
-        let own = fs::read_link(format!("/proc/self/ns/{name}")).unwrap();
-        ours.insert(name.to_owned(), own.into_os_string().into_string().unwrap());
-    }
-    let first_cpu = ours["cpus"].split([',', '-']).next().unwrap().parse().unwrap();
-    for_all(40, &(any_namespaces(), aspects(first_cpu), any::<bool>()), |(namespaces, aspects, init)| {
-        let aspects: Vec<_> = aspects.into_iter().flatten().collect();
-        let sandbox =
-            aspects.iter().fold(base.clone().namespaces(namespaces), |sandbox, aspect| (aspect.apply)(sandbox));
-        // Nothing of it changes below an init.
-        let sandbox = if init && namespaces.contains(Namespaces::PID) { sandbox.init() } else { sandbox };
-        let written = serde_json::to_value(&sandbox).unwrap();
-        let names = written["namespaces"].as_array().unwrap().clone();
-        let theirs = show(serde_json::from_value(written).unwrap());
-        for (key, ours) in &ours {
-            let (asked, theirs) = (aspects.iter().find(|aspect| aspect.key == key), &theirs[key]);
-            let namespace = NAMES.iter().find(|(_, name)| name == key);
-            match (asked, namespace) {
-                (Some(aspect), _) => prop_assert_eq!(theirs, &aspect.shown, "{}", key),
-                (None, Some((flag, _))) => {
-                    let name = format!("{flag:?}");
-                    let wanted = names.iter().any(|n| name.to_ascii_lowercase().contains(n.as_str().unwrap()));
-                    prop_assert_eq!(theirs != ours, wanted, "{}", key);
-                }
-                // Follows the nice value.
-                (None, None) if key == "io" => {}
-                (None, None) if key == "net/ipv4/ip_forward" => {}
-                (None, None) => prop_assert_eq!(theirs, ours, "{}", key),
-            }
-        }
-        Ok(())
-    });
 }

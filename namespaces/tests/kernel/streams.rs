@@ -1,6 +1,6 @@
 //! Standard streams, and no other descriptor.
 
-use crate::support::{output_with, program, read, sh, without};
+use crate::support::{output_with, program, read, refused, sh, without};
 use cofferdam_namespaces::{ErrorKind, Fds, Stdio};
 use cofferdam_testkit::fault::Fault;
 use nix::unistd::{close, dup, dup2_stderr, dup2_stdin, dup2_stdout};
@@ -30,6 +30,18 @@ pub(crate) fn null_swallows_and_gives_nothing() {
     let script = "[ \"$(wc -c)\" = 0 ] && [ \"$(stat -L -c %t:%T /proc/self/fd/0 /proc/self/fd/2)\" = '1:3\n1:3' ]";
     let child = sh(script).stdin(Stdio::Null).stdout(Stdio::Null).stderr(Stdio::Null).spawn().unwrap();
     assert!(child.wait().unwrap().success());
+}
+
+/// What is at `/dev/null` is looked at, and not believed by its name.
+pub(crate) fn a_null_device_that_is_a_file() {
+    let (trap, none) = (tempfile::NamedTempFile::new().unwrap(), None::<&str>);
+    let sandbox = sh("echo x").stdout(Stdio::Null);
+    nix::mount::mount(Some(trap.path()), "/dev/null", none, nix::mount::MsFlags::MS_BIND, none).unwrap();
+    let error = refused(&sandbox);
+    nix::mount::umount("/dev/null").unwrap();
+    assert_eq!((error.kind(), error.object().unwrap()), (ErrorKind::InvalidConfig, "/dev/null".as_ref()), "{error}");
+    assert_eq!(fs::read(trap.path()).unwrap(), b"", "nothing was written");
+    assert!(sandbox.spawn().unwrap().wait().unwrap().success());
 }
 
 /// One file for two streams, as a shell's `>log 2>&1`.

@@ -1,6 +1,6 @@
 //! A terminal of the sandbox's own, driven by a script.
 
-use crate::faults::no_child_is_left;
+use crate::faults::{Unchanged, no_child_is_left};
 use crate::support::{output, program, refused, sh};
 use cofferdam_namespaces::{
     Child, Credentials, ErrorKind, Fds, IdMap, Join, Mount, Namespaces, Sandbox, Stdio, Step, Target, TerminalSize,
@@ -302,6 +302,7 @@ pub(crate) fn every_call_for_a_terminal_can_fail() {
     let made: Vec<_> = calls.into_iter().filter(|call| call.who == Who::Child).collect();
     let plan = prepare().unwrap();
     assert_eq!(made.len(), plan.explain().count());
+    let before = Unchanged::now();
     for (nth, call) in plan.explain().enumerate() {
         let (_, result) = inject(Fault { who: Who::Child, nth, action: Action::Errno(libc::EXFULL) }, run);
         let error = result.expect_err("fails");
@@ -312,6 +313,7 @@ pub(crate) fn every_call_for_a_terminal_can_fail() {
             assert_eq!(result.expect_err("is killed").kind(), ErrorKind::Killed, "{call}");
         }
         no_child_is_left();
+        before.check();
     }
     assert_eq!(refused(&program("/nowhere").terminal(SIZE)).kind(), ErrorKind::NotFound);
 }

@@ -56,12 +56,12 @@ fn said(program: &str, words: &[&str]) -> String {
     out.to_owned()
 }
 
+/// As root: for an ordinary user `nsenter --all` also wants the host's cgroup namespace, which that may not enter.
 pub(crate) fn exec_into_as_nsenter_does() {
     let child = target();
     let pid = child.id().to_string();
-    let keep = if nix::unistd::geteuid().is_root() { &[][..] } else { &["--preserve-credentials"][..] };
     let theirs = |options: &[&str], script: &str| {
-        let words = [keep, &["-t", &pid], options, &["--", "/bin/sh", "-c", script]].concat();
+        let words = [&["-t", &pid], options, &["--", "/bin/sh", "-c", script]].concat();
         said(NSENTER, &words)
     };
     let ours = |options: &[&str], script: &str| said(EXEC_INTO, &[options, &[&*pid, "/bin/sh", "-c", script]].concat());

@@ -7,6 +7,9 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
+/// In the mount namespace of the test.
+const ADDRESSES: &str = "/run/run-image";
+
 fn connect(port: u16) -> std::io::Result<TcpStream> {
     TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), Duration::from_secs(30))
 }
@@ -20,6 +23,10 @@ fn ports() -> String {
 /// The next container has the address of one that was killed, and publishes nothing: nobody gets in by the other's port. What a living one publishes stays.
 pub(crate) fn a_killed_one_publishes_nothing() {
     assert!(Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
+    // No address is taken by the containers of other tests.
+    std::fs::create_dir_all(ADDRESSES).unwrap();
+    let alone = Command::new("mount").args(["-t", "tmpfs", "-o", "mode=700", "none", ADDRESSES]).status().unwrap();
+    assert!(alone.success());
     let [killed, living, next] = [(); 3].map(|()| Images::new());
     let serve = "cd /etc && httpd -p 80 && ip -4 -o addr show dev eth0 | awk '{print $4}' && exec cat";
     let serving = |images: &Images, publish: &str| {
@@ -42,4 +49,5 @@ pub(crate) fn a_killed_one_publishes_nothing() {
     }
     next.assert_nothing_left();
     assert_eq!(links(), ["lo"]);
+    assert!(Command::new("umount").arg(ADDRESSES).status().unwrap().success());
 }

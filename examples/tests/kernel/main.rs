@@ -64,7 +64,7 @@ fn namespaces() -> Vec<Test> {
     let inside = |name, program, run| Test::new(name, run).needs(&[Need::Userns, Need::Program(program)]);
     vec![
         inside("exec_into_as_nsenter_does", inside::EXEC_INTO, inside::exec_into_as_nsenter_does)
-            .needs(&[Need::Program(inside::NSENTER)]),
+            .needs(&[Need::Program(inside::NSENTER), Need::Root]),
         inside("lsns_as_the_other_one_does", inside::LSNS, inside::lsns_as_the_other_one_does)
             .needs(&[Need::Program(inside::THEIR_LSNS)]),
         inside("pty_shell_is_a_terminal", inside::PTY_SHELL, inside::pty_shell_is_a_terminal)

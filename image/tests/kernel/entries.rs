@@ -1,9 +1,11 @@
 //! Entries of every sort, in every encoding: sparse files, access control lists, owners by a map.
 
-use crate::support::{Scratch, Tar, lenient, listing, options, tree, unlock, unpack, unpack_new, unpack_onto, xattrs};
+use crate::support::{
+    Scratch, Tar, lenient, listing, options, tree, unlock, unpack, unpack_new, unpack_onto_open, xattrs,
+};
 use cofferdam_image::{ErrorKind, Limits, Options, OwnerMap, Ownership, SkippedPart};
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
@@ -401,10 +403,16 @@ pub(crate) fn directories_that_nobody_may_enter() {
         // What is refused, after it has looked into them.
         let scratch = Scratch::new();
         let target = scratch.flat(&[locked_tree(mode)]);
+        let open = || {
+            fs::set_permissions(&target, Permissions::from_mode(0o755)).unwrap();
+            let open = File::open(&target).unwrap();
+            fs::set_permissions(&target, Permissions::from_mode(mode)).unwrap();
+            open
+        };
         let refused = Tar::of(&["h=>d/e/g/z", "d/e/new=1", ".wh.untouched", "../x=1"]);
-        unpack_onto(&refused.end(), &scratch.stage(), &target, lenient()).unwrap_err();
+        unpack_onto_open(&refused.end(), &scratch.stage(), open(), lenient()).unwrap_err();
         let missing = Tar::of(&["h=>d/e/g/nothing"]);
-        unpack_onto(&missing.end(), &scratch.stage(), &target, lenient()).unwrap_err();
+        unpack_onto_open(&missing.end(), &scratch.stage(), open(), lenient()).unwrap_err();
         assert!(modes(&target).values().eq(&[mode; 5]), "{mode:o}");
         assert_eq!(listing(&target), listing(&scratch.flat(&[locked_tree(0o755)])));
     }

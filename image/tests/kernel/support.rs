@@ -169,7 +169,12 @@ impl Scratch {
 
 /// Merges a layer onto a tree.
 pub(crate) fn unpack_onto(blob: &[u8], stage: &Path, target: &Path, options: Options) -> Result<Report, Error> {
-    let unpacker = Unpacker::new(File::open(stage).unwrap(), options)?.onto(File::open(target).unwrap())?;
+    unpack_onto_open(blob, stage, File::open(target).unwrap(), options)
+}
+
+/// Merges a layer onto a tree that its owner need not be able to open any more.
+pub(crate) fn unpack_onto_open(blob: &[u8], stage: &Path, target: File, options: Options) -> Result<Report, Error> {
+    let unpacker = Unpacker::new(File::open(stage).unwrap(), options)?.onto(target)?;
     unpacker.unpack(LayerReader::new(blob)?)
 }
 

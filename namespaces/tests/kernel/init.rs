@@ -43,7 +43,8 @@ fn until(what: &str, holds: impl Fn() -> bool) {
     let (begin, most) = (Instant::now(), Duration::from_secs(100) * patience());
     while !holds() {
         assert!(begin.elapsed() < most, "{what}");
-        std::thread::yield_now();
+        // Who looks at a thousand processes all the time keeps them from ending.
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -75,13 +76,16 @@ pub(crate) fn a_thousand_zombies_are_reaped() {
         child
     };
     let child = orphans(with_init(sh(ORPHANS)));
-    until("all are reaped but the program", || children(child.id()).len() == 1);
-    assert_ne!(state(children(child.id())[0]).expect("it runs"), 'Z');
+    // The list may lack some while others of it end, so for a moment one of them may seem to be alone.
+    until("all are reaped but the program", || match children(child.id())[..] {
+        [last] => state(last).is_some_and(|state| state != 'Z'),
+        _ => false,
+    });
     end(&child);
-    // Without it they stay.
+    // Without it they stay, but for those that end while the shell still is one.
     let child = orphans(inside(sh(ORPHANS)));
-    let zombies = || children(child.id()).iter().filter(|pid| state(**pid) == Some('Z')).count();
-    until("all are zombies", || zombies() == 1000);
+    let are_zombies = |pids: &[u32]| pids.len() > 100 && pids.iter().all(|pid| state(*pid) == Some('Z'));
+    until("all are zombies", || are_zombies(&children(child.id())));
     end(&child);
 }
 

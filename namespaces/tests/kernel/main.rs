@@ -442,7 +442,7 @@ fn release() -> Vec<Test> {
 
 fn init() -> Vec<Test> {
     vec![
-        user("a_thousand_zombies_are_reaped", init::a_thousand_zombies_are_reaped),
+        user("a_thousand_zombies_are_reaped", init::a_thousand_zombies_are_reaped).time(Duration::from_secs(300)),
         user("signals_are_forwarded", init::signals_are_forwarded),
         user("codes_and_signals_are_the_programs", init::codes_and_signals_are_the_programs),
         user("errors_are_as_without", init::errors_are_as_without),

@@ -132,7 +132,7 @@ impl Unpacker {
     /// may have set-user-id programs and devices.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) if the directory is not empty; what opening and reading it says.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the directory is not empty; what opening and reading it says.
     pub fn new(stage: impl AsFd, options: Options) -> Result<Self, Error> {
         Ok(Unpacker {
             tree: Tree::new(stage.as_fd())?,
@@ -178,7 +178,7 @@ impl Unpacker {
     /// compares digests before.) If it fails while merging, the target is neither as before nor as it should be.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) if they are one directory, or of two file systems; what opening it says.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if they are one directory, or of two file systems; what opening it says.
     #[doc(alias = "flatten")]
     pub fn onto(mut self, target: impl AsFd) -> Result<Self, Error> {
         let target = target.as_fd();
@@ -217,9 +217,9 @@ impl Unpacker {
     /// promised; [`Image::unpack_layer`](crate::Image::unpack_layer) compares them.
     ///
     /// # Errors
-    /// [`Refused`](ErrorKind::Refused), [`Malformed`](ErrorKind::Malformed), [`Unsupported`](ErrorKind::Unsupported),
-    /// [`LimitExceeded`](ErrorKind::LimitExceeded) and [`Corrupt`](ErrorKind::Corrupt) about the layer, of which
-    /// [`entry`](Error::entry) names the entry; [`Cancelled`](ErrorKind::Cancelled); whatever the kernel says.
+    /// [`Refused`](crate::ErrorKind::Refused), [`Malformed`](crate::ErrorKind::Malformed), [`Unsupported`](crate::ErrorKind::Unsupported),
+    /// [`LimitExceeded`](crate::ErrorKind::LimitExceeded) and [`Corrupt`](crate::ErrorKind::Corrupt) about the layer, of which
+    /// [`entry`](Error::entry) names the entry; [`Cancelled`](crate::ErrorKind::Cancelled); whatever the kernel says.
     pub fn unpack<R: Read + Send>(self, layer: LayerReader<R>) -> Result<Report, Error> {
         self.unpack_checked(layer, |_| Ok(()))
     }

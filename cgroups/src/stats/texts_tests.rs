@@ -9,6 +9,7 @@ use crate::text::fields;
 /// called `unified`.
 const HYBRID_6_18: &[u8] = include_bytes!("texts/6.18-hybrid.txt");
 const V2_6_12: &[u8] = include_bytes!("texts/6.12-v2.txt");
+const V1_6_1: &[u8] = include_bytes!("texts/6.1-v1.txt");
 
 /// `memory.stat` of older kernels, as `memory_stat_format` in `mm/memcontrol.c` makes it. Linux 5.4:
 const MEMORY_5_4: &str = "anon file kernel_stack slab sock shmem file_mapped file_dirty file_writeback anon_thp \
@@ -125,6 +126,23 @@ fn a_hybrid_of_6_18() {
     for pressure in [stats.cpu_pressure, stats.memory_pressure, stats.io_pressure] {
         assert!(pressure.unwrap().full.is_some());
     }
+}
+
+#[test]
+fn v1_of_6_1() {
+    let stats = read(V1_6_1);
+    let cpu = stats.cpu.unwrap();
+    assert_eq!((cpu.nr_periods, cpu.nr_throttled, cpu.nr_bursts), (Some(83), Some(81), Some(0)));
+    assert_eq!((cpu.usage.as_nanos(), cpu.throttled.unwrap().as_nanos()), (1_640_354_348, 6_131_407_092));
+    assert_eq!((cpu.user.as_millis(), cpu.system.as_millis(), stats.cpu_each.len()), (168, 876, 2));
+    let pids = stats.pids.unwrap();
+    assert_eq!((pids.current, pids.max, pids.events_max), (2, crate::Max::Max, Some(0)));
+    let memory = stats.memory.unwrap();
+    assert_eq!((memory.current, memory.max), (7_593_984, crate::Max::Limit(39_997_440)));
+    assert_eq!((memory.peak, memory.swap, memory.events.oom_kill), (Some(26_771_456), Some(581_632), Some(0)));
+    let details = stats.memory_details.unwrap();
+    assert_eq!((details.file, details.anon, details.get("pgmajfault")), (Some(8_347_648), Some(249_856), Some(20)));
+    assert!(stats.rdma.is_empty() && stats.misc.is_empty());
 }
 
 #[test]

@@ -209,9 +209,10 @@ fn an_older_kernel() -> &'static [Need] {
     if support::takes_lowers_one_by_one() { &[Need::Program("a kernel older than Linux 6.8")] } else { &[] }
 }
 
-/// Five hundred mounts, each with all that is below it compared, take most of a minute where others work, too.
+/// Five hundred mounts, each with all that is below it compared, take most of a minute where others work, too. A thorough run has ten times as many.
 fn time_of(test: &str) -> Duration {
-    Duration::from_secs(if test == "random_stacks_show_what_the_model_says" { 240 } else { 60 })
+    let usual = if test == "random_stacks_show_what_the_model_says" { 240 } else { 60 };
+    Duration::from_secs(if std::env::var_os("COFFERDAM_TEST_LONG").is_some() { usual * 10 } else { usual })
 }
 
 fn detached_mounts() -> &'static [Need] {

@@ -4,7 +4,9 @@ mod compare;
 mod upper;
 
 use crate::container::InitPlaces;
+use crate::dir::{entries, open_directory};
 use crate::options::Options;
+use crate::overlay::Writable;
 use crate::{Error, Form, Operation, Overlay, RedirectDir};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
@@ -89,9 +91,11 @@ impl Diff {
         let below =
             Overlay { writable: None, options: Options { volatile: false, ..overlay.options }, ..overlay.clone() };
         let merged_below = below.mount()?;
-        let upper = writable.upper.open()?;
-        if let Some(found) = upper::changes(upper.as_fd(), merged_below.as_fd(), overlay.options.form)? {
-            return Self::new(DiffMethod::Upper, found, upper.as_fd());
+        if !(overlay.options.index && has_index(writable)?) {
+            let upper = writable.upper.open()?;
+            if let Some(found) = upper::changes(upper.as_fd(), merged_below.as_fd(), overlay.options.form)? {
+                return Self::new(DiffMethod::Upper, found, upper.as_fd());
+            }
         }
         let above = if overlay.options.index {
             // Only the mount itself knows which names are one file.
@@ -168,6 +172,19 @@ impl Diff {
         openat2(&self.source, path, flags, Mode::empty(), resolve)
             .map_err(|e| Error::os(Operation::Diff, "openat2", e).about(&change.path))
     }
+}
+
+/// Whether the kernel keeps files in the index. They are also shown by names that the upper does not have: it may have had only one that is gone.
+fn has_index(writable: &Writable) -> Result<bool, Error> {
+    let failed = |call, errno| Error::os(Operation::Diff, call, errno).about("work/index");
+    let index = match open_directory(writable.work.open()?, "index") {
+        Ok(index) => index,
+        Err(Errno::NOENT) => return Ok(false),
+        Err(errno) => return Err(failed("openat2", errno)),
+    };
+    let mut found = false;
+    entries(index, |_, _| found = true).map_err(|(call, errno)| failed(call, errno))?;
+    Ok(found)
 }
 
 /// Of the names of a file whose first one is not told, the next one takes its place.

@@ -229,6 +229,32 @@ pub(crate) fn random_changes_with_an_index_can_be_applied(form: Form) {
     assert!(upper > 5 && expected, "{upper} by the upper, {comparison} by comparison");
 }
 
+/// With an index a file stays one under all its names, also when the only name that the upper ever had is gone.
+pub(crate) fn a_write_by_a_name_that_is_gone_is_found() {
+    let place = Place::new(Form::Trusted);
+    let lower = place.layer("lower", &[("a", "before"), ("c", "")]);
+    fs::hard_link(lower.join("a"), lower.join("b")).expect("is linked");
+    let (writable, _) = place.writable();
+    let overlay = place.overlay(&[&lower]).index(true).writable(&writable);
+    let merged = mounted(&overlay);
+    fs::write(merged.path("c"), "x").expect("is written");
+    drop(merged);
+    assert_eq!(
+        overlay.diff().unwrap_or_else(|e| panic!("{e}")).method(),
+        DiffMethod::Upper,
+        "nothing of several names"
+    );
+
+    let merged = mounted(&overlay);
+    fs::write(merged.path("b"), "after").expect("is written");
+    fs::remove_file(merged.path("b")).expect("is removed");
+    assert_eq!(fs::read_to_string(merged.path("a")).expect("is read"), "after");
+    drop(merged);
+    let diff = overlay.diff().unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(told(&diff), ["*", "*a", "-b", "*c"]);
+    assert_eq!(diff.method(), DiffMethod::Comparison);
+}
+
 /// As real root only: the kernel wants `trusted.*` attributes for that.
 pub(crate) fn random_changes_with_redirects_can_be_applied() {
     let [upper, comparison] = random_changes(Form::Trusted, 60, |overlay, random| {

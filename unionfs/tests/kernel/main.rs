@@ -262,6 +262,10 @@ fn main() -> ExitCode {
             .needs(&[Need::Root, Need::Overlay])
             .needs(more_needs(redirects)),
     );
+    tests.push(
+        Test::new("a_write_by_a_name_that_is_gone_is_found", diff::a_write_by_a_name_that_is_gone_is_found)
+            .needs(&[Need::Root, Need::Overlay]),
+    );
     tests.extend(limits());
     run(&tests)
 }

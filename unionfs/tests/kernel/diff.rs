@@ -9,10 +9,10 @@ use cofferdam_unionfs::{
 };
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 fn told(diff: &Diff) -> Vec<String> {
@@ -154,6 +154,12 @@ fn apply(diff: &Diff, to: &Path) {
     }
 }
 
+/// Whoever opens a fifo to write to it waits for a reader.
+fn write_unless_fifo(path: &Path) -> io::Result<()> {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true).custom_flags(libc::O_NONBLOCK).open(path)?.write_all(b"new")
+}
+
 /// Does random things to a merged tree. What is not possible (a directory that would have to be moved across layers) is left out.
 pub(crate) fn change_at_random(random: &mut Random, root: &Path, form: Form) {
     for _ in 0..random.below(8) {
@@ -166,7 +172,7 @@ pub(crate) fn change_at_random(random: &mut Random, root: &Path, form: Form) {
         let _: io::Result<()> = match random.below(9) {
             0 if is_file => fs::write(&one, random.below(1000).to_string()),
             1 if is_file => fs::set_permissions(&one, fs::Permissions::from_mode(0o604)),
-            2 => fs::write(&new, "new"),
+            2 => write_unless_fifo(&new),
             3 => fs::create_dir(&new),
             // Not all directories can be removed: the kernel counts whiteouts that it does not show.
             4 if one != *root => fs::remove_dir_all(&one)

@@ -26,6 +26,7 @@
 
 mod filter;
 mod names;
+mod orphan;
 mod supervisor;
 
 use std::fmt;
@@ -35,6 +36,7 @@ use std::thread;
 
 use nix::unistd::geteuid;
 
+pub use orphan::{Orphans, kill_parent_at};
 pub(crate) use supervisor::settle;
 
 use crate::sys;

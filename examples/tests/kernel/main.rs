@@ -44,6 +44,7 @@ fn run_in_rootfs() -> Vec<Test> {
             Need::Program("/usr/bin/python3"),
             Need::Program("/usr/bin/top"),
         ]),
+        rootfs("what_bwrap_has", rootfs::what_bwrap_has),
         rootfs("an_empty_root_and_refusals", rootfs::an_empty_root_and_refusals),
     ]
 }

@@ -3,6 +3,7 @@
 mod asked;
 mod attacks;
 mod attributes;
+mod callers;
 mod cgroup;
 mod closures;
 mod crowd;
@@ -26,11 +27,13 @@ mod life;
 mod listeners;
 mod listing;
 mod mounts;
+mod orphans;
 mod passing;
 mod privilege;
 mod programs;
 mod real;
 mod release;
+mod remounts;
 mod roots;
 mod scopes;
 mod seccomp;
@@ -39,6 +42,7 @@ mod spies;
 mod streams;
 mod support;
 mod terminals;
+mod walks;
 
 use cofferdam_testkit::{Need, Test, run};
 use std::process::ExitCode;
@@ -64,7 +68,15 @@ fn main() -> ExitCode {
         }
         _ => {}
     }
-    let tests = [
+    let tests = tests();
+    // Every test on both engines: a name alone is what is used by default, `_copy` asks for a copy.
+    let copies: Vec<Test> = tests.iter().map(|test| test.variant("_copy", support::make_copies)).collect();
+    run(&[tests, copies].concat())
+}
+
+/// All but their twins.
+fn tests() -> Vec<Test> {
+    [
         errors(),
         isolation(),
         identity(),
@@ -93,11 +105,10 @@ fn main() -> ExitCode {
         cgroups(),
         listing(),
         faults(),
+        callers(),
+        orphans(),
     ]
-    .concat();
-    // Every test on both engines: a name alone is what is used by default, `_copy` asks for a copy.
-    let copies: Vec<Test> = tests.iter().map(|test| test.variant("_copy", support::make_copies)).collect();
-    run(&[tests, copies].concat())
+    .concat()
 }
 
 /// Needs nothing.
@@ -299,6 +310,7 @@ fn mounts() -> Vec<Test> {
     vec![
         busy("a_directory_as_root", mounts::a_directory_as_root),
         busy("an_empty_root", mounts::an_empty_root),
+        busy("directories_and_links_are_made", mounts::directories_and_links_are_made),
         busy("a_tmpfs_is_as_asked", mounts::a_tmpfs_is_as_asked),
         busy("file_systems_of_its_own", mounts::file_systems_of_its_own),
         busy("control_groups_are_in_sight", mounts::control_groups_are_in_sight),
@@ -404,6 +416,10 @@ fn fallbacks() -> Vec<Test> {
         v2("without_a_clone_into_a_cgroup", fallbacks::without_a_clone_into_a_cgroup).needs(&[Need::Userns]),
         user("without_the_calls_of_mounts", fallbacks::without_the_calls_of_mounts).needs(&[Need::Program(BUSYBOX)]),
         user("without_close_range", fallbacks::without_close_range),
+        user("without_mount_setattr", remounts::without_mount_setattr).needs(&[Need::Program(BUSYBOX)]),
+        rooted("binds_alone_without_mount_setattr", remounts::binds_alone_without_mount_setattr),
+        user("what_only_mount_setattr_does", remounts::what_only_mount_setattr_does).needs(&[Need::Program(BUSYBOX)]),
+        user("a_remount_that_goes_elsewhere", remounts::a_remount_that_goes_elsewhere),
     ]
 }
 
@@ -582,12 +598,46 @@ fn listing() -> Vec<Test> {
 }
 
 fn faults() -> Vec<Test> {
+    let busy = |name, run| user(name, run).needs(&[Need::Program(BUSYBOX)]);
     vec![
-        group("explained_is_what_happens", faults::explained_is_what_happens),
-        group("every_call_of_the_child_can_fail", faults::every_call_of_the_child_can_fail),
-        group("nothing_is_done_without", faults::nothing_is_done_without).time(Duration::from_secs(300)),
-        group("the_child_can_be_killed_at_every_call", faults::the_child_can_be_killed_at_every_call),
-        group("every_call_of_the_caller_can_fail", faults::every_call_of_the_caller_can_fail),
+        test("every_step_has_its_fault_case", walks::every_step_has_its_fault_case),
+        busy("explained_is_what_happens", faults::explained_is_what_happens),
+        busy("every_call_of_the_child_can_fail", faults::every_call_of_the_child_can_fail),
+        busy("nothing_is_done_without", faults::nothing_is_done_without).time(Duration::from_secs(300)),
+        busy("the_child_can_be_killed_at_every_call", faults::the_child_can_be_killed_at_every_call),
+        group("every_call_in_a_cgroup_can_fail", faults::every_call_in_a_cgroup_can_fail),
+        root("every_call_of_a_label_can_fail", faults::every_call_of_a_label_can_fail),
+        user("every_call_of_the_caller_can_fail", faults::every_call_of_the_caller_can_fail),
         test("a_parent_that_is_dead_already", faults::a_parent_that_is_dead_already),
+    ]
+}
+
+fn callers() -> Vec<Test> {
+    vec![
+        test("every_call_around_a_child_can_fail", callers::every_call_around_a_child_can_fail),
+        test("every_call_of_holding_can_fail", callers::every_call_of_holding_can_fail),
+        user("every_call_for_a_target_can_fail", callers::every_call_for_a_target_can_fail),
+        test("every_call_of_the_callers_terminal_can_fail", callers::every_call_of_the_callers_terminal_can_fail),
+        test("every_call_of_a_hook_can_fail", callers::every_call_of_a_hook_can_fail),
+        test("every_call_of_a_listing_can_fail", callers::every_call_of_a_listing_can_fail),
+        user("every_call_of_a_scope_can_fail", callers::every_call_of_a_scope_can_fail),
+        test("every_call_of_a_supervisor_can_fail", callers::every_call_of_a_supervisor_can_fail),
+    ]
+}
+
+fn orphans() -> Vec<Test> {
+    let busy = |name, run| user(name, run).needs(&[Need::Program(BUSYBOX)]).time(Duration::from_secs(300));
+    vec![
+        busy("the_caller_can_be_killed_at_every_call", orphans::the_caller_can_be_killed_at_every_call),
+        busy("who_holds_can_be_killed_at_every_call", orphans::who_holds_can_be_killed_at_every_call),
+        group(
+            "the_caller_can_be_killed_with_a_child_in_a_cgroup",
+            orphans::the_caller_can_be_killed_with_a_child_in_a_cgroup,
+        ),
+        root(
+            "the_caller_can_be_killed_with_a_child_of_other_ids",
+            orphans::the_caller_can_be_killed_with_a_child_of_other_ids,
+        ),
+        user("without_the_signal_the_child_stays", orphans::without_the_signal_the_child_stays),
     ]
 }

@@ -128,6 +128,8 @@ fn any_mount() -> impl Strategy<Value = Mount> {
         at().prop_map(Mount::cgroup),
         at().prop_map(Mount::mask),
         at().prop_map(Mount::read_only_path),
+        at().prop_map(Mount::directory),
+        (at(), at()).prop_map(|(to, at)| Mount::link(to, at)),
         (name(), at()).prop_map(|(name, at)| Mount::file_system(name, at)),
         (at(), at()).prop_map(|(from, at)| Mount::bind(from, at)),
         (name(), at()).prop_map(|(name, at)| Mount::bind_fd(name, at)),

@@ -80,7 +80,6 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
             .flatten()
             .chain(parent)
             .chain(fallback_procs)
-            .chain(sources.spare)
             .collect(),
     }))
 }

@@ -5,7 +5,7 @@
 
 use crate::bind::Names;
 use crate::program::{Arg, Program, Slot, Sys, Then};
-use crate::{Capabilities, Capability, CapabilitySet, Error, ErrorKind, Fallbacks, Sandbox, SecureBits, Step, sys};
+use crate::{Capabilities, Capability, CapabilitySet, Error, Fallbacks, Sandbox, SecureBits, Step, sys};
 
 /// The child's end of what hands over a filter's listener.
 pub(crate) const LISTENER: Slot = Slot(16);

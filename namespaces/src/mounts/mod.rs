@@ -124,7 +124,7 @@ struct Mounts<'a> {
 
 impl<'a> Mounts<'a> {
     fn new(program: &'a mut Program, sources: &Sources, sandbox: &Sandbox) -> Self {
-        let remount = sources.spare.as_ref().map(|spare| Remount::new(program, spare));
+        let remount = sources.spare.map(|spare| Remount::new(program, spare));
         let mut slot = || program.slot();
         let hands = Hands { context: slot(), mount: slot(), target: slot(), parent: slot(), inner: slot() };
         Mounts {

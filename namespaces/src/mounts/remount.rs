@@ -12,7 +12,7 @@ use crate::program::{Arg, Finding, Program, STATFS_FLAGS, Slot, Sys, Then};
 use crate::{Error, Fallbacks, Sandbox, Step};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{OwnedFd, RawFd};
 use std::path::Path;
 
 /// By which path a descriptor of the child's is reached.
@@ -34,8 +34,7 @@ pub(super) fn reserve(sandbox: &Sandbox) -> Result<Option<OwnedFd>, Error> {
 }
 
 impl Remount {
-    pub(super) fn new(program: &mut Program, spare: &OwnedFd) -> Self {
-        let spare = spare.as_raw_fd();
+    pub(super) fn new(program: &mut Program, spare: RawFd) -> Self {
         let path = std::ffi::CString::new(format!("/proc/self/fd/{spare}")).unwrap_or_default();
         Remount { spare, path: program.string(path).into() }
     }

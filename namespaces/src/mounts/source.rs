@@ -21,7 +21,7 @@ pub(crate) struct Sources {
     /// Kept open as long as the plan: another file cannot get their inode's number meanwhile.
     pub(crate) held: Vec<OwnedFd>,
     /// A number that is kept free, see `remount`.
-    pub(crate) spare: Option<OwnedFd>,
+    pub(super) spare: Option<RawFd>,
 }
 
 #[derive(Debug)]
@@ -52,9 +52,9 @@ impl Found {
 
 impl Sources {
     pub(crate) fn look_up(sandbox: &Sandbox, names: &mut Names, own_user: bool) -> Result<Self, Error> {
-        let spare = reserve(sandbox)?;
-        let mut sources =
-            Sources { own_user, root: None, mounts: Vec::new(), ids: Vec::new(), held: Vec::new(), spare };
+        let held: Vec<OwnedFd> = reserve(sandbox)?.into_iter().collect();
+        let spare = held.first().map(AsRawFd::as_raw_fd);
+        let mut sources = Sources { own_user, root: None, mounts: Vec::new(), ids: Vec::new(), held, spare };
         sources.root = match &sandbox.root {
             Root::Host | Root::Empty => None,
             Root::Directory(path) => Some(sources.open(path)?),

@@ -110,25 +110,38 @@ impl<I: Send> Caller<'_, I> {
     pub(crate) fn walk(&self) -> Seen {
         // With the first thread glibc takes two signals for itself.
         std::thread::spawn(|| ()).join().unwrap();
-        let given = (self.make)();
-        let (calls, result) = record(|| (self.run)(given));
-        result.unwrap();
+        let recorded = || {
+            let given = (self.make)();
+            let (calls, result) = record(|| (self.run)(given));
+            result.unwrap();
+            calls
+        };
+        // The second time: what an allocator does once is done.
+        let (_, calls) = (recorded(), recorded());
         let mut seen = Seen::new();
         for (at, call) in calls.iter().enumerate().filter(|(at, call)| self.is_walked(&calls, *at, call)) {
-            let given = (self.make)();
-            let (after, result) = inject_at(&calls, at, Action::Errno(libc::EXFULL), || (self.run)(given));
-            assert!(after.iter().any(|call| call.fault.is_some()), "{call} is made again");
-            match result {
-                Err(error) => {
-                    seen.insert((error.step(), told(call, &error)));
-                }
-                Ok(()) => {
-                    let unnoticed = is_best_effort(call) || self.unnoticed.contains(&call.number);
-                    assert!(unnoticed, "{call}: went on after an error");
-                }
+            let result = self.failing(&calls, at);
+            if let Err(error) = result {
+                seen.insert((error.step(), told(call, &error)));
+            } else {
+                let unnoticed = is_best_effort(call) || self.unnoticed.contains(&call.number);
+                assert!(unnoticed, "{call}: went on after an error");
             }
         }
         seen
+    }
+
+    /// Once more, with an error for this call. How often a caller looks at something is chance: then again.
+    fn failing(&self, calls: &[fault::Call], at: usize) -> Result<(), Error> {
+        for _ in 0..50 {
+            let given = (self.make)();
+            let (after, result) = inject_at(calls, at, Action::Errno(libc::EXFULL), || (self.run)(given));
+            if after.iter().any(|call| call.fault.is_some()) {
+                return result;
+            }
+            result.unwrap();
+        }
+        panic!("{} is not made again", calls[at]);
     }
 
     fn is_walked(&self, calls: &[fault::Call], at: usize, call: &fault::Call) -> bool {
@@ -151,6 +164,11 @@ fn is_of_memory(call: &fault::Call) -> bool {
         | libc::SYS_sigaltstack
         | libc::SYS_set_robust_list
         | libc::SYS_rseq
+        | libc::SYS_getpid
+        | libc::SYS_gettid
+        | libc::SYS_geteuid
+        | libc::SYS_getegid
+        | libc::SYS_umask
         | libc::SYS_sched_getaffinity
         | libc::SYS_sched_yield
         | libc::SYS_clock_nanosleep
@@ -159,11 +177,15 @@ fn is_of_memory(call: &fault::Call) -> bool {
     }
 }
 
-/// Of which an error changes nothing: a name for a thread, signals of glibc's own, the path for an error that does not come.
+/// Of which an error changes nothing: a name for a thread, signals of glibc's own, the path for an error that does not come, how large a file may be that is read; and
+/// the question whether a descriptor is open, which std asks where it checks itself.
 fn is_best_effort(call: &fault::Call) -> bool {
     match call.number {
         libc::SYS_prctl => call.args[0] == libc::PR_SET_NAME as u64,
-        libc::SYS_rt_sigprocmask | libc::SYS_readlink | libc::SYS_readlinkat => true,
+        libc::SYS_fcntl => call.args[1] == libc::F_GETFD as u64,
+        libc::SYS_statx | libc::SYS_lseek | libc::SYS_rt_sigprocmask | libc::SYS_readlink | libc::SYS_readlinkat => {
+            true
+        }
         _ => false,
     }
 }
@@ -177,7 +199,10 @@ fn told(call: &fault::Call, error: &Error) -> &'static str {
     assert_eq!(error.raw_os_error(), Some(libc::EXFULL), "{call}: {error}");
     let named = error.system_call().expect("a call");
     let same = match call.number {
-        libc::SYS_newfstatat => named == "fstat" || named == "newfstatat" || named == "stat",
+        // A folder that is opened is looked at too.
+        libc::SYS_newfstatat => ["fstat", "newfstatat", "openat"].contains(&named),
+        // A file that is opened to be read.
+        libc::SYS_openat | libc::SYS_read => named == "read" || named == "openat",
         libc::SYS_clone3 => named == "clone3" || named == "pthread_create",
         libc::SYS_statx => named == "newfstatat" || named == "statx",
         _ => named == call.name(),

@@ -229,10 +229,12 @@ impl Desk {
         let of = |pid: i32| self.known.iter().find(|(known, _)| *known == pid).map(|(_, known)| *known);
         let known = if process == me {
             Known::Parent
-        } else if let Some(known) = of(process).or_else(|| of(parent)) {
+        } else if let Some(known) = of(process) {
             known
         } else if parent == me {
             Known::Child
+        } else if let Some(known) = of(parent) {
+            known
         } else {
             // An orphan: its parent is not one of those that we watch any more.
             Known::Stranger

@@ -66,6 +66,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
         namespaces,
         apart,
         target,
+        timeout: sandbox.join.as_ref().and_then(|join| join.timeout),
         cgroup: cgroup.directory,
         pipes: streams.pipes,
         terminal,

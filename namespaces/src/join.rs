@@ -72,8 +72,8 @@ impl Join {
     ///
     /// [`spawn`](crate::Plan::spawn), [`hold`](crate::Plan::hold) and [`release`](crate::Held::release) each return then, with an error of kind
     /// [`TimedOut`](crate::ErrorKind::TimedOut), and what was on its way into the target is killed. That may go later: a file system of the target's (FUSE) that has been asked
-    /// something, and does not answer, keeps even a killed process until the file system is gone, at the latest when the target is. Until then two threads of this
-    /// crate's wait for it, and all holds that [`hold`](crate::Plan::hold) says of one that is suspended.
+    /// something, and does not answer, keeps even a killed process until it does, or is gone itself, as with the target that serves it. Until then two threads of this
+    /// crate's wait for that process, and what [`hold`](crate::Plan::hold) says of a suspended one holds.
     ///
     /// It takes a thread and is slower than without. The target's [environment](Join::environment) cannot be asked for beside it: who reads it has to wait for a lock of the
     /// target's memory, which a hostile one may keep.

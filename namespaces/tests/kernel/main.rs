@@ -10,10 +10,10 @@ mod engines;
 mod errors;
 mod escape;
 mod escapes;
+mod failing;
 mod fallbacks;
 mod faults;
 mod flags;
-mod hanging;
 mod hints;
 mod hold;
 mod hooks;
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Some("mute") => {
-            hanging::main(&arguments.next().unwrap());
+            failing::main(&arguments.next().unwrap());
             return ExitCode::SUCCESS;
         }
         Some(name) if spies::is_one(name) => {
@@ -515,8 +515,8 @@ fn joins() -> Vec<Test> {
         root("a_namespace_of_another_owner", joins::a_namespace_of_another_owner),
         test("the_end_of_others_is_told", joins::the_end_of_others_is_told),
         user("joins_that_cannot_be", joins::joins_that_cannot_be),
-        user("a_target_that_dies", joins::a_target_that_dies),
-        user("the_target_dies_while_the_child_is_held", joins::the_target_dies_while_the_child_is_held),
+        user("a_target_that_dies", failing::a_target_that_dies),
+        user("the_target_dies_while_the_child_is_held", failing::the_target_dies_while_the_child_is_held),
         user("every_call_of_joining_can_fail", joins::every_call_of_joining_can_fail),
         user("nobody_inside_sees_who_joins", joins::nobody_inside_sees_who_joins),
         user("nobody_inside_traces_who_joins", spies::nobody_inside_traces_who_joins),
@@ -531,10 +531,10 @@ fn joins() -> Vec<Test> {
         root("no_join_where_the_kernel_shows_it", hostile::no_join_where_the_kernel_shows_it),
         user("numbers_of_another_proc", hostile::numbers_of_another_proc),
         user("the_process_between_is_killed", hostile::the_process_between_is_killed),
-        user("a_file_system_that_does_not_answer", hanging::a_file_system_that_does_not_answer).needs(&[Need::Fuse]),
-        user("an_init_whose_program_does_not_come", hanging::an_init_whose_program_does_not_come).needs(&[Need::Fuse]),
-        user("a_join_that_is_stopped", hanging::a_join_that_is_stopped),
-        user("a_join_that_is_given_up", hanging::a_join_that_is_given_up),
+        user("a_file_system_that_does_not_answer", failing::a_file_system_that_does_not_answer).needs(&[Need::Fuse]),
+        user("an_init_whose_program_does_not_come", failing::an_init_whose_program_does_not_come).needs(&[Need::Fuse]),
+        user("a_join_that_is_stopped", failing::a_join_that_is_stopped),
+        user("a_join_that_is_given_up", failing::a_join_that_is_given_up),
         user("its_own_files_are_roots", hostile::its_own_files_are_roots).needs(&[Need::OrdinaryUser]),
     ]
 }

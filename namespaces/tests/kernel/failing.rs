@@ -1,23 +1,24 @@
-//! Targets that let who joins them wait, and how long that may take.
+//! Targets that die while they are joined, or let who joins them wait.
 //!
-//! One is this test program, started there as `kernel mute WHERE`: it serves a file system, `fuse(4)`, until it is where it wants to be, and then answers nothing any more.
+//! One of the latter is this test program, started there as `kernel mute WHERE`: it serves a file system, `fuse(4)`, until it is where it wants to be, and then answers nothing any more.
 
 use crate::escape;
 use crate::faults::no_child_is_left;
 use crate::hold::threads_end;
-use crate::joins::{end, inside, target};
+use crate::joins::{end, inside, target, whole};
 use crate::support::{program, sh};
 use cofferdam_namespaces::{Child, ErrorKind, Fds, Held, IdMap, Join, Mount, Namespaces, Plan, Sandbox, Step};
 use nix::mount::{MsFlags, mount};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::channel;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Where the file system is.
 const PLACE: &str = "/mnt";
@@ -83,6 +84,69 @@ fn words(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_ne_bytes()).collect()
 }
 
+/// Ended before the plan is made, before it is spawned, and while it is being joined, at any moment.
+pub(crate) fn a_target_that_dies() {
+    let child = inside(whole());
+    let dead = target(&child);
+    let plan = sh("true").join(Join::all()).prepare(Fds::new().target(dead.clone())).unwrap();
+    assert!(plan.spawn().unwrap().wait().unwrap().success());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let error = plan.spawn().unwrap_err();
+    assert_eq!((error.kind(), error.step()), (ErrorKind::NoSuchProcess, Step::Join), "{error}");
+    let error = sh("true").join(Join::all()).prepare(Fds::new().target(dead)).unwrap_err();
+    assert_eq!((error.kind(), error.step()), (ErrorKind::NoSuchProcess, Step::Target), "{error}");
+    no_child_is_left();
+    // Its process 1 takes along who is on the way: whatever comes first, the caller is told and nobody stays.
+    let join = |child: &Child| {
+        let plan = program("/bin/true").join(Join::all()).prepare(Fds::new().target(target(child))).unwrap();
+        thread::spawn(move || plan.spawn().map(|joined| joined.wait().unwrap()))
+    };
+    let child = inside(whole());
+    let takes = || {
+        let begin = Instant::now();
+        join(&child).join().unwrap().unwrap();
+        begin.elapsed()
+    };
+    // At moments from its beginning to behind its end.
+    let longest = (0..5).map(|_| takes()).max().unwrap() * 2;
+    end(&child);
+    let (mut gone, mut there) = (0, 0);
+    for round in 0..60 {
+        let child = inside(whole());
+        let joiner = join(&child);
+        let begin = Instant::now();
+        while begin.elapsed() < longest * round / 60 {
+            std::hint::spin_loop();
+        }
+        child.kill().unwrap();
+        match joiner.join().unwrap() {
+            Ok(_) => there += 1,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::NoSuchProcess, "{error}");
+                gone += 1;
+            }
+        }
+        child.wait().unwrap();
+        no_child_is_left();
+    }
+    assert!(gone > 0 && there > 0, "{gone} joins failed, {there} did not");
+}
+
+/// The child has come in and waits there when the target dies, and takes it along.
+pub(crate) fn the_target_dies_while_the_child_is_held() {
+    let child = inside(whole());
+    let plan = program("/bin/true").join(Join::all()).prepare(Fds::new().target(target(&child))).unwrap();
+    let held = plan.hold().unwrap();
+    child.kill().unwrap();
+    poll(&mut [PollFd::new(held.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE).unwrap();
+    let error = held.release().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoSuchProcess, "{error}");
+    child.wait().unwrap();
+    threads_end();
+    no_child_is_left();
+}
+
 fn mute(place: &str) -> Child {
     let sandbox = program(escape::program()).args(["mute", place]).user(IdMap::root());
     inside(sandbox.namespaces(Namespaces::PID | Namespaces::MOUNT).mount(Mount::proc("/proc")))
@@ -111,12 +175,14 @@ fn took_too_long<T: std::fmt::Debug>(result: Result<T, cofferdam_namespaces::Err
     assert_eq!(std::io::Error::from(error).kind(), std::io::ErrorKind::TimedOut);
 }
 
+/// Where the target is, what joins it, and what else it takes from there; what is kept.
+type Case = (&'static str, Sandbox, fn(Join) -> Join, Step);
+
 /// The program, the working directory, the root are in a file system that does not answer, or the program in one that does not even begin to. Without a timeout the
 /// caller waits as long as there is a target.
 pub(crate) fn a_file_system_that_does_not_answer() {
     let there = || program("/bin/true");
     let in_it = || program(format!("{PLACE}/program"));
-    type Case = (&'static str, Sandbox, fn(Join) -> Join, Step);
     let cases: [Case; 5] = [
         ("deaf", in_it(), |join| join, Step::Exec),
         ("program", in_it(), |join| join, Step::Exec),

@@ -54,10 +54,7 @@ pub(crate) fn of_floor(
 }
 
 #[cfg(feature = "peers")]
-pub(crate) fn of_command(
-    mut command: Command,
-    check: impl FnOnce(&[u8], u32) -> Result<()>,
-) -> Result<Sample> {
+pub(crate) fn of_command(mut command: Command, check: impl FnOnce(&[u8], u32) -> Result<()>) -> Result<Sample> {
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let start = Instant::now();
     let mut child = command.spawn()?;

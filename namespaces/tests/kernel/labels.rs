@@ -3,8 +3,9 @@
 use crate::joins::{end, inside, joined};
 use crate::support::{output, refused, sh};
 use cofferdam_namespaces::{Capabilities, ErrorKind, IdMap, Join, Mount, Namespaces, Sandbox, Step};
+use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount, umount};
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write;
 
 const PLACE: &str = "/sys/kernel/security";
@@ -12,14 +13,17 @@ const NAME: &str = "cofferdam-test";
 /// What there is of it as a text is beside it.
 const PROFILE: &[u8] = include_bytes!("apparmor.bin");
 
-/// A profile that the kernel has as long as this is there.
-struct Loaded;
+/// A profile that the kernel has as long as this is there. It is the machine's: one test at a time.
+struct Loaded {
+    _turn: Flock<File>,
+}
 
 impl Loaded {
     fn new() -> Self {
+        let turn = Flock::lock(File::open("/proc/self/exe").unwrap(), FlockArg::LockExclusive).unwrap();
         mount(Some("securityfs"), PLACE, Some("securityfs"), MsFlags::empty(), None::<&str>).unwrap();
         tell(".replace", PROFILE);
-        Loaded
+        Loaded { _turn: turn }
     }
 }
 
@@ -32,7 +36,7 @@ impl Drop for Loaded {
 
 /// In one write.
 fn tell(file: &str, text: &[u8]) {
-    let file = fs::File::options().write(true).open(format!("{PLACE}/apparmor/{file}"));
+    let file = File::options().write(true).open(format!("{PLACE}/apparmor/{file}"));
     assert_eq!(file.unwrap().write(text).unwrap(), text.len());
 }
 
@@ -58,8 +62,10 @@ pub(crate) fn the_profile_is_the_programs() {
     let target = inside(sh("echo ready; read line").user(IdMap::root()).namespaces(own).mount(Mount::proc("/proc")));
     check(&|sandbox| joined(&target, sandbox), sh(&script).join(Join::all()));
     end(&target);
-    // It is gone with the profile.
-    drop(loaded);
+    // It is gone with the profile, whose name nobody else has.
+    tell(".remove", NAME.as_bytes());
     let error = refused(&sh("true").apparmor_profile(NAME));
     assert_eq!((error.step(), error.kind()), (Step::Label, ErrorKind::NotFound), "{error}");
+    tell(".replace", PROFILE);
+    drop(loaded);
 }

@@ -139,8 +139,8 @@ pub fn weaken<T: Send>(poke: Poke, f: impl FnOnce() -> T + Send) -> (usize, T) {
 pub fn weaken_all<T: Send>(pokes: &[Poke], f: impl FnOnce() -> T + Send) -> (usize, T) {
     let numbers: Vec<i64> = pokes.iter().map(|poke| poke.number).chain([libc::SYS_execve]).collect();
     let (calls, result) = Watch::only(&numbers).run(None, pokes, f);
-    let poked = |call: &&Call| call.who == Who::Child && pokes.iter().any(|poke| poke.number == call.number);
-    (calls.iter().filter(poked).count(), result)
+    let changed = |call: &&Call| call.who == Who::Child && pokes.iter().any(|poke| poke.number == call.number);
+    (calls.iter().filter(changed).count(), result)
 }
 
 /// The system calls that `f` and the children that it starts make, in the order in which the kernel

@@ -261,8 +261,8 @@ pub(crate) fn a_join_that_is_given_up() {
         let timeout = Duration::from_micros(1) + Duration::from_micros(100) * round;
         let plan = plan(&child, program("/bin/true"), Join::all().timeout(timeout));
         match plan.spawn() {
-            Ok(joiner) => {
-                assert!(joiner.wait().unwrap().success());
+            Ok(started) => {
+                assert!(started.wait().unwrap().success());
                 joined += 1;
             }
             Err(error) => {

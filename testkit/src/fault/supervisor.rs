@@ -52,7 +52,7 @@ pub(crate) fn settle() {
 }
 
 /// Starts a supervisor, which waits for its listener.
-pub(super) fn start(fault: Option<Fault>, poke: Option<Poke>) -> Arc<Shared> {
+pub(super) fn start(fault: Option<Fault>, pokes: Vec<Poke>) -> Arc<Shared> {
     let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC).expect("an eventfd can be made");
     let shared = Arc::new(Shared {
         bell,
@@ -61,7 +61,7 @@ pub(super) fn start(fault: Option<Fault>, poke: Option<Poke>) -> Arc<Shared> {
         calls: Mutex::new(Vec::with_capacity(CALLS)),
     });
     let (sender, ended) = channel();
-    let desk = Desk { shared: Arc::clone(&shared), fault, poke, seen: [0; 2], known: Vec::with_capacity(PROCESSES) };
+    let desk = Desk { shared: Arc::clone(&shared), fault, pokes, seen: [0; 2], known: Vec::with_capacity(PROCESSES) };
     let thread = thread::spawn(move || {
         desk.run();
         drop(sender);
@@ -118,7 +118,7 @@ enum Known {
 struct Desk {
     shared: Arc<Shared>,
     fault: Option<Fault>,
-    poke: Option<Poke>,
+    pokes: Vec<Poke>,
     /// Calls so far of the parent and of children.
     seen: [usize; 2],
     known: Vec<(i32, Known)>,
@@ -159,8 +159,8 @@ impl Desk {
             calls.push(Call { who, pid: call.pid, number: call.number, args: call.args, fault });
         }
         drop(calls);
-        if let Some(poke) = self.poke.filter(|poke| who == Who::Child && poke.number == call.number) {
-            write_word(call, poke);
+        for poke in self.pokes.iter().filter(|poke| who == Who::Child && poke.number == call.number) {
+            write_word(call, *poke);
         }
         match fault {
             None => Answer::GoOn,

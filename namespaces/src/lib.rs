@@ -180,6 +180,8 @@
 //! # Ok::<(), cofferdam_namespaces::Error>(())
 //! ```
 //!
+//! A target can let its joiner wait: [`Join::timeout`] says for how long.
+//!
 //! The child cannot be in a pid namespace that it joins by itself, so that a process between joins and clones it. The [`Child`] is still the
 //! caller's own, to be waited for and signalled by its pidfd.
 //!
@@ -360,6 +362,7 @@ mod clocks;
 mod closure;
 mod compile;
 mod creating;
+mod deadline;
 mod engine;
 mod error;
 mod fallbacks;

@@ -11,6 +11,7 @@ mod engines;
 mod errors;
 mod escape;
 mod escapes;
+mod failing;
 mod fallbacks;
 mod faults;
 mod flags;
@@ -23,6 +24,7 @@ mod init;
 mod init_faults;
 mod isolation;
 mod joins;
+mod labels;
 mod life;
 mod listeners;
 mod listing;
@@ -60,6 +62,10 @@ fn main() -> ExitCode {
     match arguments.next().as_deref() {
         Some("escape") => {
             escape::main(arguments);
+            return ExitCode::SUCCESS;
+        }
+        Some("mute") => {
+            failing::main(&arguments.next().unwrap());
             return ExitCode::SUCCESS;
         }
         Some(name) if spies::is_one(name) => {
@@ -231,6 +237,7 @@ fn privilege() -> Vec<Test> {
         test("what_the_kernel_lacks_is_told", privilege::what_the_kernel_lacks_is_told),
         root("rights_that_are_lost_with_the_user", privilege::rights_that_are_lost_with_the_user),
         user("keys_of_the_host_are_out_of_sight", privilege::keys_of_the_host_are_out_of_sight),
+        root("the_profile_is_the_programs", labels::the_profile_is_the_programs).needs(&[Need::AppArmor]),
         user("the_host_program_keeps_its_privileges", privilege::the_host_program_keeps_its_privileges),
     ]
 }
@@ -351,6 +358,7 @@ fn attacks() -> Vec<Test> {
         busy("scripts_of_a_root", programs::scripts_of_a_root),
         busy("a_mask_is_the_hosts_null_device", attacks::a_mask_is_the_hosts_null_device),
         rooted("a_null_device_that_is_none", attacks::a_null_device_that_is_none),
+        root("a_terminal_by_a_path", attacks::a_terminal_by_a_path),
         busy("a_proc_in_the_root_is_not_written", attacks::a_proc_in_the_root_is_not_written),
     ]
 }
@@ -523,8 +531,8 @@ fn joins() -> Vec<Test> {
         root("a_namespace_of_another_owner", joins::a_namespace_of_another_owner),
         test("the_end_of_others_is_told", joins::the_end_of_others_is_told),
         user("joins_that_cannot_be", joins::joins_that_cannot_be),
-        user("a_target_that_dies", joins::a_target_that_dies),
-        user("the_target_dies_while_the_child_is_held", joins::the_target_dies_while_the_child_is_held),
+        user("a_target_that_dies", failing::a_target_that_dies),
+        user("the_target_dies_while_the_child_is_held", failing::the_target_dies_while_the_child_is_held),
         user("every_call_of_joining_can_fail", joins::every_call_of_joining_can_fail),
         user("nobody_inside_sees_who_joins", joins::nobody_inside_sees_who_joins),
         user("nobody_inside_traces_who_joins", spies::nobody_inside_traces_who_joins),
@@ -539,6 +547,10 @@ fn joins() -> Vec<Test> {
         root("no_join_where_the_kernel_shows_it", hostile::no_join_where_the_kernel_shows_it),
         user("numbers_of_another_proc", hostile::numbers_of_another_proc),
         user("the_process_between_is_killed", hostile::the_process_between_is_killed),
+        user("a_file_system_that_does_not_answer", failing::a_file_system_that_does_not_answer).needs(&[Need::Fuse]),
+        user("an_init_whose_program_does_not_come", failing::an_init_whose_program_does_not_come).needs(&[Need::Fuse]),
+        user("a_join_that_is_stopped", failing::a_join_that_is_stopped),
+        user("a_join_that_is_given_up", failing::a_join_that_is_given_up),
         user("its_own_files_are_roots", hostile::its_own_files_are_roots).needs(&[Need::OrdinaryUser]),
     ]
 }

@@ -14,6 +14,7 @@ use std::fmt::Debug;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// The same cases each time, and many more with `COFFERDAM_TEST_LONG=1`.
 pub(crate) fn for_all<S: Strategy>(cases: u32, strategy: &S, test: impl Fn(S::Value) -> Result<(), TestCaseError>) {
@@ -153,7 +154,7 @@ fn any_mount() -> impl Strategy<Value = Mount> {
 
 /// Whatever can be said of a sandbox, sensible or not.
 fn surrounded(sandbox: Sandbox, (rows, number): (u16, u32)) -> Sandbox {
-    let join = Join::only(Namespaces::NET).environment();
+    let join = Join::only(Namespaces::NET).environment().timeout(Duration::from_millis(number.into()));
     sandbox.terminal(TerminalSize::new(rows, 80)).fd(number, "some").join(join)
 }
 

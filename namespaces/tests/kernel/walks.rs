@@ -55,7 +55,7 @@ const WALKS: &[(&str, &[Step])] = &[
     ("every_call_of_the_caller_can_fail", &[Step::Prepare, Step::Pipe, Step::BlockSignals, Step::Clone]),
     ("every_call_of_holding_can_fail", &[Step::Pipe, Step::Hold, Step::Release]),
     ("every_call_around_a_child_can_fail", &[Step::Namespace, Step::Signal, Step::Wait]),
-    ("every_call_for_a_target_can_fail", &[Step::Target, Step::Memory]),
+    ("every_call_for_a_target_can_fail", &[Step::Target]),
     ("every_call_of_the_callers_terminal_can_fail", &[Step::Terminal]),
     ("every_call_of_a_hook_can_fail", &[Step::Hook]),
     ("every_call_of_a_listing_can_fail", &[Step::List]),

@@ -52,10 +52,10 @@ pub(crate) fn settle() {
 }
 
 /// Starts a supervisor, which waits for its listener.
-pub(super) fn start(fault: Option<Fault>, poke: Option<Poke>) -> Arc<Shared> {
+pub(super) fn start(fault: Option<Fault>, pokes: Vec<Poke>) -> Arc<Shared> {
     let shared = Arc::new(Shared::new());
     let (sender, ended) = channel();
-    let desk = Desk { fault, poke, ..Desk::new(Arc::clone(&shared), Pid::this()) };
+    let desk = Desk { fault, pokes, ..Desk::new(Arc::clone(&shared), Pid::this()) };
     let thread = thread::spawn(move || {
         desk.run();
         drop(sender);
@@ -129,7 +129,7 @@ pub(super) struct Desk {
     /// The process whose threads are the parent.
     parent: Pid,
     fault: Option<Fault>,
-    poke: Option<Poke>,
+    pokes: Vec<Poke>,
     /// Calls so far of the parent and of children.
     seen: [usize; 2],
     known: Vec<(i32, Known)>,
@@ -137,7 +137,7 @@ pub(super) struct Desk {
 
 impl Desk {
     fn new(shared: Arc<Shared>, parent: Pid) -> Self {
-        Desk { shared, parent, fault: None, poke: None, seen: [0; 2], known: Vec::with_capacity(PROCESSES) }
+        Desk { shared, parent, fault: None, pokes: Vec::new(), seen: [0; 2], known: Vec::with_capacity(PROCESSES) }
     }
 
     /// For calls of another process, and of those that it starts.
@@ -174,8 +174,8 @@ impl Desk {
             calls.push(Call { who, pid: call.pid, number: call.number, args: call.args, fault });
         }
         drop(calls);
-        if let Some(poke) = self.poke.filter(|poke| who == Who::Child && poke.number == call.number) {
-            write_word(call, poke);
+        for poke in self.pokes.iter().filter(|poke| who == Who::Child && poke.number == call.number) {
+            write_word(call, *poke);
         }
         match fault {
             None => Answer::GoOn,

@@ -71,7 +71,8 @@ pub(crate) fn hold(plan: &Arc<Shared>, stops: Stops, deadline: Deadline) -> Resu
         Ok(false) => return Err(give_up(plan, told, &gate, thread)),
         ready => ready.map(drop),
     };
-    let born = told.birth.take();
+    // Who cannot wait does not know whether it is born already, or half.
+    let born = ready.is_ok().then(|| told.birth.take()).flatten();
     if let (Some(maps), Some(born), Ok(()), None) = (&plan.parts.maps, &born, &ready, told.outcome.get()) {
         ready = maps.write(born.pid).and_then(|()| {
             gate.open();
@@ -92,7 +93,7 @@ pub(crate) fn hold(plan: &Arc<Shared>, stops: Stops, deadline: Deadline) -> Resu
             }
             // It does not panic, and there is nothing to do if it did.
             let _ = thread.join();
-            // Born after it was looked for: nobody else will.
+            // Not taken before: nobody else will.
             if let Some(late) = told.birth.take() {
                 end(&late);
             }

@@ -73,8 +73,11 @@ pub(crate) fn the_hosts_debian() {
 /// What bwrap's users are used to beside mounts: each option, by what the program sees of it.
 pub(crate) fn what_bwrap_has() {
     let busy = "--ro-bind /bin/busybox /usr/bin/busybox --symlink busybox /usr/bin/sh --symlink usr/bin /bin --proc /proc --clearenv";
-    let script =
-        ["/bin/sh", "-c", "echo $0; busybox readlink /bin /bin/sh; busybox stat -c %a /var/empty; echo /nothing*"];
+    let script = [
+        "/bin/sh",
+        "-c",
+        "echo $0; busybox readlink /bin; busybox readlink /bin/sh; busybox stat -c %a /var/empty; echo /nothing*",
+    ];
     let line = format!(
         "{busy} --setenv PATH /bin --dir /var/empty --bind-try /nowhere /nothing --ro-bind-try /nowhere /nothing2 --dev-bind-try /nowhere /nothing3"
     );

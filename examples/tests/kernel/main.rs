@@ -57,6 +57,7 @@ fn bridge_net() -> Vec<Test> {
         test("apart_and_internal", bridge_net_options::apart_and_internal),
         test("an_up_that_fails", bridge_net_options::an_up_that_fails),
         test("what_is_remembered", bridge_net_options::what_is_remembered),
+        test("stored_by_a_later_version", bridge_net_options::stored_by_a_later_version),
     ]
 }
 

@@ -4,8 +4,8 @@
 
 use crate::escape;
 use crate::faults::no_child_is_left;
-use crate::hold::threads_end;
-use crate::joins::{end, inside, target, whole};
+use crate::hold::{threads_end, walk};
+use crate::joins::{end, inside, no_other_child_is_left, target, whole};
 use crate::support::{program, sh};
 use cofferdam_namespaces::{Child, ErrorKind, Fds, Held, IdMap, Join, Mount, Namespaces, Plan, Sandbox, Step};
 use nix::mount::{MsFlags, mount};
@@ -251,6 +251,17 @@ pub(crate) fn a_join_that_is_stopped() {
     end(&child);
     threads_end();
     no_child_is_left();
+}
+
+/// It is held on its way.
+pub(crate) fn every_call_of_a_join_with_a_timeout_can_fail() {
+    let child = waiting();
+    let join = Join::all().timeout(Duration::from_secs(1000));
+    let sandbox = program("/bin/true").join(join).die_with_parent();
+    let run = || sandbox.spawn_with(Fds::new().target(target(&child)))?.wait();
+    let steps = walk(run, no_other_child_is_left);
+    assert!([Step::Join, Step::Hold, Step::LetGo].iter().all(|step| steps.contains(step)), "{steps:?}");
+    end(&child);
 }
 
 /// Given up at any moment: it is joined, or nothing is left of it.

@@ -286,7 +286,7 @@ pub(crate) fn every_call_of_a_creation_can_fail() {
     // Not missing the first time and there the next.
     fs::create_dir(root.path().join("proc")).unwrap();
     let sandbox = sandbox(root.path()).user(IdMap::root()).args(["-c", "exit 0"]).die_with_parent();
-    let steps = walk(|| sandbox.create(Fds::new())?.finish()?.release()?.wait());
+    let steps = walk(|| sandbox.create(Fds::new())?.finish()?.release()?.wait(), no_child_is_left);
     prove("every_call_of_a_creation_can_fail", steps);
 }
 

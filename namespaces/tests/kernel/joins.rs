@@ -292,7 +292,7 @@ pub(crate) fn every_call_of_joining_can_fail() {
 }
 
 /// None but the target, which runs.
-fn no_other_child_is_left() {
+pub(crate) fn no_other_child_is_left() {
     use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::__WALL;
     assert_eq!(waitid(Id::All, flags), Ok(WaitStatus::StillAlive));

@@ -550,6 +550,7 @@ fn joins() -> Vec<Test> {
         user("a_file_system_that_does_not_answer", failing::a_file_system_that_does_not_answer).needs(&[Need::Fuse]),
         user("an_init_whose_program_does_not_come", failing::an_init_whose_program_does_not_come).needs(&[Need::Fuse]),
         user("a_join_that_is_stopped", failing::a_join_that_is_stopped),
+        user("every_call_of_a_join_with_a_timeout_can_fail", failing::every_call_of_a_join_with_a_timeout_can_fail),
         user("a_join_that_is_given_up", failing::a_join_that_is_given_up),
         user("its_own_files_are_roots", hostile::its_own_files_are_roots).needs(&[Need::OrdinaryUser]),
     ]

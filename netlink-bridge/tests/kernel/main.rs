@@ -1,5 +1,6 @@
 //! Tests against the real kernel: see the test kit for how they are run and what they may not leave behind.
 
+mod answers;
 mod defence;
 mod errors;
 mod fault;
@@ -109,10 +110,10 @@ fn rules() -> Vec<Test> {
         root("loopback_without_rules", defence::loopback_without_rules),
         root("a_router_in_a_container", defence::a_router_in_a_container),
         slow("thousands_of_ports", defence::thousands_of_ports),
-        slow("answers_to_creating", fault::answers_to_creating),
-        slow("answers_to_attaching", fault::answers_to_attaching),
-        slow("answers_to_mending", fault::answers_to_mending),
-        slow("answers_to_upkeep", fault::answers_to_upkeep),
+        slow("answers_to_creating", answers::answers_to_creating),
+        slow("answers_to_attaching", answers::answers_to_attaching),
+        slow("answers_to_mending", answers::answers_to_mending),
+        slow("answers_to_upkeep", answers::answers_to_upkeep),
         root("as_much_for_the_last_as_for_the_first", fault::as_much_for_the_last_as_for_the_first),
         slow("killed_while_attaching", killed::killed_while_attaching),
         slow("killed_between_system_calls", killed::killed_between_system_calls),
@@ -132,7 +133,7 @@ fn rules() -> Vec<Test> {
         root("addresses_that_are_given", pool::addresses_that_are_given),
         root("addresses_after_a_reboot", pool::addresses_after_a_reboot),
         root("looked_for_while_attaching", upkeep::looked_for_while_attaching),
-        root("undone_as_far_as_possible", fault::undone_as_far_as_possible),
+        root("undone_as_far_as_possible", answers::undone_as_far_as_possible),
         root("a_pool_that_is_full", pool::a_pool_that_is_full),
     ]
 }

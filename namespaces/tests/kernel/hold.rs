@@ -122,6 +122,8 @@ pub(crate) fn walk(run: impl Fn() -> Result<ExitStatus, Error> + Sync, left: fn(
     let counts = |call: &Call| call.who == Who::Child && call.number != libc::SYS_exit_group;
     let calls: Vec<_> = calls.into_iter().filter(counts).collect();
     for (at, call) in calls.iter().enumerate() {
+        // How many ranges of descriptors a child closes depends on which numbers are taken here: a supervisor may be about to leave its own.
+        before.check();
         let (after, result) = inject_at(&calls, at, Action::Errno(libc::EXFULL), &run);
         assert!(after.iter().any(|call| call.fault.is_some()), "{call} is made again");
         let error = result.expect_err("fails");
@@ -133,6 +135,7 @@ pub(crate) fn walk(run: impl Fn() -> Result<ExitStatus, Error> + Sync, left: fn(
         let step = error.step();
         steps.insert(step);
         left();
+        before.check();
         let (_, result) = inject_at(&calls, at, Action::Kill, &run);
         if step != Step::Exec {
             let error = result.expect_err("is killed");

@@ -20,7 +20,7 @@ use crate::wait::{Deadline, wait_until_empty};
 
 /// Descriptors held at once while signalling.
 const BATCH: usize = 128;
-/// Descriptors kept back when there are no more: to look at the cgroup again.
+/// Descriptors given back when there are no more: to look at the cgroup again.
 const SPARE: usize = 3;
 /// For how long one round waits for the freezer, or for killed processes to end, before it looks again.
 pub(crate) const ROUND: Duration = Duration::from_millis(50);
@@ -85,51 +85,61 @@ impl Cgroup {
         Error::new(kind, op, path)
     }
 
-    /// Kills what is there now. Returns the processes that were signalled.
+    /// Kills what is there now. Returns the processes that were signalled last.
     fn signal(&self, rest: &[&Member], deadline: Deadline) -> Result<Vec<OwnedFd>> {
         let pids: Vec<u32> = all_processes(rest)?.into_iter().collect();
         if pids.contains(&getpid().as_raw_nonzero().get().unsigned_abs()) {
             return Err(self.refused(Op::Kill));
         }
-        let (mut at, mut threads) = (0, 0);
+        let (mut at, mut processes) = (0, false);
         let mut last: Vec<OwnedFd> = Vec::new();
         while at < pids.len() && (at == 0 || !deadline.has_passed()) {
             last.clear();
-            let mut open = Vec::with_capacity(BATCH.min(pids.len()));
-            while let Some(pid) = pids.get(at)
-                && open.len() < BATCH
-            {
-                match self.pidfd(*pid) {
-                    Ok(Found::Process(pidfd)) => open.push((at, *pid, pidfd)),
-                    Ok(Found::Thread) => threads += 1,
-                    Ok(Found::Nothing) => {}
-                    Err(error) if is_out_of_descriptors(&error) && open.len() > SPARE => {
-                        open.truncate(open.len() - SPARE);
-                        at = open.last().map_or(at, |(at, ..)| at + 1);
-                        break;
-                    }
-                    Err(error) => return Err(error),
-                }
-                at += 1;
-            }
+            let mut batch = self.open_batch(&pids, at)?;
             // A number may have been given to a process elsewhere before the pidfd was opened. One that is listed
             // now, with the pidfd open, is either ours or has ended, and then the signal goes nowhere.
-            let still = all_processes(rest)?;
-            open.retain(|(_, pid, _)| still.contains(pid));
-            for (.., pidfd) in &open {
+            let still = loop {
+                match all_processes(rest) {
+                    Err(error) if is_out_of_descriptors(&error) && batch.open.len() > 1 => batch.shorten(),
+                    listed => break listed?,
+                }
+            };
+            at = batch.end;
+            processes |= batch.has_process;
+            batch.open.retain(|(_, pid, _)| still.contains(pid));
+            for (.., pidfd) in &batch.open {
                 match pidfd_send_signal(pidfd, Signal::KILL) {
                     Ok(()) | Err(Errno::SRCH) => {}
                     Err(errno) => return Err(self.os(Op::Kill, errno)),
                 }
             }
-            last = open.into_iter().map(|(.., pidfd)| pidfd).collect();
+            last = batch.open.into_iter().map(|(.., pidfd)| pidfd).collect();
         }
-        if threads == pids.len() && threads > 0 {
+        if !processes && !pids.is_empty() {
             return Err(self.error(ErrorKind::Unsupported, Op::Kill).with_note(
                 "it is threaded, and what is in it are threads of processes in cgroups above: kill the domain",
             ));
         }
         Ok(last)
+    }
+
+    /// Opens pidfds from a place in the list on, as many as can be had.
+    fn open_batch(&self, pids: &[u32], start: usize) -> Result<Batch> {
+        let mut batch = Batch { open: Vec::with_capacity(BATCH.min(pids.len())), end: start, has_process: false };
+        while let Some(pid) = pids.get(batch.end)
+            && batch.open.len() < BATCH
+        {
+            match self.pidfd(*pid) {
+                Ok(Found::Process(pidfd)) => batch.open.push((batch.end, *pid, pidfd)),
+                Ok(Found::Thread) => {}
+                Ok(Found::Nothing) => batch.has_process = true,
+                Err(error) if is_out_of_descriptors(&error) && !batch.open.is_empty() => break,
+                Err(error) => return Err(error),
+            }
+            batch.end += 1;
+        }
+        batch.has_process |= !batch.open.is_empty();
+        Ok(batch)
     }
 
     fn pidfd(&self, pid: u32) -> Result<Found> {
@@ -147,6 +157,24 @@ impl Cgroup {
 
     pub(crate) fn os(&self, op: Op, errno: Errno) -> Error {
         Error::os(errno, op, self.paths().last().unwrap_or(Path::new("")))
+    }
+}
+
+/// Processes that are signalled together.
+struct Batch {
+    /// Where in the list each is, its number, and its pidfd.
+    open: Vec<(usize, u32, OwnedFd)>,
+    /// Where in the list the next batch starts.
+    end: usize,
+    /// Not only threads.
+    has_process: bool,
+}
+
+impl Batch {
+    /// Leaves some to the next batch, so that there are descriptors to look at the cgroup again.
+    fn shorten(&mut self) {
+        self.open.truncate(self.open.len().saturating_sub(SPARE).max(1));
+        self.end = self.open.last().map_or(self.end, |(at, ..)| at + 1);
     }
 }
 

@@ -92,8 +92,14 @@ fn lives(contenders: &mut [Box<dyn Contender>], rounds: usize) -> Result<()> {
     Ok(())
 }
 
+/// Leaves no cgroup behind, however it goes.
 fn samples(contenders: &mut [Box<dyn Contender>], rounds: usize, count: usize) -> Result<()> {
-    contenders.iter_mut().try_for_each(|one| one.make_many(count))?;
+    let made = contenders.iter_mut().try_for_each(|one| one.make_many(count));
+    let sampled = made.and_then(|()| sample_made(contenders, rounds, count));
+    contenders.iter_mut().fold(sampled, |result, one| result.and(one.delete_many()))
+}
+
+fn sample_made(contenders: &mut [Box<dyn Contender>], rounds: usize, count: usize) -> Result<()> {
     let mut times = vec![Vec::new(); contenders.len()];
     for _ in 0..rounds {
         for (one, times) in contenders.iter_mut().zip(&mut times) {
@@ -114,7 +120,7 @@ fn samples(contenders: &mut [Box<dyn Contender>], rounds: usize, count: usize) -
         let time = median(times);
         println!("| {} | {} | {} | {} |", one.name(), micros(time), recorded.len(), ratio(&mut ours, time, recorded.len()));
     }
-    contenders.iter_mut().try_for_each(|one| one.delete_many())
+    Ok(())
 }
 
 fn micros(time: Duration) -> String {

@@ -56,8 +56,13 @@ impl Contender for Ours {
         for n in 0..count {
             let name = format!("cofferdam-peers-ours-{}-{n}", std::process::id());
             let job = self.hierarchy.create(name, CONTROLLERS)?;
-            let sampler = job.sampler(SELECT)?;
-            self.many.push((job, sampler));
+            match job.sampler(SELECT) {
+                Ok(sampler) => self.many.push((job, sampler)),
+                Err(error) => {
+                    let _ = job.delete();
+                    return Err(error.into());
+                }
+            }
         }
         Ok(())
     }

@@ -20,6 +20,7 @@ pub struct Floor {
 
 const FSOPEN_CLOEXEC: u32 = 1;
 const FSMOUNT_CLOEXEC: u32 = 1;
+const FSCONFIG_SET_STRING: u32 = 1;
 const FSCONFIG_SET_FD: u32 = 5;
 const FSCONFIG_CMD_CREATE: u32 = 6;
 const OPEN_TREE_CLONE: u32 = 1;
@@ -38,7 +39,11 @@ impl Floor {
     }
 }
 
-/// `openat` of each lower, `fsopen`, `fsconfig` for each layer, `fsconfig` to create, `fsmount`, and a `close` of what was opened.
+/// What makes it the same mount: the defaults depend on how the kernel was built and its module loaded.
+const OPTIONS: [(&CStr, &CStr); 4] =
+    [(c"index", c"off"), (c"redirect_dir", c"nofollow"), (c"metacopy", c"off"), (c"xino", c"off")];
+
+/// `openat` of each lower, `fsopen`, `fsconfig` for each option and layer, `fsconfig` to create, `fsmount`, and a `close` of what was opened.
 fn overlay(lowers: &[CString], upper: &OwnedFd, work: &OwnedFd) -> io::Result<OwnedFd> {
     let lowers: Vec<OwnedFd> = lowers.iter().map(|path| open(path)).collect::<io::Result<_>>()?;
     // SAFETY: a C string and a flag.
@@ -48,6 +53,9 @@ fn overlay(lowers: &[CString], upper: &OwnedFd, work: &OwnedFd) -> io::Result<Ow
     }
     add(&context, c"upperdir", upper)?;
     add(&context, c"workdir", work)?;
+    for (key, value) in OPTIONS {
+        set(&context, key, value)?;
+    }
     // SAFETY: of a context, and without further arguments.
     let created = unsafe {
         libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), FSCONFIG_CMD_CREATE, null::<u8>(), null::<u8>(), 0)
@@ -90,6 +98,14 @@ fn add(context: &OwnedFd, key: &CStr, layer: &OwnedFd) -> io::Result<()> {
     let added =
         unsafe { libc::syscall(libc::SYS_fsconfig, context, FSCONFIG_SET_FD, key.as_ptr(), null::<u8>(), layer) };
     check(added).map(drop)
+}
+
+fn set(context: &OwnedFd, key: &CStr, value: &CStr) -> io::Result<()> {
+    let context = context.as_raw_fd();
+    // SAFETY: a descriptor and two C strings.
+    let done =
+        unsafe { libc::syscall(libc::SYS_fsconfig, context, FSCONFIG_SET_STRING, key.as_ptr(), value.as_ptr(), 0) };
+    check(done).map(drop)
 }
 
 fn owned(result: i64) -> io::Result<OwnedFd> {

@@ -16,6 +16,7 @@ use crate::Result;
 use crate::area::{Area, Case, Contender, Ready, Role, Sample};
 use cofferdam_image::{Image, Selection};
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+use nix::unistd::syncfs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -75,13 +76,14 @@ impl Place {
     }
 
     /// Removes what a run has made: from memory at once, from a disk when all has been measured. For minutes ext4 does not take again an inode that was deleted, and
-    /// looks at each of them for every new file: whoever came next would pay for that.
+    /// looks at each of them for every new file: whoever came next would pay for that, and for what is still to be written.
     fn put_away(&self, made: &Path) -> Result<()> {
         if statfs(made)?.filesystem_type() == TMPFS_MAGIC {
             return Ok(std::fs::remove_dir_all(made)?);
         }
         let away = self.folder.path().join(format!("away-{}", self.put_away.fetch_add(1, Ordering::Relaxed)));
-        Ok(std::fs::rename(made, away)?)
+        std::fs::rename(made, &away)?;
+        Ok(syncfs(std::fs::File::open(away)?)?)
     }
 }
 

@@ -136,21 +136,34 @@ pub(crate) fn what_a_caller_names_stays_in_the_cgroup(hierarchy: &Hierarchy) {
     job.close().unwrap();
 }
 
-/// Each process is signalled through a descriptor, and there are more of them than descriptors.
+/// Each process is signalled through a descriptor, and there are more of them than descriptors: however many are to be had, some must be left
+/// to look at the cgroup again.
 pub(crate) fn kills_many_with_few_descriptors() {
     let hierarchy = v1_only();
     let job = hierarchy.create("job", BOTH).unwrap().into_guard();
-    let mut shell = Waiting::in_cgroup(&job, "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 60 & done; wait");
-    until("all of them run", || job.pids_stats().unwrap().current == 13);
+    for free in 4..=14 {
+        let mut shell = Waiting::in_cgroup(&job, "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 60 & done; wait");
+        until("all of them run", || job.pids_stats().unwrap().current == 13);
+        let killed = with_free_descriptors(free, || job.kill(LONG));
+        assert!(killed.is_ok(), "with {free}: {killed:?}");
+        shell.ended();
+    }
+    job.close().unwrap();
+}
+
+/// So many descriptors and no more are to be had meanwhile, whatever this process has inherited.
+fn with_free_descriptors<T>(count: usize, run: impl FnOnce() -> T) -> T {
     let before = getrlimit(Resource::Nofile);
     let open = fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().file_name());
     let highest: u64 = open.map(|name| name.to_str().unwrap().parse().unwrap()).max().unwrap();
-    setrlimit(Resource::Nofile, Rlimit { current: Some(highest + 6), maximum: before.maximum }).unwrap();
-    let killed = job.kill(LONG);
+    let limit = highest + u64::try_from(count).unwrap() + 1;
+    setrlimit(Resource::Nofile, Rlimit { current: Some(limit), maximum: before.maximum }).unwrap();
+    let first = fs::File::open("/dev/null").unwrap();
+    let mut taken: Vec<_> = std::iter::from_fn(|| first.try_clone().ok()).collect();
+    taken.truncate(taken.len() - count);
+    let result = run();
     setrlimit(Resource::Nofile, before).unwrap();
-    killed.unwrap();
-    shell.ended();
-    job.close().unwrap();
+    result
 }
 
 pub(crate) fn kill_reaches_who_is_in_one_tree_only() {

@@ -153,14 +153,14 @@ impl Unpacker {
     fn copy_file(&mut self, path: &[u8], found: &Found, meta: &Meta) -> Result<LeftOut, Error> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
         let from = open_beneath(&found.dir, found.leaf.as_slice(), flags).map_err(fail("openat2", path))?;
-        let to = self.create(path)?;
+        let to = self.create(path, meta.mode_at_birth())?;
         let (watch, limit, bytes) = (self.watch.clone(), self.options.limits.bytes, &mut self.bytes);
         let count = |more: u64| {
             *bytes = bytes.saturating_add(more);
             if *bytes > limit { Err(Error::limit(Operation::Unpack, "bytes in files", limit)) } else { Ok(()) }
         };
         copy_data(&File::from(from), &to, found.stat.st_size, path, count, || watch.go_on())?;
-        meta.apply(to.as_fd(), path, &self.options)
+        meta.apply_to_new(to.as_fd(), path, &self.options)
     }
 
     /// An entry that went through a lower layer's symlink is where that led. If this layer then takes the symlink away,

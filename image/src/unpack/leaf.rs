@@ -49,7 +49,7 @@ impl Unpacker {
         sparse: Option<&Sparse>,
         archive: &mut Archive<R>,
     ) -> Result<LeftOut, Error> {
-        let file = self.create(path)?;
+        let file = self.create(path, meta.mode_at_birth())?;
         match sparse {
             None => self.write_at(&file, path, 0, u64::MAX, archive)?,
             Some(sparse) => {
@@ -59,7 +59,7 @@ impl Unpacker {
                 ftruncate(&file, sparse.length).map_err(fail("ftruncate", path))?;
             }
         }
-        meta.apply(file.as_fd(), path, &self.options)
+        meta.apply_to_new(file.as_fd(), path, &self.options)
     }
 
     /// Writes data of the entry, `count` bytes at most, to where they belong.
@@ -88,7 +88,7 @@ impl Unpacker {
     }
 
     /// A new file, in place of what was there. Never an old one: that could have other names.
-    pub(super) fn create(&mut self, path: &[u8]) -> Result<File, Error> {
+    pub(super) fn create(&mut self, path: &[u8], mode: Mode) -> Result<File, Error> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         #[cfg(feature = "test-hooks")]
         let flags = if crate::test_hooks::is_off(crate::test_hooks::Defence::Leaves) {
@@ -96,7 +96,7 @@ impl Unpacker {
         } else {
             flags
         };
-        let fd = self.replacing(path, "openat", |dir, leaf| openat(dir, leaf, flags, Mode::RUSR | Mode::WUSR))?;
+        let fd = self.replacing(path, "openat", |dir, leaf| openat(dir, leaf, flags, mode))?;
         Ok(File::from(fd))
     }
 

@@ -13,6 +13,7 @@ use rustix::fs::{
 };
 use rustix::fs::{fchmod, fchown, fsetxattr, futimens};
 use rustix::io::Errno;
+use rustix::process::{getegid, geteuid};
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -114,6 +115,27 @@ impl Meta {
             atime: time(stat.st_atime, stat.st_atime_nsec),
             xattrs: Vec::new(),
         }
+    }
+
+    /// The permissions with which a file is made: at once those that it will have, if it has its owner already.
+    pub(super) fn mode_at_birth(&self) -> Mode {
+        if (self.uid, self.gid) == (geteuid().as_raw(), getegid().as_raw()) {
+            Mode::from_raw_mode(self.mode & 0o777)
+        } else {
+            Mode::RUSR | Mode::WUSR
+        }
+    }
+
+    /// Gives all this to a file that was made with [`Self::mode_at_birth`]. Most were born with everything but the times, and to look
+    /// costs a tenth of what a journaling file system takes to change nothing.
+    pub(super) fn apply_to_new(&self, fd: BorrowedFd<'_>, path: &[u8], options: &Options) -> Result<LeftOut, Error> {
+        let stat = fstat(fd).map_err(fail("fstat", path))?;
+        let has_owner = options.ownership.is_callers() || (stat.st_uid, stat.st_gid) == (self.uid, self.gid);
+        if has_owner && self.xattrs.is_empty() && stat.st_mode & 0o7777 == self.mode & 0o7777 {
+            futimens(fd, &self.times()).map_err(fail("utimensat", path))?;
+            return Ok(LeftOut::new());
+        }
+        self.apply(fd, path, options)
     }
 
     /// Gives all this to an open file or directory.

@@ -1,17 +1,16 @@
 //! What it costs to let a program do less: the same spawn, without a namespace, under more and more.
 
 use crate::Result;
-use crate::area::{Area, Case, Contender, Ready, Role, Sample};
+use crate::area::{Area, Case, Contender, Ready, Role};
 use crate::floor::spawn::{Confinement, Floor, Kind};
+use crate::spawn::run::{of_child, of_floor};
 use crate::spawn::{Program, Shape, ignored_signals};
 use cofferdam_namespaces::{BpfInstruction, Capabilities, Fds, Sandbox, Seccomp, Stdio};
 use landlock::{Access, AccessFs, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr};
 use std::ffi::CString;
-use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// See the module.
 pub const AREA: Area = Area { name: "confine", cases, plots: &[], counted: true };
@@ -81,22 +80,7 @@ fn cofferdam(under: Under, program: &Program) -> Result<Contender> {
     let plan = sandbox.prepare(fds)?;
     Ok(Contender::new("cofferdam", Role::Cofferdam, move || {
         let plan = plan.clone();
-        move || {
-            let start = Instant::now();
-            let mut child = plan.spawn()?;
-            let mut buffer = [0; 128];
-            let len = child.stdout.take().ok_or("no pipe")?.read(&mut buffer)?;
-            let returned = start.elapsed();
-            let status = child.wait()?;
-            let pid = child.id();
-            drop(child);
-            let whole = start.elapsed();
-            if status.success() {
-                said(&buffer[..len], pid, Sample { whole, returned })
-            } else {
-                Err(status.to_string().into())
-            }
-        }
+        move || of_child(|| Ok(plan.spawn()?), said)
     }))
 }
 
@@ -114,24 +98,14 @@ fn floor(under: Under, program: &Program) -> Result<Contender> {
         let confinement = Confinement { no_new_privs: under.no_new_privs, ruleset, filter: filter.clone() };
         let kind = Kind { namespaces: 0, hostname: None };
         let mut floor = Floor::new(path.clone(), kind, ignored).confined(confinement);
-        move || {
-            let start = Instant::now();
-            let running = floor.spawn(None)?;
-            let mut buffer = [0; 128];
-            let pid = running.pid.cast_unsigned();
-            let len = running.read(&mut buffer)?.len();
-            let returned = start.elapsed();
-            let success = running.wait()?;
-            let whole = start.elapsed();
-            if success { said(&buffer[..len], pid, Sample { whole, returned }) } else { Err("its child failed".into()) }
-        }
+        move || of_floor(|| Ok(floor.spawn(None)?), said)
     }))
 }
 
 /// Its own number, as it is in the `/proc` that it may read.
-fn said(text: &[u8], pid: u32, sample: Sample) -> Result<Sample> {
+fn said(text: &[u8], pid: u32) -> Result<()> {
     let text = String::from_utf8_lossy(text);
-    if text.starts_with(&format!("{pid} ")) { Ok(sample) } else { Err(format!("printed {text:?}").into()) }
+    if text.starts_with(&format!("{pid} ")) { Ok(()) } else { Err(format!("printed {text:?}").into()) }
 }
 
 #[cfg(test)]

@@ -154,19 +154,16 @@ fn remove(host: &Host, state: &State, network: &str, endpoint: &Endpoint) -> Res
 fn down(host: &Host, state: &State, network: &str) -> Result<ExitCode> {
     if let Some(stored) = state.load(network)? {
         match Network::open(host, &stored.spec) {
-            Ok(open) => {
-                open.detach_all()?;
-                open.delete()?;
-            }
-            // The bridge has been deleted behind our back: what the ports and the rules have is still there.
+            Ok(open) => open.detach_all()?,
+            // The bridge has been deleted behind our back: the containers' interfaces and the rules are still there.
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 for endpoint in &stored.endpoints {
                     endpoint.detach(host)?;
                 }
-                Network::create(host, &stored.spec)?.delete()?;
             }
             Err(error) => return Err(error.into()),
         }
+        Network::remove(host, &stored.spec)?;
         state.forget_network(network)?;
     }
     Ok(ExitCode::SUCCESS)

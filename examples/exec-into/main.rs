@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitCode;
+use std::time::Duration;
 
 const HELP: &str = "\
 usage: exec-into [OPTION...] PID [PROGRAM [ARG...]]
@@ -17,6 +18,7 @@ Runs a program, /bin/sh if none is named, in the namespaces of a process.
   -e, --env           with the environment that the process was started with
   -w, --cwd           in its working directory
   -c, --credentials   as its user and with its groups
+  -t, --timeout SECS  give up when it has not started by then
   -E, --explain       show the system calls instead
 ";
 
@@ -61,13 +63,14 @@ fn run(Options { pid, sandbox, explain }: Options) -> Result<ExitCode, Error> {
 fn parse(mut words: lexopt::Parser) -> Result<Option<Options>, lexopt::Error> {
     use lexopt::prelude::*;
     let (mut only, mut explain, mut environment) = (None, false, false);
-    let (mut directory, mut credentials) = (false, false);
+    let (mut directory, mut credentials, mut timeout) = (false, false, None);
     let pid = loop {
         match words.next()? {
             Some(Short('o') | Long("only")) => only = Some(kinds(&words.value()?.string()?)?),
             Some(Short('e') | Long("env")) => environment = true,
             Some(Short('w') | Long("cwd")) => directory = true,
             Some(Short('c') | Long("credentials")) => credentials = true,
+            Some(Short('t') | Long("timeout")) => timeout = Some(Duration::from_secs(words.value()?.parse()?)),
             Some(Short('E') | Long("explain")) => explain = true,
             Some(Short('h') | Long("help")) => return Ok(None),
             Some(Value(pid)) => break pid.parse()?,
@@ -79,6 +82,9 @@ fn parse(mut words: lexopt::Parser) -> Result<Option<Options>, lexopt::Error> {
     join = if environment { join.environment() } else { join };
     join = if directory { join.working_directory() } else { join };
     join = if credentials { join.credentials() } else { join };
+    if let Some(timeout) = timeout {
+        join = join.timeout(timeout);
+    }
     let mut rest: Vec<OsString> = words.raw_args()?.collect();
     let program = if rest.is_empty() { "/bin/sh".into() } else { rest.remove(0) };
     let mut sandbox = Sandbox::new(program).args(rest).join(join);

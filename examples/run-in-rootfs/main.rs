@@ -3,6 +3,7 @@
 //! What the options mean is a table from words to methods of [`Sandbox`], in `options.rs`; the crate does all the rest.
 
 mod options;
+mod rights;
 
 use cofferdam_namespaces::{Error, ErrorKind, Fds, Sandbox, Step};
 use nix::unistd::{getegid, geteuid};
@@ -16,6 +17,7 @@ fn main() -> ExitCode {
         uid: geteuid().as_raw(),
         gid: getegid().as_raw(),
         env: std::env::vars_os().collect(),
+        capabilities: rights::effective(&std::fs::read_to_string("/proc/self/status").unwrap_or_default()),
         exists: |path| path.exists(),
     };
     let done = match options::parse(lexopt::Parser::from_env(), caller) {

@@ -1,6 +1,7 @@
 //! The command line, after bwrap's: each option is a method of [`Sandbox`]. Pure: nothing is looked at but the arguments.
 
-use cofferdam_namespaces::{IdMap, Mount, Namespaces, Root, Sandbox};
+use crate::rights::Rights;
+use cofferdam_namespaces::{CapabilitySet, IdMap, Mount, Namespaces, Root, Sandbox};
 use lexopt::prelude::*;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -26,6 +27,8 @@ Mounts, made in the order given; a mount point that is missing is made, but not 
   --mqueue DEST            POSIX message queues
   --sysfs DEST             the devices of the machine, read-only
   --cgroup DEST            the control groups, read-only
+  --dir DEST               a directory, if there is none
+  --symlink TEXT DEST      a symbolic link; what is there already is not replaced
   --mask PATH              nothing is to be seen there
   --remount-ro PATH        what is there becomes read-only, with all that is mounted below it
 
@@ -38,15 +41,18 @@ Namespaces, beside the mounts'. Without root a user namespace is always among th
 
 The program:
   --chdir DIR              its working directory; by default /
+  --argv0 NAME             what it finds as its own name
   --setenv NAME VALUE, --unsetenv NAME, --clearenv
+  --cap-add CAP, --cap-drop CAP   the capabilities that it has whatever its user is, a name or ALL; the first of these begins
+                           with those of root, or for an ordinary user with none. Without them: what its user has by itself
   --die-with-parent        it is killed when run-in-rootfs ends
   --new-session            it is cut off from the terminal
+  --as-pid-1               nothing: it is process 1 anyhow, unless --init says otherwise
   --init                   in front of it a process 1 that waits for orphans and sends signals on, as if by --unshare-pid
   --explain                do not run it; print the system calls that would start it
   --help                   print this
 
-Unlike bwrap there is no process beside the program unless --init says so: in a pid namespace it is process 1, as with
---as-pid-1.
+Unlike bwrap there is no process beside the program unless --init says so: in a pid namespace it is process 1.
 Exit status: the program's, or 128 and the number of the signal that ended it; 127 and 126 if there is no such
 program or it cannot be started, 125 for other failures, 2 for bad usage.
 ";
@@ -65,6 +71,8 @@ pub(crate) struct Caller {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) env: BTreeMap<OsString, OsString>,
+    /// Its effective set.
+    pub(crate) capabilities: CapabilitySet,
     /// Whether there is something at a path.
     pub(crate) exists: fn(&Path) -> bool,
 }
@@ -84,13 +92,17 @@ struct Reading {
     mode: Option<u32>,
     hostname: Option<OsString>,
     directory: PathBuf,
+    arg0: Option<OsString>,
+    rights: Rights,
     die_with_parent: bool,
     new_session: bool,
+    as_pid_1: bool,
     init: bool,
 }
 
 /// What is wrong comes as a line.
 pub(crate) fn parse(args: lexopt::Parser, caller: Caller) -> Result<Command, String> {
+    let rights = Rights::new(caller.uid, caller.capabilities);
     let mut reading = Reading {
         args,
         caller,
@@ -103,8 +115,11 @@ pub(crate) fn parse(args: lexopt::Parser, caller: Caller) -> Result<Command, Str
         mode: None,
         hostname: None,
         directory: "/".into(),
+        arg0: None,
+        rights,
         die_with_parent: false,
         new_session: false,
+        as_pid_1: false,
         init: false,
     };
     let mut explain = false;
@@ -165,6 +180,12 @@ impl Reading {
                 self.namespaces |= Namespaces::CGROUP;
                 Mount::cgroup(self.value()?)
             }
+            "dir" if self.mode.is_some() => return Err("--perms is for a --tmpfs".into()),
+            "dir" => Mount::directory(self.value()?),
+            "symlink" => {
+                let text = self.value()?;
+                Mount::link(text, self.value()?)
+            }
             "mask" => Mount::mask(self.value()?),
             "remount-ro" => Mount::read_only_path(self.value()?),
             _ => return Ok(false),
@@ -217,6 +238,16 @@ impl Reading {
                 self.hostname = Some(self.value()?);
             }
             "chdir" => self.directory = self.value()?.into(),
+            "argv0" => self.arg0 = Some(self.value()?),
+            "cap-add" => {
+                let name = self.text()?;
+                self.rights.add(&name)?;
+            }
+            "cap-drop" => {
+                let name = self.text()?;
+                self.rights.drop(&name)?;
+            }
+            "as-pid-1" => self.as_pid_1 = true,
             "die-with-parent" => self.die_with_parent = true,
             "new-session" => self.new_session = true,
             "init" => {
@@ -238,6 +269,9 @@ impl Reading {
     }
 
     fn finish(mut self, program: OsString) -> Result<Sandbox, String> {
+        if self.as_pid_1 && self.init {
+            return Err("--as-pid-1 and --init contradict each other".into());
+        }
         let args: Vec<OsString> = self.args.raw_args().map_err(|e| e.to_string())?.collect();
         if self.caller.uid != 0 || self.ids != (None, None) {
             self.namespaces |= Namespaces::USER;
@@ -256,6 +290,12 @@ impl Reading {
         if let Some(name) = self.hostname {
             sandbox = sandbox.hostname(name);
         }
+        if let Some(name) = self.arg0 {
+            sandbox = sandbox.arg0(name);
+        }
+        if let Some(capabilities) = self.rights.capabilities() {
+            sandbox = sandbox.capabilities(capabilities);
+        }
         if self.read_only {
             sandbox = sandbox.read_only_root();
         }
@@ -272,6 +312,10 @@ impl Reading {
         self.args.value().map_err(|e| e.to_string())
     }
 
+    fn text(&mut self) -> Result<String, String> {
+        self.value()?.into_string().map_err(|text| format!("{} is not a name", OsStr::display(&text)))
+    }
+
     fn number(&mut self, base: u32) -> Result<u32, String> {
         let text = self.value()?;
         let number = text.to_str().and_then(|text| u32::from_str_radix(text, base).ok());
@@ -282,10 +326,12 @@ impl Reading {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cofferdam_namespaces::{Capabilities, Capability};
 
     fn asked(args: &[&str]) -> Result<Sandbox, String> {
         let env = [("HOME", "/home/me"), ("SECRET", "x")].map(|(name, value)| (name.into(), value.into()));
-        let caller = Caller { uid: 1000, gid: 100, env: env.into(), exists: |path| path == Path::new("/there") };
+        let exists = |path: &Path| path == Path::new("/there");
+        let caller = Caller { uid: 1000, gid: 100, env: env.into(), capabilities: CapabilitySet::EMPTY, exists };
         match parse(lexopt::Parser::from_args(args), caller)? {
             Command::Run(sandbox) => Ok(*sandbox),
             Command::Explain(_) | Command::Help => Err("not run".into()),
@@ -319,6 +365,10 @@ mod tests {
             .hostname("box");
         let args = "--unshare-all --share-net --uid 0 --hostname box --clearenv /bin/sh";
         assert_eq!(asked(&args.split(' ').collect::<Vec<_>>()), Ok(alone));
+        let made = base().mount(Mount::directory("/a")).mount(Mount::link("usr/bin", "/bin")).arg0("-sh");
+        let made = made.capabilities(Capabilities::none().with_ambient([Capability::Kill]));
+        let args = "--dir /a --symlink usr/bin /bin --argv0 -sh --cap-add CAP_KILL --as-pid-1 --clearenv /bin/sh";
+        assert_eq!(asked(&args.split(' ').collect::<Vec<_>>()), Ok(made));
         let variables =
             base().env("HOME", "/home/me").env("A", "b").die_with_parent().namespaces(Namespaces::PID).init();
         let args = "--setenv A b --unsetenv SECRET --die-with-parent --init /bin/sh";
@@ -333,6 +383,9 @@ mod tests {
             (&["--ro-bnd", "/", "/"], "--ro-bnd"),
             (&["--bind", "/"], "--bind"),
             (&["-x"], "-x"),
+            (&["--cap-drop", "KILLS"], "\"KILLS\" is no capability"),
+            (&["--perms", "700", "--dir", "/x"], "--perms"),
+            (&["--init", "--as-pid-1", "sh"], "--as-pid-1"),
         ] {
             assert!(asked(args).unwrap_err().contains(says), "{args:?}");
         }

@@ -2,7 +2,7 @@
 
 use crate::layers::{Job, Lowers};
 use crate::{Digest, Error, ErrorKind, Image, Observer, Operation, Options, Report, Unpacker};
-use cofferdam_unionfs::{LayerId, LayerStore, Owner, StoredLayer};
+use cofferdam_unionfs::{LayerId, LayerStore, Owner, Stage, StoredLayer};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -34,7 +34,7 @@ impl Image {
     /// ```
     ///
     /// A layer is published under its OCI `ChainID`: the same archive on the same layers. It is verified before. Layers that were published stay if a later one
-    /// fails. What else the [`Options`] say is not part of that name, so a store must always be used with the same ones; [`Options::form`] is the
+    /// fails, or it is cancelled, or the observer panics; what was staged is removed before this returns. What else the [`Options`] say is not part of that name, so a store must always be used with the same ones; [`Options::form`] is the
     /// store's. A caller who was killed leaves whole layers only.
     ///
     /// # Errors
@@ -61,16 +61,16 @@ impl Image {
         let known = Arc::clone(&published);
         let lowers: Arc<Lowers> = Arc::new(move |number| below(&known, number).map(Some));
         let job = |number: usize, options: Options| {
-            let stage = store.stage(owner).map_err(|e| Error::from_store(&e))?;
+            let mut staged = Staged(Some(store.stage(owner).map_err(|e| Error::from_store(&e))?));
             // All below are looked up when they are there.
             let nothing: &[BorrowedFd<'_>] = &[];
-            let unpacker = Unpacker::new(&stage, options)?.lowers(nothing)?;
+            let unpacker = Unpacker::new(staged.stage()?, options)?.lowers(nothing)?;
             let (ids, published) = (&ids, Arc::clone(&published));
             let finish = move |wait: &dyn Fn() -> Result<(), Error>| {
                 wait()?;
                 let id = ids.get(number).ok_or_else(gone)?;
                 let parent = number.checked_sub(1).and_then(|below| ids.get(below));
-                let layer = stage.publish_or_take(id, parent).map_err(|e| Error::from_store(&e))?;
+                let layer = staged.take()?.publish_or_take(id, parent).map_err(|e| Error::from_store(&e))?;
                 if let Some(place) = published.lock().unwrap_or_else(PoisonError::into_inner).get_mut(number) {
                     *place = Some(layer);
                 }
@@ -99,6 +99,28 @@ impl Image {
             chain = Some(next);
         }
         Ok(ids)
+    }
+}
+
+/// A stage that is removed unless it is taken to be published: whatever ends the work on it, a panic of the observer among that.
+struct Staged(Option<Stage>);
+
+impl Staged {
+    fn stage(&self) -> Result<&Stage, Error> {
+        self.0.as_ref().ok_or_else(gone)
+    }
+
+    fn take(&mut self) -> Result<Stage, Error> {
+        self.0.take().ok_or_else(gone)
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if let Some(stage) = self.0.take() {
+            // The error that is told is the one that ended the work; what is left goes with the next opening.
+            let _ = stage.discard();
+        }
     }
 }
 

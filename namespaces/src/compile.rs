@@ -53,7 +53,6 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
         init: init.as_ref(),
     };
     let program = bound.program(sandbox, found)?;
-    let procs = cgroup.procs.into_iter().map(|(_, fd)| fd).collect();
     let (target, of_target) = joining.map(Joining::keep).unzip();
     Ok(Plan::new(Parts {
         name: sandbox.program.clone(),
@@ -66,6 +65,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
         namespaces,
         apart,
         target,
+        timeout: sandbox.join.as_ref().and_then(|join| join.timeout),
         cgroup: cgroup.directory,
         pipes: streams.pipes,
         terminal,
@@ -75,11 +75,11 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
         init,
         changes_ids: identity.moves,
         maps: identity.maps.filter(|maps| !maps.by_child),
-        held: [held, streams.held, sources.held, procs, of_target.unwrap_or_default()]
+        held: [held, streams.held, sources.held, of_target.unwrap_or_default()]
             .into_iter()
             .flatten()
-            .chain(parent)
-            .chain(fallback_procs)
+            .chain(cgroup.procs.into_iter().map(|(_, fd)| fd))
+            .chain(parent.into_iter().chain(fallback_procs))
             .collect(),
     }))
 }

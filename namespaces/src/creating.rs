@@ -1,5 +1,6 @@
 //! A sandbox that is being created: its namespaces and mounts are there, its root is still the host's.
 
+use crate::deadline::Deadline;
 use crate::inside::{Confined, Inside};
 use crate::program::Stops;
 use crate::{Engine, Error, Fds, Held, Hook, Namespaces, OciState, Sandbox, held, hook, scope};
@@ -71,7 +72,7 @@ impl Sandbox {
         let confined = Confined::of(self, &fds)?;
         let plan = self.prepare(fds)?;
         scope::check(plan.0.parts.apart)?;
-        let held = held::hold(&plan.0, Stops::Creation)?;
+        let held = held::hold(&plan.0, Stops::Creation, Deadline::NEVER)?;
         match Inside::of(held.born(), confined) {
             Ok(inside) => Ok(Creating { held, inside }),
             Err(error) => Err(held.cause(error)),

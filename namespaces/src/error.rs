@@ -37,7 +37,7 @@ pub enum ErrorKind {
     AlreadyReleased,
     /// A hook ended with another status than 0.
     HookFailed,
-    /// A hook took longer than it may.
+    /// A hook, or a [join](crate::Join::timeout), took longer than it may.
     TimedOut,
     /// Somebody else has taken the exit status: a foreign `waitpid(2)`, or `SIGCHLD` is ignored.
     StatusLost,
@@ -193,8 +193,11 @@ impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let kind = match error.raw_os_error() {
             Some(errno) => io::Error::from_raw_os_error(errno).kind(),
-            None if error.kind() == ErrorKind::InvalidConfig => io::ErrorKind::InvalidInput,
-            None => io::ErrorKind::Other,
+            None => match error.kind() {
+                ErrorKind::InvalidConfig => io::ErrorKind::InvalidInput,
+                ErrorKind::TimedOut => io::ErrorKind::TimedOut,
+                _ => io::ErrorKind::Other,
+            },
         };
         io::Error::new(kind, error)
     }

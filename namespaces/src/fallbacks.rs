@@ -32,6 +32,12 @@ bitflags! {
         const SESSION_KEYRING = 8;
         /// No restriction by a Landlock ruleset, where the kernel lacks Landlock (Linux 5.13) or has it switched off.
         const LANDLOCK = 16;
+        /// `mount(2)` with `MS_REMOUNT` for `mount_setattr(2)` (Linux 5.12), which sets the flags of one mount and not of those below it: a
+        /// [bind](crate::Mount::bind) then comes without what is mounted below its source, as if it were [`non_recursive`](crate::Mount::non_recursive). Needs `/proc`.
+        ///
+        /// Not where all that is mounted must change ([`Sandbox::read_only_root`](crate::Sandbox::read_only_root), [`Mount::read_only_path`](crate::Mount::read_only_path)), nor for
+        /// detached mounts, mapped owners, and what joins others: there the missing call stays an error.
+        const REMOUNT = 32;
     }
 }
 
@@ -66,7 +72,7 @@ pub(crate) fn of_close_range(allowed: Fallbacks) -> [Then; 2] {
 
 /// What the allowed ones may need: the file by which this cgroup is entered otherwise, and a `/proc`.
 pub(crate) fn prepare(allowed: Fallbacks, cgroup: Option<&OwnedFd>) -> Result<Option<OwnedFd>, Error> {
-    if allowed.contains(Fallbacks::CLOSE_EACH) {
+    if allowed.intersects(Fallbacks::CLOSE_EACH | Fallbacks::REMOUNT) {
         check_proc()?;
     }
     let directory = cgroup.filter(|_| allowed.contains(Fallbacks::CGROUP_PROCS));
@@ -87,7 +93,7 @@ fn check_proc() -> Result<(), Error> {
     if found.filesystem_type() == PROC_SUPER_MAGIC {
         return Ok(());
     }
-    Err(Error::config("fallback CLOSE_EACH", "needs /proc"))
+    Err(Error::config("fallbacks CLOSE_EACH and REMOUNT", "need /proc"))
 }
 
 /// Marks all descriptors above 2 to be closed at the start of a program.

@@ -2,6 +2,7 @@
 //!
 //! Packets, because a program can tell one from the end of the file without reading it into memory: `MSG_TRUNC` gives its length.
 
+use crate::deadline::Deadline;
 use crate::program::{Arg, Program, SLOTS, Slot, Sys, Then};
 use crate::{Error, Step};
 use nix::errno::Errno;
@@ -52,6 +53,18 @@ impl Gate {
                 Ok(_) | Err(Errno::ECONNRESET) => return Ok(()),
                 Err(Errno::EINTR) => {}
                 Err(errno) => return Err(Error::os(Step::Hold, "recvfrom", errno as i32)),
+            }
+        }
+    }
+
+    /// Waits as [`wait`](Self::wait) does, but not longer than that: returns whether it has come to something.
+    pub(crate) fn wait_until(&self, deadline: Deadline) -> Result<bool, Error> {
+        loop {
+            match poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], deadline.left()) {
+                Ok(0) if deadline.is_over() => return Ok(false),
+                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(_) => return self.wait().map(|()| true),
+                Err(errno) => return Err(Error::os(Step::Hold, "poll", errno as i32)),
             }
         }
     }

@@ -1,16 +1,18 @@
 //! A child that is ready, but for the start of its program.
 
+use crate::deadline::{Between, Deadline, leave};
 use crate::gate::Gate;
 use crate::inside::Inside;
 use crate::plan::{BirthPlace, Ours, Pipes, Shared, end};
 use crate::program::Stops;
-use crate::sys::{Born, Outcome};
+use crate::sys::{self, Born, Outcome};
 use crate::{Child, Error, Fallbacks, Hook, Namespaces, OciState, Step, hook, namespace};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 /// What a thread needs that clones and then waits: not much.
 const THREAD_STACK: usize = 128 << 10;
@@ -47,6 +49,7 @@ pub struct Held {
 #[derive(Debug)]
 struct Told {
     birth: BirthPlace,
+    between: Between,
     /// Where the child came to, once it has left the caller's memory.
     outcome: OnceLock<Result<Outcome, Error>>,
     /// The child, if the thread is to stay for as long as it.
@@ -54,17 +57,22 @@ struct Told {
 }
 
 /// Returns when it waits for the first time.
-pub(crate) fn hold(plan: &Arc<Shared>, stops: Stops) -> Result<Held, Error> {
+pub(crate) fn hold(plan: &Arc<Shared>, stops: Stops, deadline: Deadline) -> Result<Held, Error> {
     let (gate, theirs) = Gate::pair(plan.parts.highest)?;
     let mut pipes = Pipes::open(&plan.parts)?;
     let ours = pipes.ours();
-    let told = Told { birth: plan.birth()?, outcome: OnceLock::new(), stay: OnceLock::new() };
+    let (birth, between) = (plan.birth()?, Between::new());
+    let told = Told { birth, between, outcome: OnceLock::new(), stay: OnceLock::new() };
     let told = Arc::new(told);
     let cloner = Cloner { plan: plan.clone(), stops, pipes, gate: theirs, told: told.clone() };
     let thread = thread::Builder::new().name("cofferdam-hold".into()).stack_size(THREAD_STACK).spawn(|| cloner.run());
     let thread = thread.map_err(|e| Error::os(Step::Clone, "pthread_create", e.raw_os_error().unwrap_or(0)))?;
-    let mut ready = gate.wait();
-    let born = told.birth.take();
+    let mut ready = match gate.wait_until(deadline) {
+        Ok(false) => return Err(give_up(plan, told, &gate, thread)),
+        ready => ready.map(drop),
+    };
+    // Who cannot wait does not know whether it is born already, or half.
+    let born = ready.is_ok().then(|| told.birth.take()).flatten();
     if let (Some(maps), Some(born), Ok(()), None) = (&plan.parts.maps, &born, &ready, told.outcome.get()) {
         ready = maps.write(born.pid).and_then(|()| {
             gate.open();
@@ -85,6 +93,10 @@ pub(crate) fn hold(plan: &Arc<Shared>, stops: Stops) -> Result<Held, Error> {
             }
             // It does not panic, and there is nothing to do if it did.
             let _ = thread.join();
+            // Not taken before: nobody else will.
+            if let Some(late) = told.birth.take() {
+                end(&late);
+            }
             // What the child says is the cause of what the caller met.
             if !failed {
                 ready?;
@@ -92,6 +104,14 @@ pub(crate) fn hold(plan: &Arc<Shared>, stops: Stops) -> Result<Held, Error> {
             Err(told.failure(plan, born.as_ref()))
         }
     }
+}
+
+/// It is killed as soon as it is there, which is not long.
+fn give_up(plan: &Shared, told: Arc<Told>, gate: &Gate, thread: JoinHandle<()>) -> Error {
+    let soon = || Deadline::after(Some(Duration::from_millis(1)));
+    while !told.between.kill() && matches!(gate.wait_until(soon()), Ok(false)) {}
+    leave(Some(thread), move || told.birth.take_known());
+    plan.took_too_long(Step::Join)
 }
 
 impl Told {
@@ -128,7 +148,7 @@ impl Cloner {
         let Cloner { plan, stops, pipes, gate, told } = self;
         let mut slots = pipes.slots();
         gate.fill(&mut slots, plan.parts.highest);
-        let _ = told.outcome.set(plan.clone_child(slots, stops, &told.birth));
+        let _ = told.outcome.set(plan.clone_child(slots, stops, (&told.birth, &told.between)));
         // What the caller then finds closed is closed.
         drop((plan, pipes));
         let stay = told.stay.get().cloned();
@@ -211,19 +231,32 @@ impl Held {
     ///
     /// # Errors
     /// As [`Plan::spawn`](crate::Plan::spawn).
-    pub fn release(mut self) -> Result<Child, Error> {
+    pub fn release(self) -> Result<Child, Error> {
+        let deadline = self.plan.deadline();
+        self.release_until(deadline)
+    }
+
+    pub(crate) fn release_until(mut self, deadline: Deadline) -> Result<Child, Error> {
         let stay = self.plan.parts.die_with_parent;
         if stay {
             self.told.stay.get_or_init(|| self.born.pidfd.clone());
         }
         self.gate.open();
-        self.gate.wait()?;
+        if !self.gate.wait_until(deadline)? {
+            self.released = true;
+            self.told.between.kill();
+            let _ = sys::send_signal(self.born.pidfd.as_fd(), libc::SIGKILL);
+            let born = self.born.clone();
+            leave(self.thread.take(), move || Some(born));
+            return Err(self.plan.took_too_long(Step::Exec));
+        }
         let judged = self.told.judge(&self.plan, &self.born);
         self.released = true;
         let fallbacks = judged?;
         let keeper = if stay { self.thread.take() } else { None };
         let engine = self.plan.engine(self.stops);
-        Ok(self.plan.finish(self.born.clone(), std::mem::take(&mut self.ours), engine, fallbacks)?.kept_by(keeper))
+        let ours = std::mem::take(&mut self.ours);
+        Ok(self.plan.finish(self.born.clone(), ours, (engine, fallbacks), deadline)?.kept_by(keeper))
     }
 }
 

@@ -1,6 +1,7 @@
 //! A process 1 of our own, between the sandbox and its program. What it does is in `sys::init`; here is how it comes there, and how it tells.
 
 use crate::bind::above;
+use crate::deadline::{Deadline, leave};
 use crate::plan::{Shared, end};
 use crate::program::{Arg, Program, Slot, Sys, Then};
 use crate::start::{Found, pointers};
@@ -8,6 +9,7 @@ use crate::sys::{self, Block, Born, InitFacts, RECORD, STAGES};
 use crate::{Error, ErrorKind, Namespaces, Sandbox, Stdio, Step, handover};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -176,11 +178,16 @@ pub(crate) struct Ours(OwnedFd);
 /// The child's ends, and what they are to it.
 pub(crate) type Theirs = [(Slot, OwnedFd); 2];
 
-/// Waits until the init has started the program. If it cannot, nothing is left of it.
-pub(crate) fn confirm(plan: &Shared, born: &Born, ours: Option<Ours>) -> Result<(), Error> {
+/// Waits until the init has started the program. If it cannot, nothing is left of it; if it takes longer than that, it is killed.
+pub(crate) fn confirm(plan: &Shared, born: &Born, ours: Option<Ours>, deadline: Deadline) -> Result<(), Error> {
     let Some(Ours(socket)) = ours else { return Ok(()) };
-    let told =
-        handover::receive(Step::Init, &socket).and_then(|pipe| read_all(pipe.into())).inspect_err(|_| end(born))?;
+    let told = handover::receive(Step::Init, &socket).and_then(|pipe| read_all(pipe.into(), deadline));
+    let Some(told) = told.inspect_err(|_| end(born))? else {
+        let _ = sys::send_signal(born.pidfd.as_fd(), libc::SIGKILL);
+        let born = born.clone();
+        leave(None, move || Some(born));
+        return Err(plan.took_too_long(Step::Exec));
+    };
     match last_record(&told) {
         Some((_, 0)) => Ok(()),
         Some((stage, errno)) => {
@@ -199,12 +206,24 @@ pub(crate) fn confirm(plan: &Shared, born: &Born, ours: Option<Ours>) -> Result<
     }
 }
 
-fn read_all(mut pipe: File) -> Result<Vec<u8>, Error> {
-    let mut told = Vec::new();
-    let failed = |e: io::Error| Error::os(Step::Init, "read", e.raw_os_error().unwrap_or(0)).about("init");
-    // Until the last copy of the other end is closed, by the start of the program or the end of them both.
-    pipe.read_to_end(&mut told).map_err(failed)?;
-    Ok(told)
+/// Until the last copy of the other end is closed, by the start of the program or the end of them both; nothing if that takes too long.
+fn read_all(mut pipe: File, deadline: Deadline) -> Result<Option<Vec<u8>>, Error> {
+    let failed = |call, errno| Error::os(Step::Init, call, errno).about("init");
+    let (mut told, mut bytes) = (Vec::new(), [0; 4 * RECORD]);
+    loop {
+        match poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], deadline.left()) {
+            Ok(0) if deadline.is_over() => return Ok(None),
+            Ok(0) | Err(Errno::EINTR) => continue,
+            Ok(_) => {}
+            Err(errno) => return Err(failed("poll", errno as i32)),
+        }
+        match pipe.read(&mut bytes) {
+            Ok(0) => return Ok(Some(told)),
+            Ok(read) => told.extend_from_slice(bytes.get(..read).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(failed("read", error.raw_os_error().unwrap_or(0))),
+        }
+    }
 }
 
 /// A stage and an errno, 0 if it is about to start the program.

@@ -10,6 +10,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
+use std::time::Duration;
 
 /// What of a [`Target`](crate::Target) a sandbox joins, and what else it takes from it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -20,6 +21,7 @@ pub struct Join {
     pub(crate) working_directory: bool,
     pub(crate) environment: bool,
     pub(crate) credentials: bool,
+    pub(crate) timeout: Option<Duration>,
 }
 
 impl Join {
@@ -65,6 +67,22 @@ impl Join {
         self.credentials = true;
         self
     }
+
+    /// How long the target may keep the caller. By default for ever.
+    ///
+    /// [`spawn`](crate::Plan::spawn), [`hold`](crate::Plan::hold) and [`release`](crate::Held::release) each return then, with an error of kind
+    /// [`TimedOut`](crate::ErrorKind::TimedOut), and what was on its way into the target is killed. That may go later: a file system of the target's (FUSE) that has been asked
+    /// something, and does not answer, keeps even a killed process until it does, or is gone itself, as with the target that serves it. Until then two threads of this
+    /// crate's wait for that process, and what [`hold`](crate::Plan::hold) says of a suspended one holds.
+    ///
+    /// It takes a thread and is slower than without. The target's [environment](Join::environment) cannot be asked for beside it: who reads it has to wait for a lock of the
+    /// target's memory, which a hostile one may keep.
+    #[must_use]
+    #[doc(alias("deadline", "hang"))]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
 }
 
 impl Sandbox {
@@ -84,7 +102,7 @@ impl Sandbox {
     ///
     /// The caller waits until the program has started, and a hostile target can make that long: who may signal the child in there, as root of a pid namespace may, can
     /// stop it (`SIGSTOP`), and a file system of the target's own (FUSE) over `/bin`, or wherever the program is looked for, need not answer.
-    /// Where the caller must not be kept, spawn from a thread that may be.
+    /// Where the caller must not be kept, [`Join::timeout`] says how long it may take.
     ///
     /// As long as nobody may trace the child, its own files in `/proc` are root's: [`oom_score_adj`](Sandbox::oom_score_adj) and labels are for a caller
     /// who is root; for another one they fail (`EACCES`).
@@ -255,6 +273,12 @@ impl Joining {
 fn check(sandbox: &Sandbox, join: &Join) -> Result<(), Error> {
     if !Namespaces::all().contains(join.namespaces.unwrap_or_default()) {
         return Err(Error::config("join", "has a flag that is no namespace"));
+    }
+    if join.timeout == Some(Duration::ZERO) {
+        return Err(Error::config("join", "has no time"));
+    }
+    if join.timeout.is_some() && join.environment {
+        return Err(Error::config("environment", "cannot be had beside a timeout: the target may keep who reads it"));
     }
     if sandbox.namespaces.intersects(Namespaces::USER | Namespaces::TIME) {
         return Err(Error::config("user or time namespace", "cannot be new where others are joined"));

@@ -180,6 +180,8 @@
 //! # Ok::<(), cofferdam_namespaces::Error>(())
 //! ```
 //!
+//! A target can let its joiner wait: [`Join::timeout`] says for how long.
+//!
 //! The child cannot be in a pid namespace that it joins by itself, so that a process between joins and clones it. The [`Child`] is still the
 //! caller's own, to be waited for and signalled by its pidfd.
 //!
@@ -288,8 +290,11 @@
 //! An older kernel, or a seccomp filter around the caller that hides a call, gives an error of kind [`Unsupported`](ErrorKind::Unsupported) that names the call. There
 //! are no silent fallbacks: those of [`Fallbacks`] are used where [`Sandbox::fallbacks`] allows them, and [`Child::report`] tells which were.
 //!
-//! Two calls have none, because none would be safe. `openat2(2)`: a walk from name to name would have to follow a link inside the root as the kernel
-//! does, while somebody changes it. `mount_setattr(2)`: a remount is not recursive, and undoes flags that it is not told of.
+//! For `mount_setattr(2)` there is one for what needs it of a single mount, [`Fallbacks::REMOUNT`]: `mount(2)` cannot set flags of all that is below, so that a bind comes without
+//! that, and what is about all of it (a read-only root or path) stays an error. `openat2(2)` has none. A walk from name to name with `O_NOFOLLOW` is safe only where no link is met, and
+//! links must be followed: `/bin/sh` is one in nearly every root, and the look at a root's program has to follow it, but not to one of `/proc`'s, which nothing but
+//! `RESOLVE_NO_MAGICLINKS` can tell from it (CVE-2019-5736). To follow a link inside a root by hand, as `RESOLVE_IN_ROOT` does, is a race with whoever renames a directory on the
+//! way meanwhile (CVE-2021-30465). And a sandbox whose mount points alone are walked, but not its program, would have gained nothing: it does not start.
 //!
 //! # Privileges
 //!
@@ -357,6 +362,7 @@ mod clocks;
 mod closure;
 mod compile;
 mod creating;
+mod deadline;
 mod engine;
 mod error;
 mod fallbacks;
@@ -372,6 +378,7 @@ mod idmap;
 mod init;
 mod inside;
 mod join;
+mod label;
 #[cfg(feature = "landlock")]
 mod landlock;
 mod limits;

@@ -81,6 +81,10 @@ pub(crate) enum MountKind {
     /// What is there, read-only.
     #[cfg_attr(feature = "serde", serde(rename = "read_only_path"))]
     Freeze,
+    /// No mount: a directory.
+    Directory,
+    /// No mount: a symbolic link with this text.
+    Link(#[cfg_attr(feature = "serde", serde(with = "crate::spec::text"))] PathBuf),
 }
 
 /// Where a bind comes from.
@@ -230,6 +234,28 @@ impl Mount {
     #[doc(alias("readonlyPaths", "remount-ro"))]
     pub fn read_only_path(target: impl Into<PathBuf>) -> Self {
         Self::make(target, MountKind::Freeze, MountFlags::READ_ONLY)
+    }
+
+    /// No mount, but a directory of mode 755, made in its turn where a missing mount point would be, with the directories above it. If it is there, it stays as it is.
+    #[must_use]
+    #[doc(alias = "mkdir")]
+    pub fn directory(target: impl Into<PathBuf>) -> Self {
+        Self::make(target, MountKind::Directory, MountFlags::empty())
+    }
+
+    /// No mount, but a symbolic link with the text `to`, made in its turn where a missing mount point may be made; the directories above it too. The text is taken as it
+    /// is, and read when somebody follows it.
+    ///
+    /// What is there already is not replaced: `EEXIST`.
+    #[must_use]
+    #[doc(alias("symlink", "ln"))]
+    pub fn link(to: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
+        Self::make(target, MountKind::Link(to.into()), MountFlags::empty())
+    }
+
+    /// Whether something is made, and nothing mounted.
+    pub(crate) fn only_makes(&self) -> bool {
+        matches!(self.kind, MountKind::Directory | MountKind::Link(_))
     }
 
     /// Sets an option of a new file system, `fsconfig(2)`. The last setting of a key holds.

@@ -1,5 +1,6 @@
 //! In place of `init.rs` without the feature: there is none.
 
+use crate::deadline::Deadline;
 use crate::plan::Shared;
 use crate::program::{Program, Slot};
 use crate::start::Found;
@@ -23,7 +24,7 @@ pub(crate) fn descriptors(_: &Sandbox) -> i32 {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "as with the feature")]
-pub(crate) fn confirm(_: &Shared, _: &Born, ours: Option<Ours>) -> Result<(), Error> {
+pub(crate) fn confirm(_: &Shared, _: &Born, ours: Option<Ours>, _: Deadline) -> Result<(), Error> {
     match ours {
         None => Ok(()),
         Some(ours) => match ours {},

@@ -1,6 +1,7 @@
 //! A sandbox that has been checked, and the caller's side of a spawn.
 
 use crate::bind::{STREAM, STREAM_NAMES, above_streams, path_of};
+use crate::deadline::{Between, Deadline};
 use crate::identity::Maps;
 use crate::privilege::LISTENER;
 use crate::program::{Program, SLOTS, Stops};
@@ -17,6 +18,7 @@ use std::ffi::OsString;
 use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// A checked [`Sandbox`](crate::Sandbox) with its descriptors: spawns any number of processes, from any number of threads.
 ///
@@ -50,6 +52,8 @@ pub(crate) struct Parts {
     pub(crate) apart: Namespaces,
     /// Whose namespaces are joined, by a process that then clones the child.
     pub(crate) target: Option<Target>,
+    /// How long it may keep the caller.
+    pub(crate) timeout: Option<Duration>,
     pub(crate) fallbacks: Fallbacks,
     /// Those that were needed when the plan was made.
     pub(crate) skipped: Fallbacks,
@@ -96,22 +100,23 @@ impl Plan {
     /// The calling thread is suspended that long, all others go on. Signals to the calling thread are held back meanwhile.
     ///
     /// A child with [ranges](crate::IdMap::ranges) of ids must wait for its caller to write them, so that this is [`hold`](Plan::hold) and
-    /// [`release`](Held::release).
+    /// [`release`](Held::release); so it is where a [join has a timeout](crate::Join::timeout).
     ///
     /// # Errors
     /// What kept the program from starting, by [step](Error::step): nothing is left of the process then.
     pub fn spawn(&self) -> Result<Child, Error> {
         let plan = &*self.0;
-        if plan.parts.maps.is_some() {
-            return self.hold()?.release();
-        }
         scope::check(plan.parts.apart)?;
+        if plan.parts.maps.is_some() || plan.parts.timeout.is_some() {
+            let deadline = plan.deadline();
+            return crate::held::hold(&self.0, Stops::Release, deadline)?.release_until(deadline);
+        }
         let mut pipes = Pipes::open(&plan.parts)?;
         let birth = plan.birth()?;
-        let outcome = plan.clone_child(pipes.slots(), Stops::Nowhere, &birth)?;
+        let outcome = plan.clone_child(pipes.slots(), Stops::Nowhere, (&birth, &Between::new()))?;
         let born = birth.take().ok_or_else(Error::status_lost)?;
         plan.judge(&born, &outcome)?;
-        plan.finish(born, pipes.ours(), plan.parts.engine, outcome.used)
+        plan.finish(born, pipes.ours(), (plan.parts.engine, outcome.used), Deadline::NEVER)
     }
 
     /// Brings a child to the point where only the start of its program is left, and holds it there.
@@ -131,22 +136,26 @@ impl Plan {
     #[doc(alias("create", "suspend"))]
     pub fn hold(&self) -> Result<Held, Error> {
         scope::check(self.0.parts.apart)?;
-        crate::held::hold(&self.0, Stops::Release)
+        crate::held::hold(&self.0, Stops::Release, self.0.deadline())
     }
 }
 
 impl Shared {
     /// Returns when the child has started its program or ended. One that stops makes the calls of [`Step::Hold`] too.
-    pub(crate) fn clone_child(&self, slots: [i64; SLOTS], stops: Stops, birth: &Birth) -> Result<Outcome, Error> {
+    pub(crate) fn clone_child(
+        &self,
+        slots: [i64; SLOTS],
+        stops: Stops,
+        (birth, between): (&Birth, &Between),
+    ) -> Result<Outcome, Error> {
         let (own, engine) = (Telling::new(), self.engine(stops));
         let shared = if engine == Engine::Copy { Some(self.take_telling()?) } else { None };
         let telling = shared.as_deref().unwrap_or(&own);
         let mut frame = Frame::new(&self.parts.program, slots, stops, telling);
-        let first = Birth::new();
         let cloned = if self.parts.target.is_some() {
-            self.guarded(&first, |world, used| {
+            self.guarded(&between.birth, |world, used| {
                 frame.falls_back(used);
-                sys::clone_relay(world, &mut frame, &first, birth)
+                sys::clone_relay(world, &mut frame, &between.birth, birth)
             })
         } else {
             self.guarded(birth, |world, used| {
@@ -156,7 +165,7 @@ impl Shared {
         };
         let outcome = telling.outcome();
         cloned?;
-        if let Some(first) = first.take() {
+        if let Some(first) = between.born() {
             self.see_off(&first, birth, &outcome)?;
         }
         // Not before: a child whose process between was killed may still tell something.
@@ -256,8 +265,14 @@ impl Shared {
     }
 
     /// The child has left the caller's memory for its program, or for an init that starts that.
-    pub(crate) fn finish(&self, born: Born, mut ours: Ours, engine: Engine, used: Fallbacks) -> Result<Child, Error> {
-        init::confirm(self, &born, ours.init.take())?;
+    pub(crate) fn finish(
+        &self,
+        born: Born,
+        mut ours: Ours,
+        (engine, used): (Engine, Fallbacks),
+        deadline: Deadline,
+    ) -> Result<Child, Error> {
+        init::confirm(self, &born, ours.init.take(), deadline)?;
         Child::new(born, ours, self.report(engine, used))
     }
 

@@ -4,10 +4,8 @@
 //! it is. The dumpable flag, which is the memory's, changes only when a process gains permitted capabilities, and this one only loses some.
 
 use crate::bind::Names;
-use crate::idmap::write_file;
 use crate::program::{Arg, Program, Slot, Sys, Then};
-use crate::{Capabilities, Capability, CapabilitySet, Error, ErrorKind, Fallbacks, Sandbox, SecureBits, Step, sys};
-use std::path::Path;
+use crate::{Capabilities, Capability, CapabilitySet, Error, Fallbacks, Sandbox, SecureBits, Step, sys};
 
 /// The child's end of what hands over a filter's listener.
 pub(crate) const LISTENER: Slot = Slot(16);
@@ -175,17 +173,7 @@ impl Privilege {
         if self.securebits.is_some_and(|bits| !SecureBits::all().contains(bits)) {
             return Err(Error::config("securebits", "have a flag that is none"));
         }
-        for (module, label) in [(&APPARMOR, &self.apparmor_profile), (&SELINUX, &self.selinux_label)] {
-            let Some(label) = label else { continue };
-            if label.is_empty() || label.contains('\0') {
-                return Err(Error::config(module.name, "has a label that is empty, or has a zero byte in it"));
-            }
-            if !(module.is_active)() {
-                let words = "is not active on this machine";
-                return Err(Error::words(ErrorKind::Unsupported, Step::Prepare, module.name, words));
-            }
-        }
-        Ok(())
+        self.check_labels()
     }
 
     fn check_without_capabilities(&self) -> Result<(), Error> {
@@ -230,18 +218,6 @@ impl Privilege {
             return true;
         }
         false
-    }
-
-    /// While the host's `/proc` is in sight: what the kernel is to do when the program starts.
-    pub(crate) fn labels(&self, program: &mut Program) {
-        if let Some(profile) = &self.apparmor_profile {
-            let own = Path::new("/proc/self/attr/apparmor/exec").exists();
-            let path = if own { c"/proc/self/attr/apparmor/exec" } else { c"/proc/self/attr/exec" };
-            write_file(program, Step::Label, path.to_owned(), format!("exec {profile}"));
-        }
-        if let Some(label) = &self.selinux_label {
-            write_file(program, Step::Label, c"/proc/self/attr/exec".to_owned(), label.clone());
-        }
     }
 
     /// After the last change of ids.
@@ -373,19 +349,6 @@ fn set(program: &mut Program, sets: &Capabilities) {
     program.call(Step::Capabilities, sets.permitted.to_string(), Sys::capset, [header.into(), data.into()]);
 }
 
-/// A security module that labels programs.
-struct Module {
-    name: &'static str,
-    is_active: fn() -> bool,
-}
-
-const APPARMOR: Module = Module {
-    name: "AppArmor",
-    is_active: || std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y")),
-};
-
-const SELINUX: Module = Module { name: "SELinux", is_active: || Path::new("/sys/fs/selinux").exists() };
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -406,25 +369,5 @@ mod tests {
             assert_eq!(first.effective - wanted.effective, more);
             assert_eq!((first.bounding, first.inheritable), (wanted.bounding, wanted.inheritable));
         }
-    }
-
-    #[test]
-    fn a_label_is_written_when_the_program_starts() {
-        let mut program = Program::default();
-        let privilege = Privilege {
-            apparmor_profile: Some("tight".into()),
-            selinux_label: Some("system_u:object_r:tight_t:s0".into()),
-            ..Privilege::default()
-        };
-        privilege.labels(&mut program);
-        let calls: Vec<String> = program.calls().map(|call| call.to_string()).collect();
-        let files = ["/proc/self/attr/exec"; 4].map(str::to_owned);
-        let names = ["openat", "write", "openat", "write"];
-        // Where the one has a folder of its own, this machine has it.
-        for ((call, file), name) in calls.iter().zip(files).zip(names) {
-            let found = call.replace("attr/apparmor/", "attr/");
-            assert_eq!(found, format!("set the label: {name}({file})"));
-        }
-        assert_eq!(calls.len(), 4);
     }
 }

@@ -1,137 +1,9 @@
-//! An interface of a container in a network: as wanted, and the record of what was made.
+//! An interface of a container in a network: the record of what was made.
 
-use crate::{AddressPool, Error, Holder, Host, Mac, NetworkSpec, PublishedPort, Subnet, attach, firewall, name};
-use std::net::IpAddr;
-
-/// An endpoint as wanted: plain data, nothing checked before it is used.
-///
-/// The methods take and return the spec, so that they chain.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
-pub struct EndpointSpec {
-    id: Option<String>,
-    owner: Option<String>,
-    interface: String,
-    addresses: Vec<IpAddr>,
-    mac: Option<Mac>,
-    default_route: bool,
-    #[cfg_attr(feature = "serde", serde(default))]
-    routes: Vec<(Subnet, IpAddr)>,
-    #[cfg_attr(feature = "serde", serde(default))]
-    ports: Vec<PublishedPort>,
-}
-
-impl EndpointSpec {
-    /// `eth0`, without an address yet.
-    #[must_use]
-    pub fn new() -> Self {
-        EndpointSpec {
-            id: None,
-            owner: None,
-            interface: "eth0".into(),
-            addresses: Vec::new(),
-            mac: None,
-            default_route: true,
-            routes: Vec::new(),
-            ports: Vec::new(),
-        }
-    }
-
-    /// The endpoint's id, of which there can be one in a host: for example a container's. By default a random one.
-    /// The host's end of a container `web` is called `cd-web`.
-    #[must_use]
-    pub fn id(mut self, id: impl Into<String>) -> Self {
-        self.id = Some(id.into());
-        self
-    }
-
-    /// Whose it is, at most 200 bytes. By default the network's owner.
-    #[must_use]
-    pub fn owner(mut self, owner: impl Into<String>) -> Self {
-        self.owner = Some(owner.into());
-        self
-    }
-
-    /// What the interface is called in the container: `eth0` if not said.
-    #[must_use]
-    pub fn interface(mut self, name: impl Into<String>) -> Self {
-        self.interface = name.into();
-        self
-    }
-
-    /// Adds an address, which must be in one of the network's subnets. That nobody else has it is the caller's business.
-    #[must_use]
-    #[doc(alias = "ip")]
-    pub fn address(mut self, address: impl Into<IpAddr>) -> Self {
-        self.addresses.push(address.into());
-        self
-    }
-
-    /// The interface's MAC address. By default it follows from the first address, so that neighbours that knew an earlier
-    /// container with it are right.
-    #[must_use]
-    pub fn mac(mut self, mac: Mac) -> Self {
-        self.mac = Some(mac);
-        self
-    }
-
-    /// Without a default route: for the second network of a container, or for one that should not get any further.
-    #[must_use]
-    pub fn no_default_route(mut self) -> Self {
-        self.default_route = false;
-        self
-    }
-
-    /// Adds a route: what is sent to this subnet goes to this address of the network, another container's or the gateway's.
-    #[must_use]
-    pub fn route(mut self, to: Subnet, via: impl Into<IpAddr>) -> Self {
-        self.routes.push((to, via.into()));
-        self
-    }
-
-    /// Publishes a port, or a range of them, at the host. It leads to the endpoint's first address of each family.
-    ///
-    /// A program of the host that listens to the same port is not seen by others any more, and not asked.
-    #[must_use]
-    #[doc(alias("expose", "port mapping"))]
-    pub fn publish(mut self, port: PublishedPort) -> Self {
-        self.ports.push(port);
-        self
-    }
-
-    pub(crate) fn holder(&self, network: &NetworkSpec) -> Result<Holder, Error> {
-        let id = self.id.clone().ok_or_else(|| Error::config("id", "is needed with a pool of addresses"))?;
-        Ok(Holder { id, owner: self.owner.clone().unwrap_or_else(|| network.owner.clone()) })
-    }
-
-    pub(crate) fn no_addresses(mut self) -> Self {
-        self.addresses.clear();
-        self
-    }
-
-    /// The addresses that were asked for, each with its subnet's prefix, if a container of the network can have all of them.
-    pub(crate) fn placed(&self, network: &NetworkSpec) -> Result<Vec<Subnet>, Error> {
-        self.addresses.iter().try_fold(Vec::new(), |mut placed, address| {
-            placed.push(place(network, *address, &placed)?);
-            Ok(placed)
-        })
-    }
-
-    /// The addresses that were asked for.
-    pub(crate) fn given_addresses(&self) -> &[IpAddr] {
-        &self.addresses
-    }
-}
-
-impl Default for EndpointSpec {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// The version of [`Endpoint`]'s stored form.
 #[cfg(feature = "serde")]
-const VERSION: u32 = 1;
+use crate::version::Version;
+use crate::{AddressPool, EndpointSpec, Error, Host, Mac, NetworkSpec, PublishedPort, Subnet, attach, firewall, name};
+use std::net::IpAddr;
 
 /// The record of what an attach made: all that detaching needs.
 ///
@@ -141,8 +13,7 @@ const VERSION: u32 = 1;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Endpoint {
     #[cfg(feature = "serde")]
-    #[serde(deserialize_with = "known_version")]
-    version: u32,
+    version: Version<1>,
     id: String,
     owner: String,
     network: String,
@@ -159,13 +30,6 @@ pub struct Endpoint {
     /// By which a pool knows these addresses from those of a later endpoint with the same id.
     #[cfg_attr(feature = "serde", serde(default))]
     claim: Option<u64>,
-}
-
-#[cfg(feature = "serde")]
-fn known_version<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
-    let version = serde::Deserialize::deserialize(deserializer)?;
-    let refuse = || serde::de::Error::custom(format_args!("version {version} of an endpoint is not known here"));
-    if version == VERSION { Ok(version) } else { Err(refuse()) }
 }
 
 impl Endpoint {
@@ -287,7 +151,7 @@ impl Endpoint {
         }
         let endpoint = Endpoint {
             #[cfg(feature = "serde")]
-            version: VERSION,
+            version: Version,
             port: name::port(&id),
             id,
             owner: owner.into(),
@@ -342,22 +206,6 @@ fn check_ports(network: &NetworkSpec, endpoint: &Endpoint) -> Result<(), Error> 
     let keys = elements.len();
     elements.dedup_by(|a, b| (a.set, &a.key) == (b.set, &b.key));
     if elements.len() < keys { Err(Error::config("ports", "are published twice")) } else { Ok(()) }
-}
-
-/// The address with its subnet's prefix, if a container can have it.
-fn place(network: &NetworkSpec, address: IpAddr, others: &[Subnet]) -> Result<Subnet, Error> {
-    let refuse = |why| Error::config(format!("address {address}"), why);
-    let subnet = network.subnet_of(address).ok_or_else(|| refuse("is in no subnet of the network"))?;
-    if !subnet.can_be_host(address) {
-        return Err(refuse("is the subnet's own"));
-    }
-    if network.gateway_in(subnet) == address {
-        return Err(refuse("is the gateway's"));
-    }
-    if others.iter().any(|other| other.address() == address) {
-        return Err(refuse("is there twice"));
-    }
-    Subnet::new(address, subnet.prefix()).ok_or_else(|| refuse("does not fit into its subnet"))
 }
 
 /// For each family the gateway of its first address.
@@ -429,12 +277,21 @@ mod tests {
         assert!(text.contains(r#""version":1"#) && text.contains(r#""mac":"02:cd:0a:58:00:02""#), "{text}");
         let newer = text.replace(r#""version":1"#, r#""version":1,"colour":[80]"#);
         assert_eq!(serde_json::from_str::<Endpoint>(&newer).unwrap(), endpoint);
-        let other = text.replace(r#""version":1"#, r#""version":2"#);
-        let error = serde_json::from_str::<Endpoint>(&other).unwrap_err().to_string();
-        assert!(error.contains("version 2 of an endpoint is not known here"), "{error}");
-        let specs = (network(), spec);
-        let text = serde_json::to_string(&specs).unwrap();
-        assert_eq!(serde_json::from_str::<(NetworkSpec, EndpointSpec)>(&text).unwrap(), specs);
+        assert!(serde_json::from_str::<Endpoint>(&text.replace(r#""version":1,"#, "")).is_err());
+        let (network, wanted) = (serde_json::to_string(&network()).unwrap(), serde_json::to_string(&spec).unwrap());
+        assert_eq!(serde_json::from_str::<NetworkSpec>(&network).unwrap(), self::network());
+        assert_eq!(serde_json::from_str::<EndpointSpec>(&wanted).unwrap(), spec);
+        // Written by hand, a spec need not say it.
+        assert_eq!(serde_json::from_str::<EndpointSpec>(&wanted.replace(r#""version":1,"#, "")).unwrap(), spec);
+        // Of another version, whatever else is in it.
+        let later = |text: &str| text.replace(r#""version":1"#, r#""version":2,"colour":[80]"#);
+        for error in [
+            serde_json::from_str::<Endpoint>(&later(&text)).unwrap_err(),
+            serde_json::from_str::<NetworkSpec>(&later(&network)).unwrap_err(),
+            serde_json::from_str::<EndpointSpec>(&later(&wanted)).unwrap_err(),
+        ] {
+            assert!(error.to_string().contains("version 2 is not known here, only 1"), "{error}");
+        }
     }
 
     #[test]

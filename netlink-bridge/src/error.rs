@@ -34,8 +34,10 @@ pub enum ErrorKind {
     Unsupported,
     /// A limit is reached: namespaces, threads, descriptors, memory, ports of a bridge.
     LimitReached,
-    /// The kernel's reply was lost, late, or made no sense.
+    /// The kernel's reply was lost, late, or made no sense; or a stored file did.
     Protocol,
+    /// A stored file is in a form that only a later version of this crate knows. It was left as it is.
+    UnknownVersion,
     /// Anything else; [`Error::raw_os_error`] says what.
     Os,
 }

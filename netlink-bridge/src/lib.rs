@@ -112,6 +112,7 @@
 //! | [`NetNs::from_pid`], [`NetNs::from_pidfd`] | `pidfd_open(2)`; `setns(2)` with a pidfd | 5.3; 5.8 |
 //! | a network with rules | `nf_tables` with NAT in the family `inet`; the incoming interface known at the end; comments of tables | 5.2; 5.7; 5.10 |
 //! | published UDP ports | `nf_conntrack_netlink`, which filters by itself since | 5.8 |
+//! | published SCTP ports | `CONFIG_NF_CT_PROTO_SCTP`; the host needs no SCTP of its own | |
 //! | the whole crate | `CONFIG_BRIDGE`, `CONFIG_VETH` | |
 //!
 //! There are no silent fallbacks: what is missing is an error of kind [`Unsupported`](ErrorKind::Unsupported).
@@ -165,6 +166,7 @@ mod address;
 mod attach;
 mod change;
 mod endpoint;
+mod endpoint_spec;
 mod error;
 mod firewall;
 mod host;
@@ -185,10 +187,13 @@ mod sysctl;
 #[doc(hidden)]
 pub mod test_hooks;
 mod upkeep;
+#[cfg(feature = "serde")]
+mod version;
 
 pub use address::{Mac, ParseAddressError, Subnet};
 pub use change::{Change, Finding};
-pub use endpoint::{Endpoint, EndpointSpec};
+pub use endpoint::Endpoint;
+pub use endpoint_spec::EndpointSpec;
 pub use error::{Error, ErrorKind};
 pub use host::Host;
 pub use names::{Hosts, ResolvConf, write_hostname};

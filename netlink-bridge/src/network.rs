@@ -3,7 +3,9 @@
 use crate::firewall::{Element, Set, of_network};
 use crate::netlink::{Answers, Batch, Link, MESSAGES_PER_SEND, PortFlags};
 use crate::rules::{self, ElementChanges, Scope};
-use crate::{AddressPool, Change, Endpoint, EndpointSpec, Error, ErrorKind, Host, NetNs, NetworkSpec, Operation};
+use crate::{
+    AddressPool, Change, Endpoint, EndpointSpec, Error, ErrorKind, Host, NetNs, NetworkSpec, Operation, Subnet,
+};
 use crate::{attach, name, sysctl};
 
 /// The MTU of Ethernet.
@@ -25,12 +27,13 @@ pub struct Network {
 impl Network {
     /// Makes the network's bridge with its rules, or takes the bridge that is there, if it is the same owner's.
     ///
-    /// A bridge that was there is brought to the spec: addresses are added, none is removed; the rules become the spec's.
+    /// A bridge that was there is brought to the spec: addresses are added, none is removed; the rules become the spec's. A subnet that the host
+    /// reaches in another way is refused before anything is changed, unless the bridge has its address already: then the route came later.
     /// What was changed of the host's settings, [`host_settings`](Self::host_settings) tells.
     ///
     /// # Errors
     /// [`InvalidConfig`](ErrorKind::InvalidConfig); [`Foreign`](ErrorKind::Foreign) if the name is another link's, or the table `cofferdam` somebody
-    /// else's; [`AlreadyExists`](ErrorKind::AlreadyExists) if the bridge is new and the host has a route into one of its subnets; [`Refused`](ErrorKind::Refused) by the kernel, [`Unsupported`](ErrorKind::Unsupported) if it has no `nf_tables`. A bridge that was
+    /// else's; [`AlreadyExists`](ErrorKind::AlreadyExists) if the host has a route into a subnet that the bridge has no address of yet; [`Refused`](ErrorKind::Refused) by the kernel, [`Unsupported`](ErrorKind::Unsupported) if it has no `nf_tables`. A bridge that was
     /// made is gone again; one that was there may have become what the spec says in part, which [`reapply`](Self::reapply) with the earlier spec undoes.
     pub fn create(host: &Host, spec: &NetworkSpec) -> Result<Self, Error> {
         spec.check()?;
@@ -52,7 +55,7 @@ impl Network {
         let link = link.map_err(|error| if is_new { undo(host, spec, error) } else { error })?;
         let mut network = Network::found(host, spec, link, Operation::CreateBridge)?;
         network.mtu = mtu;
-        let ready = if is_new { network.refuse_routes() } else { network.set_up_ports() };
+        let ready = network.refuse_routes(is_new).and_then(|()| if is_new { Ok(()) } else { network.set_up_ports() });
         match ready.and_then(|()| network.set_up()) {
             Ok(settings) => network.settings = settings,
             Err(error) => return Err(if is_new { network.undo(error) } else { error }),
@@ -134,7 +137,8 @@ impl Network {
         self.host.session().run(batch)?.all_gone().and(ports.map(drop))
     }
 
-    /// Deletes the bridge and what the rules have of the network. It is no error if it is gone.
+    /// Deletes the bridge and what the rules have of the network. It is no error if it is gone. Who has only the spec, and does not know whether there
+    /// is a bridge, calls [`remove`](Self::remove).
     ///
     /// # Errors
     /// [`InUse`](ErrorKind::InUse) while it has ports; [`Foreign`](ErrorKind::Foreign) if somebody has given it another owner's tag.
@@ -154,8 +158,21 @@ impl Network {
         if !self.host.session().run(batch)?.links()?.is_empty() {
             return Err(failed(ErrorKind::InUse, "the bridge still has ports"));
         }
-        self.remove()?;
+        self.delete_bridge()?;
         self.forget_rules()
+    }
+
+    /// As [`delete`](Self::delete), for a network of which only the spec is known: deletes whatever there is of it. If somebody has deleted the bridge, that
+    /// is what the rules have.
+    ///
+    /// # Errors
+    /// As [`delete`](Self::delete).
+    #[doc(alias("forget", "prune"))]
+    pub fn remove(host: &Host, spec: &NetworkSpec) -> Result<(), Error> {
+        match Network::open(host, spec) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Network::found_at(host, spec).forget_rules(),
+            network => network?.delete(),
+        }
     }
 
     /// What it was made from, or opened with.
@@ -227,6 +244,13 @@ impl Network {
         Ok(ports)
     }
 
+    /// The addresses that the bridge has.
+    pub(crate) fn addresses(&self, operation: Operation) -> Result<Vec<Subnet>, Error> {
+        let mut batch = Batch::new();
+        batch.list_addresses((operation, &self.spec.name), self.index);
+        self.host.session().run(batch)?.addresses_of(self.index)
+    }
+
     /// Brings the ports of a bridge that was there to what the spec says: who may reach whom is a setting of each.
     fn set_up_ports(&self) -> Result<(), Error> {
         // Which of them want hairpin, their records say: see `reapply`.
@@ -243,16 +267,20 @@ impl Network {
         Ok(())
     }
 
-    /// Refuses a network whose subnets the host already reaches in another way.
-    fn refuse_routes(&self) -> Result<(), Error> {
-        for v4 in [true, false].into_iter().filter(|v4| self.spec.has_family(*v4)) {
+    /// Refuses a network if the host already reaches one of its subnets in another way. Of a bridge that was there this concerns those that are added to it.
+    fn refuse_routes(&self, is_new: bool) -> Result<(), Error> {
+        let there = if is_new { Vec::new() } else { self.addresses(Operation::CreateBridge)? };
+        let is_added = |subnet: &&Subnet| !there.iter().any(|one| one.address() == self.spec.gateway_in(**subnet));
+        let added: Vec<_> = self.spec.subnets.iter().filter(is_added).collect();
+        let has_family = |v4: &bool| added.iter().any(|subnet| subnet.address().is_ipv4() == *v4);
+        for v4 in [true, false].into_iter().filter(has_family) {
             let mut batch = Batch::new();
             batch.list_routes(Operation::CreateBridge, v4);
             let routes = self.host.session().run(batch)?.routes()?;
             // By the bridge itself: another thread has set it up in between.
             let others = routes.iter().filter(|route| route.leads_to_a_subnet() && route.link != Some(self.index));
             for route in others {
-                if let Some(subnet) = self.spec.subnets.iter().find(|subnet| subnet.overlaps(route.to)) {
+                if let Some(subnet) = added.iter().find(|subnet| subnet.overlaps(route.to)) {
                     let words = "the host already has a route into this subnet";
                     let error = Error::words(ErrorKind::AlreadyExists, Operation::CreateBridge, words);
                     return Err(error.about(format!("{subnet}, by {}", route.to)));
@@ -318,7 +346,7 @@ impl Network {
         Ok(changes)
     }
 
-    fn remove(&self) -> Result<(), Error> {
+    fn delete_bridge(&self) -> Result<(), Error> {
         let mut batch = Batch::new();
         batch.delete_link((Operation::DeleteBridge, &self.spec.name), self.index);
         self.host.session().run(batch)?.gone()
@@ -330,7 +358,7 @@ impl Network {
             Err(e) if matches!(e.kind(), ErrorKind::Unsupported | ErrorKind::Foreign) => Ok(()),
             rules => rules,
         };
-        match self.remove().and(rules) {
+        match self.delete_bridge().and(rules) {
             Ok(()) => error,
             Err(_) => error.leaving(&self.spec.name),
         }

@@ -1,16 +1,23 @@
 //! A network as wanted.
 
 use crate::netlink::Link;
+#[cfg(feature = "serde")]
+use crate::version::Version;
 use crate::{Error, Mac, Subnet, name};
 use std::net::IpAddr;
 
 /// A network as wanted: plain data, nothing checked before it is used.
+///
+/// With the feature `serde` it can be stored. Its form has a version, 1 if not said; one that is not known here is refused.
 ///
 /// The methods take and return the spec, so that they chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 #[expect(clippy::struct_excessive_bools, reason = "they are set by name, and each is a question of its own")]
 pub struct NetworkSpec {
+    #[cfg(feature = "serde")]
+    #[serde(default)]
+    version: Version<1>,
     pub(crate) name: String,
     pub(crate) owner: String,
     pub(crate) subnets: Vec<Subnet>,
@@ -42,6 +49,8 @@ impl NetworkSpec {
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         NetworkSpec {
+            #[cfg(feature = "serde")]
+            version: Version,
             name: name.into(),
             owner: "anonymous".into(),
             subnets: Vec::new(),

@@ -170,10 +170,8 @@ fn link_changes(host: &Host, spec: &NetworkSpec) -> Result<(Vec<Change>, Option<
     let Some(bridge) = link(host, &spec.name)? else {
         return Ok(([vec![Change::CreateBridge { bridge: name() }], missing(&[])].concat(), None));
     };
-    Network::found(host, spec, Some(bridge.clone()), Operation::Inspect)?;
-    let mut batch = Batch::new();
-    batch.list_addresses((Operation::Inspect, &spec.name), bridge.index);
-    let mut changes = missing(&host.session().run(batch)?.addresses_of(bridge.index)?);
+    let network = Network::found(host, spec, Some(bridge.clone()), Operation::Inspect)?;
+    let mut changes = missing(&network.addresses(Operation::Inspect)?);
     if !bridge.is_up || bridge.alias.is_none() || spec.mtu.is_some_and(|mtu| mtu != bridge.mtu) {
         changes.insert(0, Change::SetUpLink { link: name() });
     }

@@ -26,6 +26,7 @@
 
 mod filter;
 mod names;
+mod orphan;
 mod supervisor;
 
 use std::fmt;
@@ -35,6 +36,7 @@ use std::thread;
 
 use nix::unistd::geteuid;
 
+pub use orphan::{Orphans, kill_parent_at};
 pub(crate) use supervisor::settle;
 
 use crate::sys;
@@ -129,9 +131,18 @@ pub struct Poke {
 /// # Panics
 /// As [`record`].
 pub fn weaken<T: Send>(poke: Poke, f: impl FnOnce() -> T + Send) -> (usize, T) {
-    let watch = Watch::only(&[poke.number, libc::SYS_execve]);
-    let (calls, result) = watch.run(None, Some(poke), f);
-    (calls.iter().filter(|call| call.who == Who::Child && call.number == poke.number).count(), result)
+    weaken_all(&[poke], f)
+}
+
+/// As [`weaken`], with several: what one changes for its call another can put back for the next.
+///
+/// # Panics
+/// As [`record`].
+pub fn weaken_all<T: Send>(pokes: &[Poke], f: impl FnOnce() -> T + Send) -> (usize, T) {
+    let numbers: Vec<i64> = pokes.iter().map(|poke| poke.number).chain([libc::SYS_execve]).collect();
+    let (calls, result) = Watch::only(&numbers).run(None, pokes, f);
+    let changed = |call: &&Call| call.who == Who::Child && pokes.iter().any(|poke| poke.number == call.number);
+    (calls.iter().filter(changed).count(), result)
 }
 
 /// The system calls that `f` and the children that it starts make, in the order in which the kernel
@@ -171,7 +182,7 @@ impl Watch {
     /// # Panics
     /// As the function [`record`].
     pub fn record<T: Send>(&self, f: impl FnOnce() -> T + Send) -> (Vec<Call>, T) {
-        self.run(None, None, f)
+        self.run(None, &[], f)
     }
 
     /// As the function [`inject`].
@@ -181,7 +192,7 @@ impl Watch {
     pub fn inject<T: Send>(&self, fault: Fault, f: impl FnOnce() -> T + Send) -> (Vec<Call>, T) {
         let suicide = fault.who == Who::Parent && fault.action == Action::Kill;
         assert!(!suicide, "killing the parent would kill the test");
-        self.run(Some(fault), None, f)
+        self.run(Some(fault), &[], f)
     }
 
     /// As [`record`](Self::record), but before the `nth` call of the parent (from 0) this whole program is killed: for a program
@@ -190,7 +201,7 @@ impl Watch {
     /// # Panics
     /// As [`record`].
     pub fn die_at<T: Send>(&self, nth: usize, f: impl FnOnce() -> T + Send) -> (Vec<Call>, T) {
-        self.run(Some(Fault { who: Who::Parent, nth, action: Action::Kill }), None, f)
+        self.run(Some(Fault { who: Who::Parent, nth, action: Action::Kill }), &[], f)
     }
 
     /// As [`inject`](Self::inject), and each such call of a child is made with that word changed: for an attack that two defences meet.
@@ -199,11 +210,11 @@ impl Watch {
     /// As [`inject`](Self::inject).
     pub fn inject_weakened<T: Send>(&self, fault: Fault, poke: Poke, f: impl FnOnce() -> T + Send) -> (Vec<Call>, T) {
         assert!(fault.who == Who::Child, "a poke is of a child");
-        self.run(Some(fault), Some(poke), f)
+        self.run(Some(fault), &[poke], f)
     }
 
-    fn run<T: Send>(&self, fault: Option<Fault>, poke: Option<Poke>, f: impl FnOnce() -> T + Send) -> (Vec<Call>, T) {
-        let shared = supervisor::start(fault, poke);
+    fn run<T: Send>(&self, fault: Option<Fault>, pokes: &[Poke], f: impl FnOnce() -> T + Send) -> (Vec<Call>, T) {
+        let shared = supervisor::start(fault, pokes.to_vec());
         let result = thread::scope(|scope| {
             let thread = scope.spawn(|| {
                 if !geteuid().is_root() {

@@ -33,6 +33,10 @@ pub enum Need {
     CgroupLayout(Layout),
     /// An overlay can be mounted: as root, or else in a user namespace.
     Overlay,
+    /// `AppArmor` is the security module that is on.
+    AppArmor,
+    /// A file system of a program's own, `fuse(4)`, can be mounted: as root, or else in a user namespace.
+    Fuse,
     /// A pair of veth links can be made: as root, or else in a user namespace.
     Veth,
     /// A vxlan link can be made: as root, or else in a user namespace.
@@ -61,6 +65,11 @@ impl Need {
             Self::SubordinateIds => probe::subordinate_ids(),
             Self::RaiseLimits => probe::raise_limits(),
             Self::Overlay => in_child(probe::overlay),
+            Self::AppArmor => match read("/sys/module/apparmor/parameters/enabled") {
+                Ok(on) if on.trim() == "Y" => Ok(()),
+                _ => Err("it is not there, or off".into()),
+            },
+            Self::Fuse => in_child(probe::fuse),
             Self::Veth => in_child(|| probe::link("veth")),
             Self::Vxlan => in_child(|| probe::link("vxlan")),
             Self::Program(path) => probe::program(path),
@@ -97,6 +106,8 @@ impl fmt::Display for Need {
             Self::CgroupV2Tree => f.write_str("cgroup v2"),
             Self::CgroupLayout(layout) => layout.fmt(f),
             Self::Overlay => f.write_str("overlay"),
+            Self::AppArmor => f.write_str("AppArmor"),
+            Self::Fuse => f.write_str("fuse"),
             Self::Veth => f.write_str("veth"),
             Self::Vxlan => f.write_str("vxlan"),
             Self::Debian => f.write_str("testkit/debian"),

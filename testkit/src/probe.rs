@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -94,6 +95,19 @@ pub(crate) fn overlay() -> Result<(), String> {
     let options = Some("lowerdir=/tmp/lower,upperdir=/tmp/upper,workdir=/tmp/work");
     mount(Some("overlay"), "/tmp/merged", Some("overlay"), MsFlags::empty(), options)
         .map_err(|e| format!("cannot mount an overlay: {e}"))
+}
+
+/// In a child: mounts one that answers nothing, in a mount namespace of its own.
+pub(crate) fn fuse() -> Result<(), String> {
+    in_own(CloneFlags::CLONE_NEWNS)?;
+    let device = fs::File::options().read(true).write(true).open("/dev/fuse");
+    let device = device.map_err(|e| format!("cannot open /dev/fuse: {e}"))?;
+    let nothing = None::<&str>;
+    mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)
+        .map_err(|e| format!("cannot make mounts private: {e}"))?;
+    let options = format!("fd={},rootmode=40755,user_id=0,group_id=0", device.as_raw_fd());
+    mount(Some("fuse"), "/mnt", Some("fuse"), MsFlags::empty(), Some(&*options))
+        .map_err(|e| format!("cannot mount a fuse: {e}"))
 }
 
 /// In a child: makes a link of this kind in a network namespace of its own, by ip(8).

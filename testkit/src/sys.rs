@@ -63,6 +63,12 @@ pub(crate) fn seccomp_listen(filter: &[libc::sock_filter]) -> io::Result<OwnedFd
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// A descriptor that has just come in a message.
+pub(crate) fn received(fd: i32) -> OwnedFd {
+    // SAFETY: the kernel has just made this fd for us, and nothing else knows it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
 /// Tells the scheduler that sender and receiver take turns, which makes a notification several times
 /// faster. Kernels before 6.6 do not know the request and refuse it.
 pub(crate) fn seccomp_take_turns(listener: &OwnedFd) {

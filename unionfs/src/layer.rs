@@ -55,7 +55,9 @@ pub(crate) type Identity = (u64, u64);
 pub(crate) struct OpenLayer<'a> {
     pub(crate) fd: OpenFd<'a>,
     pub(crate) opaque_root: Option<bool>,
-    /// A mount of it with other owners, attached nowhere: what is to be handed over then.
+    /// Whose owners its files are to have.
+    pub(crate) userns: Option<BorrowedFd<'a>>,
+    /// A mount of it with these owners: what is to be handed over then.
     pub(crate) idmapped: Option<OwnedFd>,
     /// For errors only.
     pub(crate) name: Cow<'a, OsStr>,
@@ -87,8 +89,8 @@ impl Layer {
 
     /// Shows the owners of its files as a user namespace maps them: what is 0 on the disk is what the namespace has for 0. So one copy of a layer serves many namespaces.
     ///
-    /// For a lower only, and real root: whoever mounts needs `CAP_SYS_ADMIN` in the user namespace that owns the layer's file system. Linux 6.15; before that a mount with such a layer is an error of
-    /// kind [`Unsupported`](crate::ErrorKind::Unsupported), unless it is alone. What is written above belongs to whoever writes, and is not mapped.
+    /// For a lower only, and real root: whoever mounts needs `CAP_SYS_ADMIN` in the user namespace that owns the layer's file system, which must be one that can be idmapped. Linux 6.15 takes such
+    /// a layer as it is; before that [`Fallbacks::ATTACH`](crate::Fallbacks::ATTACH) is needed, unless it is alone. What is written above belongs to whoever writes, and is not mapped.
     #[must_use]
     #[doc(alias("idmap", "MOUNT_ATTR_IDMAP"))]
     pub fn idmapped(mut self, userns: impl Into<OwnedFd>) -> Self {
@@ -109,11 +111,8 @@ impl Layer {
     }
 
     fn opened<'a>(&'a self, fd: OpenFd<'a>) -> Result<OpenLayer<'a>, Error> {
-        let mut opened = OpenLayer { fd, opaque_root: self.opaque_root, idmapped: None, name: self.name() };
-        if let Some(userns) = &self.userns {
-            opened.idmapped = Some(opened.with_owners_of(userns.as_fd())?);
-        }
-        Ok(opened)
+        let userns = self.userns.as_ref().map(|userns| userns.as_fd());
+        OpenLayer { fd, opaque_root: self.opaque_root, userns, idmapped: None, name: self.name() }.with_owners()
     }
 
     pub(crate) fn is_idmapped(&self) -> bool {
@@ -147,11 +146,15 @@ impl OpenLayer<'_> {
         open_tree(self.as_fd(), "", flags).map_err(|e| Error::os(operation, "open_tree", e).about(&self.name))
     }
 
-    fn with_owners_of(&self, userns: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
-        let mount = self.as_mount(Operation::Idmap)?;
-        sys::idmap(mount.as_fd(), userns)
-            .map_err(|e| Error::os(Operation::Idmap, "mount_setattr", e).about(&self.name))?;
-        Ok(mount)
+    /// The same, as a mount with other owners if that is wanted, attached nowhere.
+    pub(crate) fn with_owners(mut self) -> Result<Self, Error> {
+        if let Some(userns) = self.userns {
+            let mount = self.as_mount(Operation::Idmap)?;
+            sys::idmap(mount.as_fd(), userns)
+                .map_err(|e| Error::os(Operation::Idmap, "mount_setattr", e).about(&self.name))?;
+            self.idmapped = Some(mount);
+        }
+        Ok(self)
     }
 
     pub(crate) fn identity(&self) -> Result<Identity, Error> {

@@ -67,8 +67,8 @@
 //! | layers by descriptor | `fsconfig(FSCONFIG_SET_FD)` of overlay | 6.13 | `/proc/thread-self/fd/N` as `lowerdir+` |
 //! | two lowers, or an upper | `lowerdir+` | 6.8 | [`Fallbacks::MOUNT`]; if that is not allowed, an error of kind [`Unsupported`](ErrorKind::Unsupported) |
 //! | a [`Container`] with [`Backend::Overlay`] | `lowerdir+` | 6.8 | [`ContainerSpec::fallbacks`], or [`Backend::Copy`] |
-//! | [idmapped](Layer::idmapped) lowers | detached mounts as layers | 6.15 | an error of kind [`Unsupported`](ErrorKind::Unsupported) |
-//! | a [`SpaceLimit`] by image or memory | the same | 6.15 | an error of kind [`Unsupported`](ErrorKind::Unsupported) |
+//! | [idmapped](Layer::idmapped) lowers | detached mounts as layers | 6.15 | [`Fallbacks::ATTACH`]; if that is not allowed, an error of kind [`Unsupported`](ErrorKind::Unsupported) |
+//! | a [`SpaceLimit`] by image or memory | detached mounts as layers | 6.15 | an error of kind [`Unsupported`](ErrorKind::Unsupported) |
 //! | a [`SpaceLimit`] by project | `quotactl_fd` | 5.14 | the same |
 //! | one lower alone | `open_tree`, `mount_setattr` | 5.12 | an error of kind [`Unsupported`](ErrorKind::Unsupported) |
 //! | [`make_xattr_whiteout`] | `overlay.whiteout` | 6.8 | it is shown as an empty file: do not use it |

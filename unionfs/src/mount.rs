@@ -60,19 +60,32 @@ fn union(
     if let (None, [only]) = (writable, lowers) {
         return Ok((bind(only, spec.attributes)?, Fallbacks::empty()));
     }
-    let idmapped = lowers.iter().any(|lower| lower.idmapped.is_some());
-    match overlay(spec, lowers, writable) {
-        Err(error) if is_too_old(&error) && !idmapped && spec.fallbacks.contains(Fallbacks::MOUNT) => {
-            Ok((elsewhere(spec, lowers, writable)?, Fallbacks::MOUNT))
+    let attach =
+        if lowers.iter().any(|lower| lower.idmapped.is_some()) { Fallbacks::ATTACH } else { Fallbacks::empty() };
+    let (error, needed, make): (_, _, Make) = match overlay(spec, lowers, writable) {
+        Err(error) if is_too_old(&error) => (error, Fallbacks::MOUNT | attach, by_mount::overlay),
+        // Before Linux 6.15, or anything else: with what is attached the kernel says it again.
+        Err(error) if !attach.is_empty() && error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
+            (detached(&error), attach, overlay)
         }
-        // Before Linux 6.15, most likely.
-        Err(error) if idmapped && error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => Err(detached(&error)),
-        result => Ok((result?, Fallbacks::empty())),
+        result => return Ok((result?, Fallbacks::empty())),
+    };
+    if !spec.fallbacks.contains(needed) {
+        return Err(error);
     }
+    Ok((elsewhere(spec, lowers, writable, make)?, needed))
 }
 
-/// Makes it by `mount(2)`, in a mount namespace for a moment.
-fn elsewhere(spec: &Overlay, lowers: &[OpenLayer<'_>], writable: Option<&Writable<'_>>) -> Result<OwnedFd, Error> {
+/// An overlay by its spec and its open layers.
+type Make = fn(&Overlay, &[OpenLayer<'_>], Option<&Writable<'_>>) -> Result<OwnedFd, Error>;
+
+/// Makes it in a mount namespace for a moment.
+fn elsewhere(
+    spec: &Overlay,
+    lowers: &[OpenLayer<'_>],
+    writable: Option<&Writable<'_>>,
+    make: Make,
+) -> Result<OwnedFd, Error> {
     check_proc()?;
     scratch::run(|| {
         let lowers = lowers.iter().map(scratch::here).collect::<Result<Vec<_>, _>>()?;
@@ -80,12 +93,12 @@ fn elsewhere(spec: &Overlay, lowers: &[OpenLayer<'_>], writable: Option<&Writabl
             Some((upper, work)) => Some((scratch::here(upper)?, scratch::here(work)?)),
             None => None,
         };
-        by_mount::overlay(spec, &lowers, writable.as_ref())
+        make(spec, &lowers, writable.as_ref())
     })
 }
 
 fn detached(error: &Error) -> Error {
-    let words = "this kernel does not take idmapped layers that are attached nowhere: Linux 6.15 does";
+    let words = "this kernel does not take idmapped layers, or only if they are attached: Linux 6.15 does";
     let message = error.kernel_message().map(str::to_owned);
     Error::explained(ErrorKind::Unsupported, Operation::Mount, words)
         .about(error.object().unwrap_or_default())

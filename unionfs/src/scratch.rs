@@ -1,10 +1,10 @@
-//! A mount namespace for a moment: on older kernels a mount must be attached somewhere, and nobody is to see it.
+//! A mount namespace for a moment: on older kernels a layer, or a mount, must be attached somewhere, and nobody is to see it.
 
 use crate::layer::{OpenFd, OpenLayer};
 use crate::{Error, ErrorKind, Operation};
 use rustix::fs::{CWD, Mode, OFlags, openat, readlinkat};
 use rustix::io::Errno;
-use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::mount::{MountPropagationFlags, MoveMountFlags, mount_change, move_mount};
 use std::borrow::Cow;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd};
@@ -26,19 +26,26 @@ pub(crate) fn run<T: Send>(work: impl FnOnce() -> Result<T, Error> + Send) -> Re
     })
 }
 
-/// The same layer in the namespace of this thread: opened again by its path.
+/// The same layer in the namespace of this thread: opened again by its path; with other owners, attached there.
 pub(crate) fn here<'a>(layer: &'a OpenLayer<'_>) -> Result<OpenLayer<'a>, Error> {
     let name: Cow<'a, std::ffi::OsStr> = Cow::Borrowed(layer.name.as_ref());
-    let failed = |call, e| Error::os(Operation::OpenLayer, call, e).about(&name);
+    let failed = |operation, call, e| Error::os(operation, call, e).about(&name);
     let link = format!("/proc/thread-self/fd/{}", layer.as_fd().as_raw_fd());
-    let path = readlinkat(CWD, link, Vec::new()).map_err(|e| failed("readlinkat", e))?;
+    let path = readlinkat(CWD, link, Vec::new()).map_err(|e| failed(Operation::OpenLayer, "readlinkat", e))?;
     let path = OsString::from_vec(path.into_bytes());
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let fd = openat(CWD, &path, flags, Mode::empty()).map_err(|e| failed("openat", e))?;
-    let found = OpenLayer { fd: OpenFd::Own(fd), opaque_root: layer.opaque_root, idmapped: None, name };
-    if found.identity()? == layer.identity()? {
-        return Ok(found);
+    let fd = openat(CWD, &path, flags, Mode::empty()).map_err(|e| failed(Operation::OpenLayer, "openat", e))?;
+    let (opaque_root, userns) = (layer.opaque_root, layer.userns);
+    let found = OpenLayer { fd: OpenFd::Own(fd), opaque_root, userns, idmapped: None, name: Cow::clone(&name) };
+    if found.identity()? != layer.identity()? {
+        let words = "is not at its path any more, where this kernel needs it";
+        return Err(Error::explained(ErrorKind::Unsupported, Operation::OpenLayer, words).about(path));
     }
-    let words = "is not at its path any more, where this kernel needs it";
-    Err(Error::explained(ErrorKind::Unsupported, Operation::OpenLayer, words).about(path))
+    let found = found.with_owners()?;
+    if let Some(mount) = &found.idmapped {
+        // On top of the root of this namespace, where no path leads.
+        move_mount(mount, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            .map_err(|e| failed(Operation::Idmap, "move_mount", e))?;
+    }
+    Ok(found)
 }

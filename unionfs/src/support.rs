@@ -19,7 +19,7 @@ pub struct Support {
     pub lowers_one_by_one: bool,
     /// Layers as descriptors: Linux 6.13. Else they are handed over as links in `/proc`.
     pub descriptors: bool,
-    /// Detached mounts as layers, such as [idmapped](crate::Layer::idmapped) ones: Linux 6.15.
+    /// Detached mounts as layers, such as [idmapped](crate::Layer::idmapped) ones: Linux 6.15. Without it [`Fallbacks::ATTACH`](crate::Fallbacks::ATTACH) is needed.
     pub detached: bool,
     /// `userxattr`, and so [`Form::User`](crate::Form::User): Linux 5.11.
     pub user_attributes: bool,

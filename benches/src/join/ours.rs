@@ -3,16 +3,15 @@
 use super::check;
 use super::target::Target;
 use crate::Result;
-use crate::area::{Contender, Role, Sample};
+use crate::area::{Contender, Role};
 use crate::floor::join::Joiner;
 use crate::floor::spawn::{Floor, Kind};
+use crate::spawn::run::{of_child, of_floor};
 use crate::spawn::{Program, Shape, ignored_signals};
 use cofferdam_namespaces::{Fds, Join, Sandbox, Stdio};
 use std::ffi::CString;
-use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// Our library: a plan that is kept, or one for each run, with the look at the target that it takes.
 pub(super) fn cofferdam(shape: Shape, prepared: bool, program: &Program, target: &Arc<Target>) -> Result<Contender> {
@@ -27,23 +26,11 @@ pub(super) fn cofferdam(shape: Shape, prepared: bool, program: &Program, target:
     Ok(Contender::new("cofferdam", Role::Cofferdam, move || {
         let (sandbox, plan, fds) = (sandbox.clone(), plan.clone(), fds.clone());
         move || {
-            let start = Instant::now();
-            let mut child = match &plan {
-                Some(plan) => plan.spawn()?,
-                None => sandbox.spawn_with(fds()?)?,
+            let spawn = || match &plan {
+                Some(plan) => Ok(plan.spawn()?),
+                None => Ok(sandbox.spawn_with(fds()?)?),
             };
-            let mut buffer = [0; 128];
-            // One read: the program writes all at once.
-            let len = child.stdout.take().ok_or("no pipe")?.read(&mut buffer)?;
-            let returned = start.elapsed();
-            let status = child.wait()?;
-            drop(child);
-            let whole = start.elapsed();
-            if !status.success() {
-                return Err(status.to_string().into());
-            }
-            check(&buffer[..len])?;
-            Ok(Sample { whole, returned })
+            of_child(spawn, |said, _| check(said))
         }
     }))
 }
@@ -59,18 +46,7 @@ pub(super) fn floor(shape: Shape, program: &Program, target: &Arc<Target>) -> Re
         let mut joiner = joiner.map_err(|error| error.to_string());
         move || {
             let joiner = joiner.as_mut().map_err(|error| error.clone())?;
-            let start = Instant::now();
-            let running = joiner.spawn()?;
-            let mut buffer = [0; 128];
-            let len = running.read(&mut buffer)?.len();
-            let returned = start.elapsed();
-            let success = running.wait()?;
-            let whole = start.elapsed();
-            if !success {
-                return Err("its child failed".into());
-            }
-            check(&buffer[..len])?;
-            Ok(Sample { whole, returned })
+            of_floor(|| Ok(joiner.spawn()?), |said, _| check(said))
         }
     }))
 }

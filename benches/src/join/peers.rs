@@ -3,14 +3,13 @@
 use super::check;
 use super::target::Target;
 use crate::Result;
-use crate::area::{Contender, Role, Sample};
+use crate::area::{Contender, Role};
+use crate::spawn::run::of_command;
 use crate::spawn::{Bundle, Program, Shape, container_id, found};
 use std::fs;
-use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Instant;
 
 /// They, and what is to be kept meanwhile.
 pub(super) fn of(shape: Shape, program: &Arc<Program>, target: &Arc<Target>) -> (Vec<Contender>, Option<Container>) {
@@ -77,21 +76,6 @@ fn contender(name: &str, make: impl Fn() -> Command + Send + Sync + 'static) -> 
     let make = Arc::new(make);
     Contender::new(name, Role::Peer, move || {
         let make = Arc::clone(&make);
-        move || {
-            let mut command = make();
-            command.stdin(Stdio::null()).stdout(Stdio::piped());
-            let start = Instant::now();
-            let mut child = command.spawn()?;
-            let mut buffer = [0; 128];
-            let len = child.stdout.take().ok_or("no pipe")?.read(&mut buffer)?;
-            let returned = start.elapsed();
-            let status = child.wait()?;
-            let whole = start.elapsed();
-            if !status.success() {
-                return Err(status.to_string().into());
-            }
-            check(&buffer[..len])?;
-            Ok(Sample { whole, returned })
-        }
+        move || of_command(make(), |said, _| check(said))
     })
 }

@@ -9,6 +9,7 @@ mod ours;
 #[cfg(feature = "peers")]
 mod peers;
 mod program;
+pub(crate) mod run;
 mod shape;
 #[cfg(feature = "peers")]
 mod tools;

@@ -1,16 +1,15 @@
 //! cofferdam and its floor.
 
+use super::run::{of_child, of_floor};
 use super::shape::HOSTNAME;
 use super::{Expect, Program, Shape, Way};
 use crate::Result;
-use crate::area::{Contender, Role, Sample};
+use crate::area::{Contender, Role};
 use crate::floor::root::detached;
 use crate::floor::spawn::{Floor, Kind};
-use cofferdam_namespaces::{Child, Engine, Fds, IdMap, Mount, Namespaces, Root, Sandbox, Stdio};
-use std::io::Read;
+use cofferdam_namespaces::{Engine, Fds, IdMap, Mount, Namespaces, Root, Sandbox, Stdio};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// A plan that is kept has a directory as its root: a mount can be attached once.
 fn sandbox(shape: Shape, way: Way, program: &Program) -> Sandbox {
@@ -46,31 +45,14 @@ pub fn cofferdam(shape: Shape, way: Way, program: &Program) -> Result<Contender>
     Ok(Contender::new("cofferdam", Role::Cofferdam, move || {
         let (sandbox, plan, root, expect) = (sandbox.clone(), plan.clone(), root.clone(), Arc::clone(&expect));
         move || {
-            let start = Instant::now();
-            let child = match &plan {
-                Some(plan) => plan.spawn()?,
-                None if shape.root => sandbox.spawn_with(Fds::new().bind("root", detached(&root)?))?,
-                None => sandbox.spawn()?,
+            let spawn = || match &plan {
+                Some(plan) => Ok(plan.spawn()?),
+                None if shape.root => Ok(sandbox.spawn_with(Fds::new().bind("root", detached(&root)?))?),
+                None => Ok(sandbox.spawn()?),
             };
-            finish(child, start, &expect)
+            of_child(spawn, |said, pid| expect.check(said, pid))
         }
     }))
-}
-
-fn finish(mut child: Child, start: Instant, expect: &Expect) -> Result<Sample> {
-    let mut buffer = [0; 128];
-    // One read: the program writes all at once.
-    let len = child.stdout.take().ok_or("no pipe")?.read(&mut buffer)?;
-    let returned = start.elapsed();
-    let status = child.wait()?;
-    let pid = child.id();
-    drop(child);
-    let whole = start.elapsed();
-    if !status.success() {
-        return Err(status.to_string().into());
-    }
-    expect.check(&buffer[..len], pid)?;
-    Ok(Sample { whole, returned })
 }
 
 /// The same system calls by hand.
@@ -90,21 +72,11 @@ pub fn floor(shape: Shape, program: &Program) -> Result<Contender> {
         let mut floor = Floor::new(path.clone(), kind, ignored);
         let (root, expect) = (root.clone(), Arc::clone(&expect));
         move || {
-            let start = Instant::now();
-            let root = if shape.root { Some(detached(&root)?) } else { None };
-            let running = floor.spawn(root.as_ref().map(AsFd::as_fd))?;
-            drop(root);
-            let mut buffer = [0; 128];
-            let pid = running.pid.cast_unsigned();
-            let len = running.read(&mut buffer)?.len();
-            let returned = start.elapsed();
-            let success = running.wait()?;
-            let whole = start.elapsed();
-            if !success {
-                return Err("its child failed".into());
-            }
-            expect.check(&buffer[..len], pid)?;
-            Ok(Sample { whole, returned })
+            let spawn = || {
+                let root = if shape.root { Some(detached(&root)?) } else { None };
+                Ok(floor.spawn(root.as_ref().map(AsFd::as_fd))?)
+            };
+            of_floor(spawn, |said, pid| expect.check(said, pid))
         }
     }))
 }

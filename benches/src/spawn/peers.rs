@@ -4,16 +4,15 @@
 
 use super::bundle::Bundle;
 use super::program::{Expect, own_hostname};
+use super::run::of_command;
 use super::{Program, Shape, Variant, tools};
 use crate::Result;
-use crate::area::{Contender, Role, Sample};
+use crate::area::{Contender, Role};
 use crate::floor::fork;
 use cofferdam_namespaces::Namespaces;
-use std::io::Read;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 /// The peers of a variant, and what they need meanwhile.
 pub(super) fn of(variant: Variant, program: &Arc<Program>) -> Result<(Vec<Contender>, Option<Bundle>)> {
@@ -78,24 +77,8 @@ fn contender(name: &str, expect: Expect, make: impl Fn(u64) -> Command + Send + 
     let count = Arc::new(AtomicU64::new(0));
     Contender::new(name, Role::Peer, move || {
         let (make, count, expect) = (Arc::clone(&make), Arc::clone(&count), expect.clone());
-        move || run(make(count.fetch_add(1, Ordering::Relaxed)), &expect)
+        move || of_command(make(count.fetch_add(1, Ordering::Relaxed)), |said, pid| expect.check(said, pid))
     })
-}
-
-fn run(mut command: Command, expect: &Expect) -> Result<Sample> {
-    command.stdin(Stdio::null()).stdout(Stdio::piped());
-    let start = Instant::now();
-    let mut child = command.spawn()?;
-    let mut buffer = [0; 128];
-    let len = child.stdout.take().ok_or("no pipe")?.read(&mut buffer)?;
-    let returned = start.elapsed();
-    let status = child.wait()?;
-    let whole = start.elapsed();
-    if !status.success() {
-        return Err(status.to_string().into());
-    }
-    expect.check(&buffer[..len], child.id())?;
-    Ok(Sample { whole, returned })
 }
 
 pub(crate) fn found(program: &str) -> bool {

@@ -120,9 +120,12 @@ pub(crate) fn on_another_host() {
         if behind {
             within(&machine, || tool("ip link del br-net"));
         }
+        // Where the network was, somebody else is now: that must not keep it.
+        within(&machine, || tool("ip route add 10.88.7.0/24 dev lo"));
         run(&format!("down br-net {on}"));
         nothing_left(&machine, &[&web]);
         run(&format!("down br-net {on}"));
+        within(&machine, || tool("ip route del 10.88.7.0/24 dev lo"));
     }
     remove_state();
 }
@@ -170,6 +173,14 @@ pub(crate) fn an_up_that_fails() {
     for subnet in ["10.0.0.1/8", "ff00::/8"] {
         assert_eq!(call(&format!("up br-net --subnet {subnet} {on}")).status.code(), Some(1));
     }
+    within(&machine, || {
+        tool("ip link set lo up");
+        tool("ip route add 10.99.7.0/24 dev lo");
+    });
+    refused(
+        &format!("up br-net --subnet 10.88.0.0/16 --subnet 10.99.0.0/16 {on}"),
+        "already has a route into this subnet",
+    );
     assert_eq!(run(&format!("check br-net {on}")), "");
     assert!(run(&format!("attach br-net --netns {} {on}", path(&web))).contains("10.88.0.2/16"));
     run(&format!("down br-net {on}"));
@@ -221,5 +232,41 @@ pub(crate) fn what_is_remembered() {
     }
     nothing_left(&machine, &[&web]);
     fs::remove_file(&link).unwrap();
+    remove_state();
+}
+
+/// What a later version has stored is not understood, and is told; nothing of it is changed, whatever is asked for.
+pub(crate) fn stored_by_a_later_version() {
+    let (machine, web) = (NetNs::new().unwrap(), NetNs::new().unwrap());
+    let (on, netns) = (format!("--host-netns {}", path(&machine)), path(&web));
+    run(&format!("up br-net --subnet 10.88.0.0/16 {on}"));
+    run(&format!("attach br-net --netns {netns} --publish 8080:80 {on}"));
+    let folder = std::env::temp_dir().join("state/br-net");
+    let record = fs::read_dir(folder.join("endpoints")).unwrap().next().unwrap().unwrap().path();
+    for file in [folder.join("network"), record] {
+        let ours = fs::read_to_string(&file).unwrap();
+        let later = ours.replacen("\"version\": 1", "\"version\": 2, \"colour\": \"red\"", 1);
+        assert_ne!(later, ours);
+        fs::write(&file, &later).unwrap();
+        let seen = || within(&machine, || (links(), tool("nft list ruleset"), tool("ip address show scope global")));
+        let before = seen();
+        for command in [
+            "up br-net --subnet 10.88.0.0/16 --icc off".to_owned(),
+            format!("attach br-net --netns {}", path(&machine)),
+            format!("detach br-net --netns {netns}"),
+            "check".into(),
+            "plan".into(),
+            "reapply".into(),
+            "gc".into(),
+            "down br-net".into(),
+        ] {
+            refused(&format!("{command} {on}"), &format!("{}: version 2 is not known here", file.display()));
+            assert_eq!(seen(), before, "{command}");
+            assert_eq!(fs::read_to_string(&file).unwrap(), later, "{command}");
+        }
+        fs::write(&file, ours).unwrap();
+    }
+    run(&format!("down br-net {on}"));
+    nothing_left(&machine, &[&web]);
     remove_state();
 }

@@ -77,7 +77,7 @@ pub(crate) fn exec_into_as_nsenter_does() {
     {
         assert_eq!(ours(&["--only", kinds], some), theirs(options, some), "{kinds}");
     }
-    assert_eq!(ours(&["--cwd"], "pwd; echo $SECRET"), "/usr/lib\n\n");
+    assert_eq!(ours(&["--cwd", "--timeout", "1000"], "pwd; echo $SECRET"), "/usr/lib\n\n");
     assert_eq!(ours(&["--env", "--cwd"], "pwd; echo $SECRET"), "/usr/lib\nof the target\n");
     // As a shell tells it, or nsenter.
     let code = |words: &[&str]| run(EXEC_INTO, words).status.code();
@@ -86,6 +86,7 @@ pub(crate) fn exec_into_as_nsenter_does() {
     assert_eq!(code(&[&pid, "/nowhere"]), Some(127));
     assert_eq!(code(&[&pid, "/etc/passwd"]), Some(126));
     assert_eq!(code(&["--only", "nothing", &pid]), Some(2));
+    assert_eq!(code(&["--timeout", "0", &pid]), Some(125));
     let explained = said(EXEC_INTO, &["--explain", &pid, "/bin/true"]);
     assert!(
         explained.starts_with("join the namespaces: prctl()\n") && explained.contains(&format!("setns(process {pid})")),

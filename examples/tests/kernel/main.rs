@@ -44,6 +44,7 @@ fn run_in_rootfs() -> Vec<Test> {
             Need::Program("/usr/bin/python3"),
             Need::Program("/usr/bin/top"),
         ]),
+        rootfs("what_bwrap_has", rootfs::what_bwrap_has),
         rootfs("an_empty_root_and_refusals", rootfs::an_empty_root_and_refusals),
     ]
 }
@@ -57,6 +58,7 @@ fn bridge_net() -> Vec<Test> {
         test("apart_and_internal", bridge_net_options::apart_and_internal),
         test("an_up_that_fails", bridge_net_options::an_up_that_fails),
         test("what_is_remembered", bridge_net_options::what_is_remembered),
+        test("stored_by_a_later_version", bridge_net_options::stored_by_a_later_version),
     ]
 }
 

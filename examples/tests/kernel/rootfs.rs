@@ -70,6 +70,41 @@ pub(crate) fn the_hosts_debian() {
     assert!(out.contains("InRelease"), "{out}{err}");
 }
 
+/// What bwrap's users are used to beside mounts: each option, by what the program sees of it.
+pub(crate) fn what_bwrap_has() {
+    let busy = "--ro-bind /bin/busybox /usr/bin/busybox --symlink busybox /usr/bin/sh --symlink usr/bin /bin --proc /proc --clearenv";
+    let script = [
+        "/bin/sh",
+        "-c",
+        "echo $0; busybox readlink /bin; busybox readlink /bin/sh; busybox stat -c %a /var/empty; echo /nothing*",
+    ];
+    let line = format!(
+        "{busy} --setenv PATH /bin --dir /var/empty --bind-try /nowhere /nothing --ro-bind-try /nowhere /nothing2 --dev-bind-try /nowhere /nothing3"
+    );
+    assert_eq!(said(&line, &script), "/bin/sh\nusr/bin\nbusybox\n755\n/nothing*\n");
+    let there =
+        format!("{line} --bind-try /etc/hostname /a --ro-bind-try /etc/hostname /b --dev-bind-try /dev/null /c");
+    let name = fs::read_to_string("/etc/hostname").unwrap();
+    let read = ["/bin/sh", "-c", "busybox cat /a /b; echo x >/c && echo written"];
+    assert_eq!(said(&there, &read), format!("{name}{name}written\n"));
+    // The name it is called by; that it is process 1.
+    let name = format!("{line} --argv0 cat --as-pid-1");
+    assert_eq!(said(&name, &["/bin/busybox", "/proc/self/cmdline"]), "cat\0/proc/self/cmdline\0");
+    assert_eq!(said(&format!("{line} --as-pid-1"), &["/bin/sh", "-c", "echo $$"]), "1\n");
+    // Capabilities of a user that has none by itself.
+    let has = |options: &str| {
+        let line = format!("{line} --uid 7 --gid 7 {options}");
+        let text = said(&line, &["/bin/sh", "-c", "busybox grep Cap /proc/self/status"]);
+        let bits = |set: &str| text.lines().find_map(|line| line.strip_prefix(set)).unwrap().trim().to_owned();
+        (bits("CapEff:"), bits("CapBnd:") == bits("CapEff:"))
+    };
+    let (kill, none) = (format!("{:016x}", 1 << 5), format!("{:016x}", 0));
+    assert_eq!(has("--cap-drop ALL --cap-add CAP_KILL"), (kill.clone(), true));
+    assert_eq!(has("--cap-add ALL --cap-drop ALL --cap-add kill"), (kill, true));
+    assert_eq!(has("--cap-drop ALL"), (none.clone(), true));
+    assert_eq!(has(""), (none, false));
+}
+
 /// An empty root with what is bound there, and what it says when that does not do.
 pub(crate) fn an_empty_root_and_refusals() {
     let line = "--ro-bind /bin/busybox /bin/sh --proc /proc --mask /proc/version --clearenv";

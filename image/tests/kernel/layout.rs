@@ -1,7 +1,9 @@
 //! Images in layouts: chosen, verified, unpacked.
 
+use crate::store::{form, nothing_staged};
 use crate::support::{Scratch, Tar, gzip, listing, options};
 use cofferdam_image::{Digest, Error, ErrorKind, Image, Report, Selection};
+use cofferdam_unionfs::{LayerStore, Owner};
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::os::unix::fs::symlink;
@@ -128,6 +130,13 @@ pub(crate) fn layers_that_are_not_what_they_should_be() {
         let image = simple(&scratch, blob, &archive).open().unwrap();
         let error = unpack_into(&image, 0, &scratch.stage(), &[]).expect_err(what);
         assert_eq!((error.kind(), error.layer()), (kind, Some(0)), "{what}: {error}");
+        // In a store it is not published, and what was staged is gone.
+        let dir = scratch.stage();
+        let store = LayerStore::open(File::open(&dir).unwrap(), form()).unwrap();
+        let error = image.unpack_into(&store, &Owner::new("x").unwrap(), &options(), None).expect_err(what);
+        assert_eq!((error.kind(), error.layer()), (kind, Some(0)), "{what}: {error}");
+        assert_eq!(store.layers().unwrap(), []);
+        nothing_staged(&dir);
     }
 }
 

@@ -75,6 +75,8 @@ fn main() -> ExitCode {
         overlay("stacks_show_what_the_model_says", stacks::stacks_show_what_the_model_says),
         test("no_bytes_lead_outside", properties::no_bytes_lead_outside).time(Duration::from_secs(180)),
         root("every_failure_is_told", faults::every_failure_is_told).time(Duration::from_secs(180)),
+        test("what_races_is_tried_again", faults::what_races_is_tried_again),
+        test("every_failure_leaves_no_stage", faults::every_failure_leaves_no_stage).time(Duration::from_secs(180)),
     ];
     run(&[&entries[..], &images(), &traps(), &readers()].concat())
 }
@@ -126,6 +128,8 @@ fn images() -> Vec<Test> {
         test("layers_wait_for_memory", memory::layers_wait_for_memory),
         test("large_layers_take_no_more", memory::large_layers_take_no_more),
         test("killed_at_any_moment", store::killed_at_any_moment).time(Duration::from_secs(180)),
+        test("ended_at_any_moment", store::ended_at_any_moment).time(Duration::from_secs(180)),
+        test("layers_that_wait_are_removed", store::layers_that_wait_are_removed),
         test("users_are_the_images_own", store::users_are_the_images_own),
     ]
 }

@@ -129,7 +129,16 @@ pub(crate) fn hostile_layers_share_one_bound() {
         let (most, _) = unpack_all(&scratch, &blob, &[]);
         println!("{what}: {} KiB", most >> 10);
         assert!(most <= BOUND, "{what}: {} MiB", most >> 20);
+        // The defence.
+        if what == "directories" {
+            let (most, _) = unpack_all(&scratch, &blob, &[Defence::Budget]);
+            println!("{what}, each with a bound of its own: {} KiB", most >> 10);
+            assert!(most > BOUND, "{} MiB", most >> 20);
+        }
     }
+    // What is said of an image is true of what may usually be kept.
+    let usual = Limits::default().kept_bytes;
+    assert!(BUFFERS + usual + usual / 4 <= 64 << 20);
 }
 
 /// What one layer may keep, several may that are unpacked at once: those that have no room wait.

@@ -2,7 +2,7 @@
 
 use crate::support::{Scratch, Tar, gzip, is_root, lenient, listing};
 use cofferdam_image::{Draft, ErrorKind, Image, LayoutWriter, Options, Progress, Selection, User};
-use cofferdam_unionfs::{Form, LayerStore, Overlay, Owner};
+use cofferdam_unionfs::{Form, LayerStore, Overlay, Owner, SyncPolicy};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
@@ -16,7 +16,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-fn image(scratch: &Scratch, layers: &[Tar]) -> Image {
+pub(crate) fn image(scratch: &Scratch, layers: &[Tar]) -> Image {
     let dir = scratch.stage();
     let writer = LayoutWriter::open(File::open(&dir).unwrap()).unwrap();
     let draft = layers.iter().fold(Draft::empty("amd64"), |draft, layer| {
@@ -26,7 +26,7 @@ fn image(scratch: &Scratch, layers: &[Tar]) -> Image {
     Image::open(&dir, &Selection::new().platform("linux", "amd64")).unwrap()
 }
 
-fn form() -> Form {
+pub(crate) fn form() -> Form {
     if is_root() { Form::Trusted } else { Form::User }
 }
 
@@ -71,6 +71,14 @@ pub(crate) fn an_image_in_a_store_is_mounted() {
     assert_eq!(listing(&content(&root)), ["d/", "d/g=2", "h=1", "l->d", "new=3"]);
 }
 
+/// Without opening the store again, which would clean up.
+pub(crate) fn nothing_staged(store: &Path) {
+    for folder in ["staging", "trash"] {
+        let left: Vec<_> = fs::read_dir(store.join(folder)).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert!(left.is_empty(), "{folder}: {left:?}");
+    }
+}
+
 pub(crate) fn a_failure_leaves_whole_layers_only() {
     let scratch = Scratch::new();
     let dir = scratch.stage();
@@ -79,17 +87,16 @@ pub(crate) fn a_failure_leaves_whole_layers_only() {
     let bad = image(&scratch, &[Tar::of(&["a=1"]), Tar::of(&["../evil=1"])]);
     let error = bad.unpack_into(&store, &owner, &lenient(), None).unwrap_err();
     assert_eq!((error.kind(), error.layer()), (ErrorKind::Refused, Some(1)), "{error}");
+    nothing_staged(&dir);
     // Whoever watches can end it.
     let stop: Arc<dyn cofferdam_image::Observer> = Arc::new(|_: Progress| ControlFlow::Break(()));
     let good = image(&scratch, &three());
     let error = good.unpack_into(&store, &owner, &lenient(), Some(stop)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
-    drop(store);
-    let store = open(&dir);
+    nothing_staged(&dir);
     for id in store.layers().unwrap() {
         assert_eq!(listing(&content(&store.layer(&id).unwrap().unwrap())), ["a=1"]);
     }
-    assert!(fs::read_dir(dir.join("staging")).unwrap().next().is_none());
     good.unpack_into(&store, &owner, &lenient(), None).unwrap();
 }
 
@@ -104,8 +111,7 @@ pub(crate) fn a_full_disk() {
     let image = image(&scratch, &[Tar::of(&["a=1"]), Tar::of(&[&large])]);
     let error = image.unpack_into(&store, &owner, &Options::new(), None).unwrap_err();
     assert_eq!((error.kind(), error.layer()), (ErrorKind::NoSpace, Some(1)), "{error}");
-    drop(store);
-    let store = open(&disk);
+    nothing_staged(&disk);
     for id in store.layers().unwrap() {
         assert_eq!(listing(&content(&store.layer(&id).unwrap().unwrap())), ["a=1"]);
     }
@@ -113,6 +119,74 @@ pub(crate) fn a_full_disk() {
     assert_eq!(image.unpack_into(&store, &owner, &Options::new(), None).unwrap().layers.len(), 2);
     drop(store);
     assert!(Command::new("/bin/umount").arg("-l").arg(&disk).status().unwrap().success());
+}
+
+/// What the layers of an image are when all is well, and how often an observer is called for them.
+fn all_is_well(image: &Image, scratch: &Scratch) -> (Vec<Vec<String>>, usize) {
+    let (store, calls) = (open(&scratch.stage()), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&calls);
+    let observer = Arc::new(move |_: Progress| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        ControlFlow::Continue(())
+    });
+    let unpacked = image.unpack_into(&store, &Owner::new("x").unwrap(), &lenient(), Some(observer)).unwrap();
+    (unpacked.layers.iter().map(|layer| listing(&content(layer))).collect(), calls.load(Ordering::SeqCst))
+}
+
+/// Whoever watches ends it, by an answer or by a panic, at each of the moments that there are: what was published by then is whole, and nothing else is there.
+pub(crate) fn ended_at_any_moment() {
+    let scratch = Scratch::new();
+    let image = image(&scratch, &three());
+    let owner = Owner::new("x").unwrap();
+    let (whole, calls) = all_is_well(&image, &scratch);
+    let dir = scratch.stage();
+    let store = open(&dir).sync_policy(SyncPolicy::None);
+    let mut ended = 0;
+    for panics in [false, true] {
+        for nth in 0..calls {
+            let count = AtomicUsize::new(0);
+            let observer: Arc<dyn cofferdam_image::Observer> =
+                Arc::new(move |_: Progress| match count.fetch_add(1, Ordering::SeqCst) == nth {
+                    true if panics => std::panic::resume_unwind(Box::new("an observer")),
+                    true => ControlFlow::Break(()),
+                    false => ControlFlow::Continue(()),
+                });
+            let unpack = || image.unpack_into(&store, &owner, &lenient(), Some(observer));
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(unpack));
+            match result {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}"),
+                Err(_) => assert!(panics),
+            }
+            nothing_staged(&dir);
+            assert_eq!(store.check().unwrap(), []);
+            let layers = store.layers().unwrap();
+            for id in &layers {
+                let found = listing(&content(&store.layer(id).unwrap().unwrap()));
+                assert!(whole.contains(&found), "{id}: {found:?}");
+            }
+            ended += usize::from(layers.len() < whole.len());
+            store.gc(&[]).unwrap();
+        }
+    }
+    assert!(ended >= calls, "only {ended} of {calls} were early enough");
+}
+
+/// The lowest layer is bad, and those above, which only wait for it by then, have directories that their owner cannot enter.
+pub(crate) fn layers_that_wait_are_removed() {
+    let scratch = Scratch::new();
+    let locked = (0..3).map(|number| {
+        let name = format!("locked{number}");
+        let tar = Tar::default().header(b'5', &name, "", b"", |h| h.set_mode(0));
+        tar.entry(&format!("{name}/f=1")).entry(&format!("{name}/d/")).entry("h=>nothing-below")
+    });
+    let layers: Vec<Tar> = [Tar::of(&["a=1", "../evil=1"])].into_iter().chain(locked).collect();
+    let dir = scratch.stage();
+    let store = open(&dir);
+    let error = image(&scratch, &layers).unpack_into(&store, &Owner::new("x").unwrap(), &lenient(), None).unwrap_err();
+    assert_eq!((error.kind(), error.layer()), (ErrorKind::Refused, Some(0)), "{error}");
+    nothing_staged(&dir);
+    assert_eq!(store.layers().unwrap(), []);
 }
 
 /// `/etc/passwd` of the image, wherever it leads, is the image's.
@@ -203,17 +277,7 @@ pub(crate) fn killed_at_any_moment() {
     let scratch = Scratch::new();
     let image = image(&scratch, &several());
     let owner = Owner::new("image:killed").unwrap();
-    let signs = Arc::new(AtomicUsize::new(0));
-    let whole: Vec<Vec<String>> = {
-        let (store, signs) = (open(&scratch.stage()), Arc::clone(&signs));
-        let observer = Arc::new(move |_: Progress| {
-            signs.fetch_add(1, Ordering::SeqCst);
-            ControlFlow::Continue(())
-        });
-        let unpacked = image.unpack_into(&store, &owner, &lenient(), Some(observer)).unwrap();
-        unpacked.layers.iter().map(|layer| listing(&content(layer))).collect()
-    };
-    let signs = signs.load(Ordering::SeqCst);
+    let (whole, signs) = all_is_well(&image, &scratch);
     assert!(signs >= 2 * whole.len(), "at the beginning and the end of each layer, but {signs}");
     let dir = scratch.stage();
     let mut there = 0;

@@ -3,14 +3,14 @@
 
 use crate::hostile::{CASES, bad_headers, bad_names};
 use crate::semantics::{ANY_ORDER, ONE_ORDER};
-use crate::support::{Done, Scratch, Tar, lenient, listing, sentinel, unlock, unpack, unpack_onto};
+use crate::support::{Done, Scratch, Tar, lenient, listing, sentinel, unlock, unpack, unpack_onto, xattrs};
 use cofferdam_image::test_hooks::{Defence, without};
 use cofferdam_image::{ErrorKind, Layers};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Cursor;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -193,6 +193,24 @@ pub(crate) fn what_other_readers_stumble_over() {
     unpack(&tar.entry("././d//").end(), &stage, None, lenient()).unwrap();
     let path = stage.join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(name));
     let meta = fs::metadata(path).unwrap();
-    assert_eq!(std::os::unix::fs::MetadataExt::mtime(&meta), 0);
+    assert_eq!(meta.mtime(), 0);
     assert!(stage.join("d").is_dir());
+    // A global header is for all that follow, but for what they say themselves.
+    let stage = scratch.stage();
+    let tar = Tar::of(&["before=1"])
+        .pax(b'g', &[("mtime", b"7.25"), ("SCHILY.xattr.user.a", b"all")])
+        .entry("all=1")
+        .pax(b'x', &[("mtime", b"8"), ("SCHILY.xattr.user.b", b"own")])
+        .entry("own=1")
+        .pax(b'g', &[("mtime", b"9")])
+        .entry("after=1");
+    unpack(&tar.end(), &stage, None, lenient()).unwrap();
+    let found = ["before", "all", "own", "after"].map(|name| {
+        let path = stage.join(name);
+        let (meta, names) = (fs::metadata(&path).unwrap(), xattrs(&path).into_keys());
+        let names: Vec<String> = names.filter(|name| name.starts_with("user.")).collect();
+        (meta.mtime(), meta.mtime_nsec(), names.join(" "))
+    });
+    let expected = [(1_000_000_000, 0, ""), (7, 250_000_000, "user.a"), (8, 0, "user.a user.b"), (9, 0, "user.a")];
+    assert_eq!(found, expected.map(|(seconds, nanos, names)| (seconds, nanos, names.to_owned())));
 }

@@ -35,7 +35,15 @@ impl Mounts<'_> {
             }
             if !mount.flags.is_empty() || ids.is_some() {
                 let how = Attributes { flags: mount.flags, recursive, ids: *ids };
-                self.set(Step::Mount, &mount.target, slot.into(), how);
+                match found {
+                    Found::Place(place) if mount.sets_flags_alone(Some(found)) => {
+                        self.set_now_or_later(&mount.target, slot, how);
+                        if recursive {
+                            self.open_place_alone(place, slot)?;
+                        }
+                    }
+                    _ => self.set(Step::Mount, &mount.target, slot.into(), how),
+                }
             }
             trees.push(Some(slot));
         }

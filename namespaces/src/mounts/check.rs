@@ -69,6 +69,9 @@ fn settings(mount: &Mount, object: &str) -> Result<(), Error> {
     if !new && !mount.options.is_empty() {
         return Err(Error::config(object, "is no new file system, and has no options"));
     }
+    if mount.only_makes() && !mount.flags.is_empty() {
+        return Err(Error::config(object, "is no mount, and nothing can be denied there"));
+    }
     if !bind && (mount.alone || mount.ids.is_some()) {
         return Err(Error::config(object, "is no bind mount: neither recursive nor mapped"));
     }

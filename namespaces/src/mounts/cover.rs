@@ -39,8 +39,9 @@ impl Mounts<'_> {
         self.program.failure_joins(is_directory);
         self.clone_tree(Step::Mount, target, (self.null.into(), self.here), false, mount);
         let flags = MountFlags::READ_ONLY | MountFlags::NOSUID | MountFlags::NOEXEC;
-        self.set(Step::Mount, target, mount.into(), Attributes { flags, recursive: false, ids: None });
+        self.set_now_or_later(target, mount, Attributes { flags, recursive: false, ids: None });
         self.attach(target, mount, found);
+        self.remount(target, mount, flags);
         self.program.success_joins(covered);
         self.done_with(&[mount, found]);
         self.program.failure_joins(there);

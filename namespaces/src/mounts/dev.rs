@@ -17,6 +17,8 @@ const LINKS: [(&str, &str); 5] = [
     ("stderr", "/proc/self/fd/2"),
     ("ptmx", "pts/ptmx"),
 ];
+/// So that nobody changes the mode or the times of the host's device. It can be written to.
+const HOSTS: MountFlags = QUIET.union(MountFlags::READ_ONLY);
 const QUIET: MountFlags = MountFlags::NOSUID.union(MountFlags::NOEXEC);
 
 impl Mounts<'_> {
@@ -35,7 +37,10 @@ impl Mounts<'_> {
         self.attach(target, mount, self.hands.target);
         for ((name, number), hosts) in devices.into_iter().zip(hosts) {
             match hosts {
-                Some(device) => self.bind_device(&target.join(name), name, device),
+                Some(device) => {
+                    self.bind_device(&target.join(name), name, device);
+                    self.remount(&target.join(name), device, HOSTS);
+                }
                 None => self.make_device(&target.join(name), name, number),
             }
         }
@@ -62,9 +67,7 @@ impl Mounts<'_> {
         let (device, slot) = (self.text(&format!("/dev/{name}")), self.program.slot());
         let clone = [libc::AT_FDCWD.into(), device, (OPEN_TREE_CLONE | CLOEXEC).into()];
         self.program.call_then(Step::Mount, object, Sys::open_tree, clone, Then::Keep(slot));
-        // So that nobody changes the mode or the times of the host's device. It can be written to.
-        let flags = MountFlags::READ_ONLY | MountFlags::NOSUID | MountFlags::NOEXEC;
-        self.set(Step::Mount, object, slot.into(), Attributes { flags, recursive: false, ids: None });
+        self.set_now_or_later(object, slot, Attributes { flags: HOSTS, recursive: false, ids: None });
         slot
     }
 
@@ -114,7 +117,8 @@ impl Mounts<'_> {
     pub(super) fn seal(&mut self, object: &Path, flags: MountFlags) {
         if flags.contains(MountFlags::READ_ONLY) {
             let how = Attributes { flags: MountFlags::READ_ONLY, recursive: false, ids: None };
-            self.set(Step::Mount, object, self.hands.mount.into(), how);
+            self.set_now_or_later(object, self.hands.mount, how);
+            self.remount(object, self.hands.mount, MountFlags::READ_ONLY);
         }
     }
 }

@@ -10,6 +10,7 @@ mod cover;
 mod dev;
 mod fresh;
 mod point;
+mod remount;
 mod root;
 mod source;
 
@@ -19,10 +20,12 @@ use crate::terminal::Opening;
 use crate::{Error, Mount, Propagation, Root, Sandbox, Step};
 pub(crate) use check::check;
 use point::{Base, Kind};
+use remount::Remount;
 pub(crate) use root::pivot;
+use source::Found;
 pub(crate) use source::Sources;
 use std::ffi::CString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const ZERO: Arg = Arg::Value(0);
 const FROM_FD: u64 = 0x04; // MOVE_MOUNT_F_EMPTY_PATH
@@ -37,7 +40,7 @@ const MANY: usize = 192;
 
 /// Makes mounts private, attaches the root and mounts inside it. Returns the root, for [`pivot`].
 pub(crate) fn compile(program: &mut Program, sources: &Sources, sandbox: &Sandbox) -> Result<Option<Arg>, Error> {
-    let mut child = Mounts::new(program, sources.own_user, sandbox);
+    let mut child = Mounts::new(program, sources, sandbox);
     child.propagate(Step::Propagation);
     // All of them before anything is mounted that hides one.
     let trees = child.open_sources(sources, sandbox)?;
@@ -55,7 +58,7 @@ pub(crate) fn compile(program: &mut Program, sources: &Sources, sandbox: &Sandbo
         let later = sandbox.mounts.get(at + 1..).unwrap_or_default();
         let kept = !mount.covers() && later.iter().any(|next| next.covers() && next.target.starts_with(&mount.target));
         child.terminal = Opening::of(sandbox, at);
-        child.mount(mount, tree, Kind::of(found.as_ref()), kept)?;
+        child.mount(mount, (tree, found.as_ref()), kept)?;
     }
     if makes_files(sandbox) {
         child.program.call(Step::Root, "umask", Sys::umask, [umask.into()]);
@@ -103,6 +106,8 @@ struct Mounts<'a> {
     root: Option<Arg>,
     /// Where mount points may be made.
     bases: Vec<Base>,
+    /// Links that have been made before their turn, because the root is read-only by then.
+    links: Vec<PathBuf>,
     /// Without a user namespace of its own the child can make devices.
     own_user: bool,
     propagation: Propagation,
@@ -113,31 +118,39 @@ struct Mounts<'a> {
     many: bool,
     /// The terminal to be opened in the mount that is being made.
     terminal: Option<Opening>,
+    /// How flags are set where the kernel lacks the call for it, if that is allowed.
+    remount: Option<Remount>,
 }
 
 impl<'a> Mounts<'a> {
-    fn new(program: &'a mut Program, own_user: bool, sandbox: &Sandbox) -> Self {
+    fn new(program: &'a mut Program, sources: &Sources, sandbox: &Sandbox) -> Self {
+        let remount = sources.spare.map(|spare| Remount::new(program, spare));
         let mut slot = || program.slot();
         let hands = Hands { context: slot(), mount: slot(), target: slot(), parent: slot(), inner: slot() };
         Mounts {
             hands,
             root: None,
             bases: Vec::new(),
-            own_user,
+            links: Vec::new(),
+            own_user: sources.own_user,
             propagation: sandbox.propagation,
             here: program.string(CString::default()).into(),
             null: program.slot(),
             many: sandbox.mounts.iter().map(descriptors).sum::<usize>() > MANY,
             terminal: None,
+            remount,
             program,
         }
     }
 
     /// Mounts. If it is `kept`, something in it will be covered.
-    fn mount(&mut self, mount: &Mount, tree: Option<Slot>, point: Kind, kept: bool) -> Result<(), Error> {
+    fn mount(&mut self, mount: &Mount, (tree, found): (Option<Slot>, Option<&Found>), kept: bool) -> Result<(), Error> {
         let target = mount.target.as_path();
+        if mount.only_makes() {
+            return self.make_alone(mount);
+        }
         if !mount.covers() {
-            self.find_or_make(target, point)?;
+            self.find_or_make(target, Kind::of(found))?;
         }
         let (mut base, mut own) = (None, None);
         match (&mount.kind, tree) {
@@ -158,13 +171,16 @@ impl<'a> Mounts<'a> {
             }
             (MountKind::Bind(_), Some(tree)) => {
                 self.attach(target, tree, self.hands.target);
+                if mount.sets_flags_alone(found) {
+                    self.remount(target, tree, mount.flags);
+                }
                 self.done_with(&[self.hands.target]);
                 own = Some(tree);
                 if !kept {
                     self.done_with(&[tree]);
                 }
             }
-            (MountKind::Bind(_), None) => {}
+            (MountKind::Bind(_), None) | (MountKind::Directory | MountKind::Link(_), _) => {}
             (MountKind::Dev, _) => self.dev(target, mount.flags),
             (MountKind::Cgroup, _) => self.cgroup(target, mount.flags)?,
             (MountKind::Mask, _) => self.mask(target)?,
@@ -190,6 +206,10 @@ impl<'a> Mounts<'a> {
 
     /// Sets flags of a mount, and of those below it.
     fn set(&mut self, step: Step, object: &Path, mount: Arg, how: Attributes) {
+        self.set_then(step, object, mount, how, Then::Go);
+    }
+
+    fn set_then(&mut self, step: Step, object: &Path, mount: Arg, how: Attributes, then: Then) {
         let Attributes { flags, recursive, ids } = how;
         let atime = if flags.contains(MountFlags::NOATIME) { libc::MOUNT_ATTR__ATIME } else { 0 };
         let id_map = if ids.is_some() { libc::MOUNT_ATTR_IDMAP } else { 0 };
@@ -198,7 +218,7 @@ impl<'a> Mounts<'a> {
         let attributes = self.program.words([flags.bits() | id_map, atime, 0, namespace]);
         let at = EMPTY_PATH | if recursive { RECURSIVE } else { 0 };
         let args = [mount, self.here, at.into(), attributes.into(), 32_u64.into()];
-        self.program.call(step, object, Sys::mount_setattr, args);
+        self.program.call_then(step, object, Sys::mount_setattr, args, then);
     }
 
     /// Takes a mount and those below it out of their peer groups, or makes them slaves, as the sandbox's propagation is.
@@ -226,6 +246,13 @@ impl<'a> Mounts<'a> {
     /// Text of our own, without zero bytes.
     fn text(&mut self, text: &str) -> Arg {
         self.program.string(CString::new(text).unwrap_or_default()).into()
+    }
+}
+
+impl Mount {
+    /// Whether it is a bind whose flags need no more than one mount: what comes detached may have others below it, which only the kernel could set.
+    fn sets_flags_alone(&self, found: Option<&Found>) -> bool {
+        matches!(found, Some(Found::Place(_))) && !self.flags.is_empty() && self.ids.is_none()
     }
 }
 

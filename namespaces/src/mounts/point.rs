@@ -3,8 +3,9 @@
 use super::Mounts;
 use super::source::{Found, Sources};
 use crate::compile::{OPEN_HOW_SIZE, c_string, open_how};
+use crate::mount::MountKind;
 use crate::program::{Arg, Slot, Sys, Then};
-use crate::{Error, Sandbox, Step};
+use crate::{Error, Mount, Sandbox, Step};
 use std::path::{Path, PathBuf};
 
 /// Links lead nowhere out of the root, and those of `/proc` nowhere at all.
@@ -65,39 +66,72 @@ impl Mounts<'_> {
 
     /// Makes the directories on the way, and the mount point. Each parent is opened anew, inside the root and on the very mount in which it is
     /// to be made; its child's name has no slash. Who swaps one for a link meanwhile gets a directory in his own root, or an error.
-    fn make(&mut self, target: &Path, (dir, inner): (Arg, &Path), kind: Kind) -> Result<(), Error> {
+    fn make(&mut self, target: &Path, place: (Arg, &Path), kind: Kind) -> Result<(), Error> {
+        let (at, name) = self.make_way(target, place)?;
+        match kind {
+            Kind::Directory => self.make_directory(target, at, name),
+            Kind::File => {
+                let args = [at, name, (libc::S_IFREG | 0o644).into(), 0_u64.into()];
+                self.program.call_then(Step::Mount, target, Sys::mknodat, args, Then::Unless(libc::EEXIST));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the directories on the way alone, and opens the last of them; the name of what is to be made there.
+    fn make_way(&mut self, target: &Path, (dir, inner): (Arg, &Path)) -> Result<(Arg, Arg), Error> {
         let parent = self.hands.parent;
+        let (mut at, mut last) = (dir, self.here);
         let mut above = PathBuf::new();
-        let mut names = inner.iter().peekable();
-        while let Some(name) = names.next() {
-            let at = if above.as_os_str().is_empty() {
-                dir
-            } else {
+        for name in inner {
+            if !above.as_os_str().is_empty() {
+                self.make_directory(target, at, last);
                 let flags = libc::O_PATH | libc::O_DIRECTORY;
                 let open = self.open_at(dir, &above, flags, INSIDE | libc::RESOLVE_NO_XDEV)?;
                 self.program.call_then(Step::Mount, target, Sys::openat2, open, Then::Keep(parent));
-                parent.into()
-            };
-            let text: Arg = self.program.string(c_string("mount point", name)?).into();
-            let exists = Then::Unless(libc::EEXIST);
-            if kind == Kind::File && names.peek().is_none() {
-                let args = [at, text, (libc::S_IFREG | 0o644).into(), 0_u64.into()];
-                self.program.call_then(Step::Mount, target, Sys::mknodat, args, exists);
-            } else {
-                self.program.call_then(Step::Mount, target, Sys::mkdirat, [at, text, 0o755_u32.into()], exists);
+                at = parent.into();
             }
+            last = self.program.string(c_string("mount point", name)?).into();
             above.push(name);
         }
+        Ok((at, last))
+    }
+
+    fn make_directory(&mut self, target: &Path, at: Arg, name: Arg) {
+        let exists = Then::Unless(libc::EEXIST);
+        self.program.call_then(Step::Mount, target, Sys::mkdirat, [at, name, 0o755_u32.into()], exists);
+    }
+
+    /// What is no mount point, but there for itself.
+    pub(super) fn make_alone(&mut self, mount: &Mount) -> Result<(), Error> {
+        let target = mount.target.as_path();
+        let MountKind::Link(to) = &mount.kind else { return self.find_or_make(target, Kind::Directory) };
+        if self.links.iter().any(|made| made == target) {
+            return Ok(());
+        }
+        let place = self.base_of(target).ok_or_else(|| {
+            let words = "lies neither in the sandbox's own root nor in a tmpfs that it can be made in";
+            Error::config(format!("link {target:?}"), words)
+        })?;
+        let (at, name) = self.make_way(target, place)?;
+        let text = self.program.string(c_string("link", to.as_os_str())?);
+        self.program.call(Step::Mount, target, Sys::symlinkat, [text.into(), at, name]);
         Ok(())
     }
 
     /// Makes those of the root's own before it becomes read-only; from then on nothing is made there.
     pub(super) fn make_points(&mut self, sources: &Sources, sandbox: &Sandbox) -> Result<(), Error> {
         for (mount, found) in sandbox.mounts.iter().zip(&sources.mounts) {
-            if !mount.covers() && self.base_of(&mount.target).is_some() {
+            let (makes, here) = (mount.only_makes(), self.base_of(&mount.target).is_some());
+            if makes && here {
+                self.make_alone(mount)?;
+                self.links.push(mount.target.clone());
+            } else if !mount.covers() && here {
                 self.find_or_make(&mount.target, Kind::of(found.as_ref()))?;
             }
-            self.covered(&mount.target, None, None);
+            if !makes {
+                self.covered(&mount.target, None, None);
+            }
         }
         self.bases = vec![Base { path: "/".into(), dir: None, mount: None }];
         Ok(())

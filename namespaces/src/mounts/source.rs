@@ -1,5 +1,6 @@
 //! What is bound, as the caller sees it when the plan is made.
 
+use super::remount::reserve;
 use crate::bind::{Names, above_streams, path_of};
 use crate::mount::{MountKind, Source};
 use crate::program::Finding;
@@ -19,6 +20,8 @@ pub(crate) struct Sources {
     pub(crate) ids: Vec<Option<RawFd>>,
     /// Kept open as long as the plan: another file cannot get their inode's number meanwhile.
     pub(crate) held: Vec<OwnedFd>,
+    /// A number that is kept free, see `remount`.
+    pub(super) spare: Option<RawFd>,
 }
 
 #[derive(Debug)]
@@ -49,7 +52,9 @@ impl Found {
 
 impl Sources {
     pub(crate) fn look_up(sandbox: &Sandbox, names: &mut Names, own_user: bool) -> Result<Self, Error> {
-        let mut sources = Sources { own_user, root: None, mounts: Vec::new(), ids: Vec::new(), held: Vec::new() };
+        let held: Vec<OwnedFd> = reserve(sandbox)?.into_iter().collect();
+        let spare = held.first().map(AsRawFd::as_raw_fd);
+        let mut sources = Sources { own_user, root: None, mounts: Vec::new(), ids: Vec::new(), held, spare };
         sources.root = match &sandbox.root {
             Root::Host | Root::Empty => None,
             Root::Directory(path) => Some(sources.open(path)?),

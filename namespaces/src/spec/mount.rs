@@ -67,5 +67,7 @@ fn usual(kind: MountKind, target: PathBuf) -> Mount {
         MountKind::Bind(Source::Mount(name)) => Mount::attach(name, target),
         MountKind::Mask => Mount::mask(target),
         MountKind::Freeze => Mount::read_only_path(target),
+        MountKind::Directory => Mount::directory(target),
+        MountKind::Link(to) => Mount::link(to, target),
     }
 }

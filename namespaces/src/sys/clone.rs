@@ -8,7 +8,7 @@ use crate::Engine;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicI32;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 /// Arguments of clone3(2), as of Linux 5.7.
 #[repr(C, align(8))]
@@ -141,6 +141,11 @@ impl Birth {
             pid => pid,
         };
         Some(Born { pid, pidfd: Arc::new(pidfd) })
+    }
+
+    /// Whether there is one to be taken, for who asks while the clone may still be going on: clone3(2) notes the pid last, when nothing can fail any more.
+    pub(crate) fn is_there(&self) -> bool {
+        self.pid.load(Acquire) != 0 || self.by_old_clone.load(Relaxed) != 0 && is_child(self.pidfd.load(Relaxed))
     }
 
     /// As [`take`](Self::take), where who cloned was killed meanwhile. clone3(2) notes the pid of a child that there is; what clone(2) has noted may be another's by

@@ -6,7 +6,7 @@ use super::relay::{Relay, pass_on};
 use super::script;
 use super::telling::{SAID, Telling};
 use crate::Fallbacks;
-use crate::program::{Arg, Finding, Op, Program, SCRATCH, SLOTS, Slot, Stops, Then};
+use crate::program::{Arg, Finding, Op, Program, SCRATCH, SLOTS, STATFS_FLAGS, Slot, Stops, Then};
 use crate::report::NOEXEC;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize};
@@ -122,6 +122,7 @@ pub(super) fn follow(frame: &Frame<'_>, from: usize) -> bool {
                 used |= fallback;
                 frame.notes(fallback)
             }
+            Then::MountFlags { keep: slot, more } if errno == 0 => keep(frame, slot.0, mount_flags(scratch, more)),
             Then::Notes(what) if errno == 0 => frame.notes(what),
             Then::MarkEach if errno == 0 => for_each(scratch, args, result, each::mark),
             Then::CloseEachBut(highest, kept) if errno == 0 => close_each(frame, args, result, (highest, kept)),
@@ -272,8 +273,14 @@ fn look_why(frame: &Frame<'_>, op: &Op, (errno, sealed): (i32, Sealed), [path, .
     }
 }
 
-/// Where a `struct statfs` has the mount's flags, in machine words.
-const STATFS_FLAGS: usize = 10;
+/// What `statfs(2)` has said of a mount, as `mount(2)` takes it. Times are left as they are if nothing is said of them.
+fn mount_flags(scratch: &[AtomicU64; SCRATCH], more: u64) -> i64 {
+    const ALIKE: u64 = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+    let found = scratch.get(STATFS_FLAGS).map_or(0, |flags| flags.load(Relaxed));
+    // ST_NOSYMFOLLOW, MS_NOSYMFOLLOW
+    let links = if found & 1 << 13 == 0 { 0 } else { 1 << 8 };
+    (found & ALIKE | links | more).cast_signed()
+}
 
 /// How often an `openat2(2)` is tried that has been interfered with.
 const OPENAT2_TRIES: u32 = 64;

@@ -2,7 +2,7 @@
 
 use crate::identity::strangers;
 use crate::specs::{Aspect, any_namespaces, aspect, for_all};
-use crate::support::{output_with, sh};
+use crate::support::{NAMES, output_with, sh};
 use cofferdam_namespaces::{
     Capabilities, Capability, CapabilitySet, Clock, ClockOffset, Credentials, Fds, IdMap, IoPriority, Mount,
     Namespaces, Personality, Propagation, Resource, Rlimit, Root, Sandbox, Scheduler, Seccomp,
@@ -326,17 +326,6 @@ fn mount_options([read_only, noexec, noatime]: [bool; 3]) -> String {
     format!("{},nosuid,nodev{noexec},{access}", if read_only { "ro" } else { "rw" })
 }
 
-const NAMES: [(Namespaces, &str); 8] = [
-    (Namespaces::USER, "user"),
-    (Namespaces::PID, "pid"),
-    (Namespaces::MOUNT, "mnt"),
-    (Namespaces::UTS, "uts"),
-    (Namespaces::IPC, "ipc"),
-    (Namespaces::NET, "net"),
-    (Namespaces::CGROUP, "cgroup"),
-    (Namespaces::TIME, "time"),
-];
-
 pub(crate) fn random_sandboxes_are_as_asked() {
     as_asked(Base::Single, 40);
 }
@@ -415,8 +404,8 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("init", "a_thousand_zombies_are_reaped"),
     ("privilege.securebits", "securebits_are_the_programs"),
     ("privilege.new_session_keyring", "keys_of_the_host_are_out_of_sight"),
-    ("privilege.apparmor_profile", "what_the_kernel_lacks_is_told"),
-    ("privilege.selinux_label", "what_the_kernel_lacks_is_told"),
+    ("privilege.apparmor_profile", "the_profile_is_the_programs"),
+    ("privilege.selinux_label", "privileges_that_cannot_be"),
     ("privilege.landlock", "a_ruleset_restricts"),
 ];
 

@@ -4,12 +4,12 @@ use crate::roots::Busybox;
 use crate::support::{asked_for_long, engine, output_with, program, read, refused};
 use cofferdam_namespaces::{Child, Engine, Fds, IdMap, Mount, Namespaces, Root, Sandbox, Stdio, Step, TerminalSize};
 use cofferdam_testkit::Place;
-use cofferdam_testkit::fault::{Action, Fault, Poke, Watch, Who, weaken};
+use cofferdam_testkit::fault::{Action, Fault, Poke, Watch, Who, weaken, weaken_all};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::fs;
-use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
@@ -161,19 +161,12 @@ pub(crate) fn a_terminal_whose_way_is_swapped() {
     }
     let size = TerminalSize::new(30, 90);
     let sandbox = |script: &str| inside(root.path(), script).mount(Mount::devpts("/dev/pts"));
-    let real = |child: &mut Child| {
-        let terminal = child.terminal.take().unwrap();
-        let mut file = fs::File::from(OwnedFd::from(terminal));
-        let mut text = Vec::new();
-        // EIO: nobody has the other side any more.
-        let _ = file.read_to_end(&mut text);
-        String::from_utf8(text).unwrap() == "30 90\r\n"
-    };
     while_swapped(&way, &other, || {
         let mut succeeded = 0;
         for number in 0..rounds() / 10 {
             let Ok(mut child) = sandbox("busybox stty size").terminal(size).spawn() else { continue };
-            assert!(real(&mut child) && child.wait().unwrap().success(), "after {number} rounds");
+            assert_eq!(shown(&mut child), "30 90\r\n", "after {number} rounds");
+            assert!(child.wait().unwrap().success());
             succeeded += 1;
         }
         assert!(succeeded >= enough(rounds() / 10), "started {succeeded} times");
@@ -227,26 +220,94 @@ pub(crate) fn a_mask_is_the_hosts_null_device() {
     assert_eq!(show(naive), "prize\n0:0\n");
 }
 
-/// Somebody has replaced the host's `/dev/null`, or made the child open another one: it is no mask.
+/// Another path, of at most seven bytes, for one that a child opens.
+fn elsewhere(number: i64, path: &str) -> Poke {
+    let mut word = [0; 8];
+    word[..path.len()].copy_from_slice(path.as_bytes());
+    Poke { number, argument: 1, word: 0, value: u64::from_ne_bytes(word) }
+}
+
+/// Somebody has replaced the host's `/dev/null`, or made the child open another one: it is no mask. Where the child does not look, it is.
 pub(crate) fn a_null_device_that_is_none() {
     let root = Busybox::new();
     fs::create_dir(root.path().join("etc")).unwrap();
     fs::write(root.path().join("etc/secret"), "secret\n").unwrap();
     mount("fake", "/mnt", "tmpfs", MountFlags::empty(), None).unwrap();
-    fs::write("/mnt/null", "prize\n").unwrap();
-    // The first eight bytes of "/dev/null".
-    let path = u64::from_ne_bytes(*b"/mnt/nul");
-    let elsewhere = Poke { number: libc::SYS_openat, argument: 1, word: 0, value: path };
-    // Without a user namespace nothing else is opened so.
+    fs::write("/mnt/n", "prize\n").unwrap();
+    // Without a user namespace nothing else is opened so, but what is looked at whether it is a directory; nor is this.
+    let other = elsewhere(libc::SYS_openat, "/mnt/n");
     let sandbox = program("/bin/cat").arg("/etc/secret").namespaces(Namespaces::MOUNT);
     let sandbox = sandbox.root(Root::directory(root.path())).mount(Mount::mask("/etc/secret"));
-    let (weakened, result) = weaken(elsewhere, || sandbox.spawn().map(|child| child.wait().unwrap()));
+    let (weakened, result) = weaken(other, || sandbox.spawn().map(|child| child.wait().unwrap()));
     let error = result.unwrap_err();
-    // Once for the device, and once to see whether the path is a directory, had it come to that.
     assert_eq!(weakened, 1);
     assert_eq!((error.step(), error.raw_os_error()), (Step::Mount, Some(libc::ENODEV)), "{error}");
+    assert_eq!(told(sandbox.clone()).unwrap(), "");
+    // The defence off: what the child knows from its last look, at the host's own device, it takes for a look at this one.
+    let blind = sandbox.mount(Mount::bind("/dev/null", "/etc/host"));
+    let watch = Watch::only(&[libc::SYS_openat, libc::SYS_statx, libc::SYS_execve]);
+    let (calls, seen) = watch.record(|| told(blind.clone()));
+    assert_eq!(seen.unwrap(), "");
+    let numbers: Vec<_> = calls.iter().filter(|call| call.who == Who::Child).map(|call| call.number).collect();
+    let nth = numbers.windows(2).position(|pair| pair == [libc::SYS_openat, libc::SYS_statx]).unwrap() + 1;
+    let unseen = Fault { who: Who::Child, nth, action: Action::Errno(0) };
+    let (_, seen) = watch.inject_weakened(unseen, other, || told(blind));
+    assert_eq!(seen.unwrap(), "prize\n", "the attack is none");
     unmount("/mnt", UnmountFlags::empty()).unwrap();
-    assert!(sandbox.spawn().unwrap().wait().unwrap().success());
+}
+
+/// What is shown until nobody has the other side any more.
+fn shown(child: &mut Child) -> String {
+    let mut text = Vec::new();
+    // EIO is the end.
+    let _ = fs::File::from(OwnedFd::from(child.terminal.take().unwrap())).read_to_end(&mut text);
+    String::from_utf8(text).unwrap()
+}
+
+fn type_in(child: &Child, text: &str) {
+    let terminal = child.terminal.as_ref().unwrap().as_fd().try_clone_to_owned().unwrap();
+    fs::File::from(terminal).write_all(text.as_bytes()).unwrap();
+}
+
+/// CVE-2025-52565: a terminal that is opened by a path, and a console that is bound by one, are what somebody has put there; by descriptor they are the sandbox's own.
+pub(crate) fn a_terminal_by_a_path() {
+    mount("trap", "/mnt", "tmpfs", MountFlags::empty(), None).unwrap();
+    fs::create_dir("/mnt/pts").unwrap();
+    mount("theirs", "/mnt/pts", "devpts", MountFlags::empty(), Some(c"newinstance,ptmxmode=666")).unwrap();
+    symlink("/mnt/pts/ptmx", "/mnt/p").unwrap();
+    fs::write("/mnt/prize", "prize\n").unwrap();
+    symlink("/mnt/prize", "/mnt/c").unwrap();
+    // As root of the machine, so that nothing else is opened or cloned in the ways that are changed here.
+    let sandbox = |script: &str| program("/bin/sh").args(["-c", script]).namespaces(Namespaces::MOUNT);
+    let run = |sandbox: &Sandbox, pokes: &[Poke]| {
+        let (weakened, child) = weaken_all(pokes, || sandbox.spawn().unwrap());
+        assert!(pokes.is_empty() || weakened > 0);
+        child
+    };
+    let size = TerminalSize::new(30, 90);
+    let pts = sandbox("echo /dev/pts/*; read line").mount(Mount::devpts("/dev/pts")).terminal(size);
+    for (pokes, theirs, seen) in [
+        (vec![], false, "/dev/pts/0 /dev/pts/ptmx"),
+        (vec![elsewhere(libc::SYS_openat, "/mnt/p")], true, "/dev/pts/ptmx"),
+    ] {
+        let mut child = run(&pts, &pokes);
+        // Who has that file system has the terminal too.
+        assert_eq!(fs::exists("/mnt/pts/0").unwrap(), theirs, "{seen}");
+        type_in(&child, "\n");
+        assert_eq!(shown(&mut child).trim(), seen, "{theirs}");
+        assert!(child.wait().unwrap().success());
+    }
+    let console = sandbox("read -r line 2>&- </dev/console; echo $line").mount(Mount::dev("/dev")).terminal(size);
+    // The empty path is one for all calls.
+    let pokes = [elsewhere(libc::SYS_open_tree, "/mnt/c"), elsewhere(libc::SYS_move_mount, "")];
+    let mut child = run(&console, &pokes);
+    assert_eq!(shown(&mut child), "prize\r\n", "the attack is none");
+    assert!(child.wait().unwrap().success());
+    let mut child = run(&console, &[]);
+    type_in(&child, "typed\n");
+    assert_eq!(shown(&mut child), "typed\r\ntyped\r\n");
+    assert!(child.wait().unwrap().success());
+    unmount("/mnt", UnmountFlags::DETACH).unwrap();
 }
 
 /// CVE-2019-16884, CVE-2025-52881: what is written to `/proc` for the sandbox does not end in a file of its root, whatever is mounted there.

@@ -43,6 +43,11 @@ impl Group {
         self.0.join(name)
     }
 
+    /// Who is in it.
+    pub(crate) fn members(&self) -> String {
+        fs::read_to_string(self.file("cgroup.procs")).unwrap()
+    }
+
     pub(crate) fn procs(&self) -> OwnedFd {
         OpenOptions::new().write(true).open(self.file("cgroup.procs")).unwrap().into()
     }

@@ -2,6 +2,7 @@
 
 use crate::faults::fork;
 use crate::support::{output, program, refused};
+use crate::walks::prove;
 use cofferdam_namespaces::{ErrorKind, Fds, IdMap, Mount, Namespaces, Root, Scope, Stdio, Step};
 use nix::sys::wait::{WaitStatus, waitpid};
 use std::fs;
@@ -132,6 +133,7 @@ pub(crate) fn invalid_configuration() {
         assert_eq!(error.raw_os_error(), None, "{error}");
         assert_eq!(std::io::Error::from(error).kind(), std::io::ErrorKind::InvalidInput);
     }
+    prove("invalid_configuration", [Step::Configure]);
 }
 
 /// Descriptors that are bound twice, or to nothing.

@@ -113,6 +113,11 @@ pub(crate) fn without_defences_they_get_out() {
     let (escaped, refused) = tried(&sandbox, fds);
     assert_eq!(refused, BTreeSet::new());
     assert!(open_ways.iter().chain(&files).all(|name| escaped.contains(*name)), "{escaped:?}");
+    // Without a root of its own.
+    let (folder, ways) = (tempfile::tempdir().unwrap(), ["host-files", "chroot"]);
+    let sandbox = program(escape::program()).arg("escape").args(ways).stdin(Stdio::Null).stdout(Stdio::Pipe);
+    let sandbox = sandbox.env("ESCAPE_HOST_FILE", escape::program()).env("ESCAPE_FOLDER", folder.path());
+    assert_eq!(tried(&sandbox, Fds::new()), (ways.map(str::to_owned).into(), BTreeSet::new()));
 }
 
 /// A descriptor that the host has left open for programs is one for the sandbox, where nobody closes it.

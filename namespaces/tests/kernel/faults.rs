@@ -1,13 +1,14 @@
 //! Every system call of a spawn fails in turn, and the error says which it was.
 //!
 //! The cases come from the plan's own list: a step that is added to it is walked without being named here, and one
-//! that no sandbox of this file takes fails the test.
+//! that no walk takes fails a test, see `walks`.
 
 use crate::cgroup::Group;
 use crate::engines::{Host, descriptors};
 use crate::privilege::no_devices;
 use crate::roots::Busybox;
 use crate::support::{all_namespaces, program, without};
+use crate::walks::{self, Caller, prove};
 use cofferdam_namespaces::{
     Call, Capabilities, Capability, Child, Error, ErrorKind, Fds, IdMap, IoPriority, Mount, Namespaces, Personality,
     Plan, Resource, Root, Sandbox, Scheduler, Seccomp, SecureBits, Stdio, Step,
@@ -15,49 +16,56 @@ use cofferdam_namespaces::{
 use cofferdam_testkit::Place;
 use cofferdam_testkit::fault::{self, Action, Fault, Watch, Who, record};
 use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
 /// Takes every step, in a new root each time: what is missing there is made.
-fn everything(group: &Group) -> (Plan, Busybox) {
+fn everything() -> (Plan, Busybox) {
     let root = Busybox::new();
     std::fs::create_dir(root.path().join("etc")).unwrap();
     std::fs::write(root.path().join("etc/secret"), "x").unwrap();
-    (everything_in(&root, group), root)
+    (everything_in(&root), root)
 }
 
-fn everything_in(root: &Busybox, group: &Group) -> Plan {
-    let fds = fds().cgroup([group.procs()]).bind("bin", std::fs::File::open("/bin/busybox").unwrap());
-    let mut sandbox = sandbox()
+fn everything_in(root: &Busybox) -> Plan {
+    everything_of(program("true"), root, fds()).unwrap()
+}
+
+/// This program, at the end of every step.
+pub(crate) fn everything_of(program: Sandbox, root: &Busybox, fds: Fds) -> Result<Plan, Error> {
+    let mut fds = fds.bind("bin", std::fs::File::open("/bin/busybox").unwrap());
+    let mut sandbox = sandbox(program)
         .root(Root::directory(root.path()))
         .read_only_root()
         .allow_chroot()
         .mount(Mount::tmpfs("/tmp").size(1 << 20).inodes(10))
         .mount(Mount::bind("/etc", "/tmp/deep/etc").read_only().noexec())
         .mount(Mount::bind_fd("bin", "/tmp/bin/busybox").non_recursive())
+        .mount(Mount::directory("/tmp/folder/in/it"))
+        .mount(Mount::link("folder", "/tmp/ways/link"))
         .mount(Mount::mqueue("/mq/of/this"))
         .mount(Mount::cgroup("/sys/fs/cgroup"))
         .mount(Mount::mask("/etc/secret"))
         .mount(Mount::mask("/tmp/deep"))
         .mount(Mount::mask("/missing"))
         .mount(Mount::read_only_path("/etc"));
-    let mut fds = fds;
     // Only root can make a detached mount outside of a user namespace.
     if nix::unistd::geteuid().is_root() {
         sandbox = sandbox.mount(Mount::attach("tree", "/opt"));
         fds = fds.bind("tree", root.mount());
     }
-    sandbox.prepare(fds).unwrap()
+    sandbox.prepare(fds)
 }
 
-fn fds() -> Fds {
+pub(crate) fn fds() -> Fds {
     Fds::new().bind("log", std::fs::File::open("/dev/null").unwrap()).bind("rules", no_devices())
 }
 
-fn sandbox() -> Sandbox {
-    program("true")
+fn sandbox(program: Sandbox) -> Sandbox {
+    program
         .env("PATH", "/nowhere:/usr/bin:/bin")
         .user(IdMap::root())
         .namespaces(all_namespaces())
@@ -162,28 +170,11 @@ fn recorded(plan: &Plan) -> Vec<fault::Call> {
 
 /// The child does exactly what the plan says.
 pub(crate) fn explained_is_what_happens() {
-    let group = Group::any();
-    let (plan, root) = everything(&group);
+    let (plan, root) = everything();
     // Once with missing mount points, once with those.
-    let again = everything_in(&root, &group);
+    let again = everything_in(&root);
     let (first, second) = (recorded(&plan), recorded(&again));
-    let steps: BTreeSet<Step> = plan.explain().map(|call| call.step()).collect();
     assert!(places(&again, &second).len() < places(&plan, &first).len());
-    let mut all: BTreeSet<Step> = Step::ALL.iter().copied().filter(|step| step.in_child()).collect();
-    // Of a child that is held: see there.
-    all.remove(&Step::Hold);
-    all.remove(&Step::Creation);
-    // Of one that changes its ids: see `identity`.
-    all.remove(&Step::Credentials);
-    // Of one with an init: see there.
-    all.remove(&Step::Init);
-    // Of a machine with such a security module.
-    all.remove(&Step::Label);
-    all.retain(|step| ![Step::Join, Step::JoinUser, Step::Unshare].contains(step));
-    if !all_namespaces().contains(Namespaces::TIME) {
-        all.remove(&Step::Time);
-    }
-    assert_eq!(steps, all, "every step has its fault case");
     assert!(plan.explain().any(|call| call.may_fail()));
 }
 
@@ -202,21 +193,20 @@ pub(crate) fn inject_at<T: Send>(
 }
 
 /// What the child does, and where in the plan's list that stands.
-fn reached(group: &Group) -> (Vec<fault::Call>, Vec<usize>) {
+fn reached() -> (Vec<fault::Call>, Vec<usize>) {
     // With the first thread glibc takes two signals for itself, which may have been ignored.
     std::thread::spawn(|| ()).join().unwrap();
-    let (plan, _root) = everything(group);
+    let (plan, _root) = everything();
     let made = recorded(&plan);
     let places = places(&plan, &made);
     (made, places)
 }
 
 pub(crate) fn every_call_of_the_child_can_fail() {
-    let group = Group::any();
-    let before = Unchanged::now();
-    let (calls, places) = reached(&group);
+    let (before, mut steps) = (Unchanged::now(), BTreeSet::new());
+    let (calls, places) = reached();
     for (nth, at) in places.into_iter().enumerate() {
-        let (plan, _root) = everything(&group);
+        let (plan, _root) = everything();
         let (_, result) = inject_at(&calls, nth, Action::Errno(libc::EXFULL), || finish(plan.spawn()));
         let (call, error) = (plan.explain().nth(at).unwrap(), result.expect_err("fails"));
         assert_eq!((error.step(), error.raw_os_error()), (call.step(), Some(libc::EXFULL)), "{call}: {error}");
@@ -224,9 +214,81 @@ pub(crate) fn every_call_of_the_child_can_fail() {
         if call.step() != Step::Exec && !call.object().is_empty() {
             assert_eq!(error.object(), Some(call.object()), "{call}: {error}");
         }
+        steps.insert(error.step());
         no_child_is_left();
         drop(plan);
         before.check();
+    }
+    prove("every_call_of_the_child_can_fail", steps);
+}
+
+/// Those that take the right to make a cgroup: each is failed and killed.
+pub(crate) fn every_call_in_a_cgroup_can_fail() {
+    let (group, mut steps) = (Group::any(), BTreeSet::new());
+    let sandbox = program("true").user(IdMap::root()).namespaces(Namespaces::CGROUP | Namespaces::MOUNT);
+    let run = || sandbox.prepare(Fds::new().cgroup([group.procs()]))?.spawn()?.wait();
+    let before = Unchanged::now();
+    let (calls, result) = record(run);
+    assert!(result.unwrap().success());
+    let calls: Vec<_> = calls.into_iter().filter(|call| call.who == Who::Child).collect();
+    for (at, call) in calls.iter().enumerate().filter(|(_, call)| call.number != libc::SYS_execve) {
+        let (_, result) = inject_at(&calls, at, Action::Errno(libc::EXFULL), run);
+        let error = result.expect_err("fails");
+        let told = (error.system_call(), error.raw_os_error());
+        assert_eq!(told, (Some(call.name()), Some(libc::EXFULL)), "{call}: {error}");
+        no_child_is_left();
+        let (_, result) = inject_at(&calls, at, Action::Kill, run);
+        let killed = result.expect_err("is killed");
+        assert_eq!((killed.step(), killed.signal()), (error.step(), Some(libc::SIGKILL)), "{call}: {killed}");
+        steps.insert(error.step());
+        no_child_is_left();
+        before.check();
+    }
+    prove("every_call_in_a_cgroup_can_fail", steps);
+}
+
+/// On a machine that has no such module: what this crate looks at says that there is one, and the kernel's files for it are the same. Each label is a file that is
+/// opened, and written to.
+pub(crate) fn every_call_of_a_label_can_fail() {
+    let machine = Modules::pretended();
+    let mut steps = BTreeSet::new();
+    for sandbox in [program("true").apparmor_profile("tight"), program("true").selinux_label("u:r:tight_t:s0")] {
+        let plan = sandbox.prepare(Fds::new()).unwrap();
+        let calls = plan.explain().enumerate().filter(|(_, call)| call.step() == Step::Label);
+        let calls: Vec<_> = calls.map(|(at, call)| (at, call.name(), call.object().to_owned())).collect();
+        assert_eq!(calls.iter().map(|(_, name, _)| *name).collect::<Vec<_>>(), ["openat", "write"]);
+        for (nth, name, object) in calls {
+            let fault = Fault { who: Who::Child, nth, action: Action::Errno(libc::EXFULL) };
+            let (_, result) = fault::inject(fault, || finish(plan.spawn()));
+            let error = result.expect_err("fails");
+            assert_eq!((error.system_call(), error.raw_os_error()), (Some(name), Some(libc::EXFULL)), "{error}");
+            assert_eq!(error.object(), Some(object.as_os_str()), "{error}");
+            steps.insert(error.step());
+            no_child_is_left();
+        }
+    }
+    drop(machine);
+    prove("every_call_of_a_label_can_fail", steps);
+}
+
+/// A `/sys` that says that there are `AppArmor` and `SELinux`, until it is dropped.
+struct Modules;
+
+impl Modules {
+    fn pretended() -> Self {
+        let sys = std::path::Path::new("/sys");
+        mount(Some("sys"), sys, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+        for folder in ["module/apparmor/parameters", "fs/selinux"] {
+            std::fs::create_dir_all(sys.join(folder)).unwrap();
+        }
+        std::fs::write(sys.join("module/apparmor/parameters/enabled"), "Y\n").unwrap();
+        Modules
+    }
+}
+
+impl Drop for Modules {
+    fn drop(&mut self) {
+        umount2("/sys", MntFlags::MNT_DETACH).unwrap();
     }
 }
 
@@ -255,13 +317,12 @@ pub(crate) fn fails_or_is_overcome(call: &Call<'_>, errno: i32, result: Result<E
 
 /// No call is done without because the kernel lacks it, or forbids it, or is short of memory.
 pub(crate) fn nothing_is_done_without() {
-    let group = Group::any();
     let before = Unchanged::now();
-    let (calls, places) = reached(&group);
+    let (calls, places) = reached();
     for (nth, at) in places.into_iter().enumerate() {
         // The first one has been walked.
         for errno in &errnos()[1..] {
-            let (plan, _root) = everything(&group);
+            let (plan, _root) = everything();
             let (_, result) = inject_at(&calls, nth, Action::Errno(*errno), || finish(plan.spawn()));
             let call = plan.explain().nth(at).unwrap();
             fails_or_is_overcome(&call, *errno, result);
@@ -273,11 +334,10 @@ pub(crate) fn nothing_is_done_without() {
 }
 
 pub(crate) fn the_child_can_be_killed_at_every_call() {
-    let group = Group::any();
     let before = Unchanged::now();
-    let (calls, places) = reached(&group);
+    let (calls, places) = reached();
     for (nth, at) in places.into_iter().enumerate() {
-        let (plan, _root) = everything(&group);
+        let (plan, _root) = everything();
         let (_, result) = inject_at(&calls, nth, Action::Kill, || finish(plan.spawn()));
         let call = plan.explain().nth(at).unwrap();
         match result {
@@ -294,52 +354,42 @@ pub(crate) fn the_child_can_be_killed_at_every_call() {
     }
 }
 
-/// What the caller itself does, from the configuration to the clone.
+/// What the caller itself does, from the configuration to the end of the program.
 pub(crate) fn every_call_of_the_caller_can_fail() {
     all_namespaces();
     let before = Unchanged::now();
-    let spawn = || {
-        let null = std::fs::File::open("/dev/null").unwrap();
-        Ok((null, Group::any())).and_then(|(null, group)| {
-            let fds = Fds::new().bind("log", null).bind("rules", no_devices()).cgroup([group.procs()]);
-            let child = sandbox().prepare(fds).and_then(|plan| plan.spawn());
-            let result = finish(child);
-            drop(group);
-            result
-        })
+    let walk = Caller {
+        make: &fds,
+        run: &|fds| {
+            let child = sandbox(program("true")).prepare(fds)?.spawn()?;
+            let result = child.wait();
+            if result.is_err() {
+                // What cannot be waited for the first time can be the second.
+                child.wait().unwrap();
+            }
+            result.map(drop)
+        },
+        // Of the 64 signals and the 40 capabilities that it asks for some are enough.
+        most: 8,
+        but: &[],
+        unnoticed: &[],
     };
-    let (calls, result) = record(spawn);
-    assert!(result.unwrap().success());
-    let mut steps = BTreeSet::new();
-    for (at, call) in calls.iter().enumerate().filter(|(_, call)| call.who == Who::Parent) {
-        let Some(step) = step_of_caller(call) else { continue };
-        let (after, result) = inject_at(&calls, at, Action::Errno(libc::EXFULL), spawn);
-        let faulted = after.iter().find(|call| call.fault.is_some()).expect("the call comes again");
-        assert_eq!(faulted.number, call.number);
-        let error = result.expect_err(&call.to_string());
-        assert_eq!((error.step(), error.raw_os_error()), (step, Some(libc::EXFULL)), "{call}: {error}");
-        assert_eq!(error.system_call(), Some(call.name()), "{call}: {error}");
-        steps.insert(step);
-        no_child_is_left();
-        before.check();
+    let seen = walk.walk();
+    prove("every_call_of_the_caller_can_fail", walks::steps(&seen));
+    for (step, call) in [
+        (Step::Prepare, "openat"),
+        (Step::Prepare, "pidfd_open"),
+        (Step::Prepare, "rt_sigaction"),
+        (Step::Prepare, "prctl"),
+        (Step::Pipe, "pipe2"),
+        (Step::BlockSignals, "rt_sigprocmask"),
+        (Step::Clone, "clone3"),
+        (Step::Wait, "waitid"),
+    ] {
+        assert!(seen.contains(&(step, call)), "{step}: {call} of {seen:?}");
     }
-    let all = [Step::Prepare, Step::Pipe, Step::BlockSignals, Step::Clone];
-    assert!(all.iter().all(|step| steps.contains(step)), "{steps:?}");
-}
-
-/// The step that a call of the caller belongs to; none for what is not the spawn's (the allocator, the test), or only cleans up.
-fn step_of_caller(call: &fault::Call) -> Option<Step> {
-    let flags = call.args[3];
-    match call.number {
-        // Only of a copy.
-        libc::SYS_mmap if flags & libc::MAP_SHARED as u64 != 0 => Some(Step::Memory),
-        libc::SYS_pipe2 => Some(Step::Pipe),
-        libc::SYS_rt_sigprocmask if call.args[3] == 8 => Some(Step::BlockSignals),
-        libc::SYS_clone3 => Some(Step::Clone),
-        libc::SYS_prctl if call.args[0] == libc::PR_CAPBSET_READ as u64 => Some(Step::Prepare),
-        libc::SYS_pidfd_open | libc::SYS_fstatfs | libc::SYS_rt_sigaction => Some(Step::Prepare),
-        _ => None,
-    }
+    no_child_is_left();
+    before.check();
 }
 
 /// The parent has died between the child's birth and its asking for a signal: here long before, because the plan is used in a fork

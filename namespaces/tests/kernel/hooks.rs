@@ -1,16 +1,16 @@
 //! Programs at the points of a sandbox's life that OCI names: when they run, where, as whom, and what is left of one that fails.
 
-use crate::faults::{Unchanged, inject_at, no_child_is_left};
-use crate::hold::threads_end;
+use crate::faults::{Unchanged, no_child_is_left};
+use crate::hold::{threads_end, walk};
 use crate::identity::strangers;
 use crate::roots::Busybox;
 use crate::support::{program, read, without};
+use crate::walks::prove;
 use cofferdam_namespaces::{
     Capabilities, Creating, Credentials, Engine, Error, ErrorKind, Fds, Hook, IdMap, Join, Mount, Namespaces, OciState,
     Root, Sandbox, Seccomp, Stdio, Step,
 };
-use cofferdam_testkit::fault::{Action, Watch, Who, record};
-use std::collections::BTreeSet;
+use cofferdam_testkit::fault::{Watch, Who};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -286,33 +286,8 @@ pub(crate) fn every_call_of_a_creation_can_fail() {
     // Not missing the first time and there the next.
     fs::create_dir(root.path().join("proc")).unwrap();
     let sandbox = sandbox(root.path()).user(IdMap::root()).args(["-c", "exit 0"]).die_with_parent();
-    let run = || sandbox.create(Fds::new())?.finish()?.release()?.wait();
-    let (mut steps, before) = (BTreeSet::new(), Unchanged::now());
-    let (calls, result) = record(run);
-    assert!(result.unwrap().success());
-    let calls: Vec<_> = calls.into_iter().filter(|call| call.who == Who::Child).collect();
-    for (at, call) in calls.iter().enumerate() {
-        let (after, result) = inject_at(&calls, at, Action::Errno(libc::EXFULL), run);
-        assert!(after.iter().any(|call| call.fault.is_some()), "{call} is made again");
-        let error = result.expect_err("fails");
-        assert_eq!(
-            (error.system_call(), error.raw_os_error()),
-            (Some(call.name()), Some(libc::EXFULL)),
-            "{call}: {error}"
-        );
-        let step = error.step();
-        steps.insert(step);
-        no_child_is_left();
-        let (_, result) = inject_at(&calls, at, Action::Kill, run);
-        if step != Step::Exec {
-            let error = result.expect_err("is killed");
-            assert_eq!((error.step(), error.signal()), (step, Some(libc::SIGKILL)), "{call}: {error}");
-        }
-        no_child_is_left();
-        before.check();
-    }
-    assert!([Step::Creation, Step::Hold, Step::Pivot].iter().all(|step| steps.contains(step)), "{steps:?}");
-    threads_end();
+    let steps = walk(|| sandbox.create(Fds::new())?.finish()?.release()?.wait(), no_child_is_left);
+    prove("every_call_of_a_creation_can_fail", steps);
 }
 
 /// While it is created it keeps nothing of ours open but what it needs, and is gone when it is dropped; and then its program gets what it asked for.

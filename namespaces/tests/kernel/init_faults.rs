@@ -4,6 +4,7 @@ use crate::faults::{Unchanged, inject_at, no_child_is_left};
 use crate::hold::threads_end;
 use crate::init::with_init;
 use crate::support::{program, sh};
+use crate::walks::prove;
 use cofferdam_namespaces::{
     BpfInstruction, Error, ErrorKind, Fds, IdMap, Namespaces, Sandbox, Seccomp, Step, TerminalSize,
 };
@@ -102,7 +103,7 @@ pub(crate) fn every_call_up_to_the_init_can_fail() {
         if !hold {
             assert_eq!(calls.iter().map(|call| call.number).collect::<Vec<_>>(), told);
         }
-        let mut inits = 0;
+        let (mut inits, mut steps) = (0, BTreeSet::new());
         for (at, call) in calls.iter().enumerate() {
             let (_, result) = inject_at(&calls, at, Action::Errno(libc::EXFULL), run);
             let error = result.expect_err("fails");
@@ -110,6 +111,7 @@ pub(crate) fn every_call_up_to_the_init_can_fail() {
             assert_eq!(failed, (Some(call.name()), Some(libc::EXFULL)), "{call}: {error}");
             let step = error.step();
             inits += usize::from(step == Step::Init);
+            steps.insert(step);
             no_child_is_left();
             let (_, result) = inject_at(&calls, at, Action::Kill, run);
             let error = result.expect_err("is killed");
@@ -118,6 +120,7 @@ pub(crate) fn every_call_up_to_the_init_can_fail() {
             before.check();
         }
         assert_eq!(inits, 7);
+        prove("every_call_up_to_the_init_can_fail", steps);
     }
     threads_end();
 }
@@ -128,7 +131,7 @@ pub(crate) fn every_call_of_the_caller_can_fail() {
     let before = Unchanged::now();
     let (calls, result) = record(run);
     assert!(result.unwrap().success());
-    let mut seen = BTreeSet::new();
+    let (mut seen, mut steps) = (BTreeSet::new(), BTreeSet::new());
     for (at, call) in calls.iter().enumerate().filter(|(_, call)| call.who == Who::Parent) {
         let step = match call.number {
             libc::SYS_memfd_create => Step::Memory,
@@ -142,8 +145,10 @@ pub(crate) fn every_call_of_the_caller_can_fail() {
         assert_eq!((error.step(), error.raw_os_error()), (step, Some(libc::EXFULL)), "{call}: {error}");
         assert_eq!(error.system_call(), Some(call.name()));
         seen.insert(call.name());
+        steps.insert(error.step());
         no_child_is_left();
         before.check();
     }
+    prove("every_call_for_an_init_can_fail", steps);
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["fcntl", "memfd_create", "recvmsg", "socketpair"]);
 }

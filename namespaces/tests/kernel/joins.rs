@@ -3,17 +3,18 @@
 use crate::faults::{Unchanged, errnos, fails_or_is_overcome, no_child_is_left};
 use crate::hold::threads_end;
 use crate::support::{all_namespaces, output_with, program, sh};
+use crate::walks::prove;
 use cofferdam_namespaces::{
     Child, Engine, Error, ErrorKind, Fds, IdMap, Join, Mount, Namespaces, Resource, Sandbox, Stdio, Step, Target,
 };
 use cofferdam_testkit::fault::{Action, Fault, Watch, Who, inject, record};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
 pub(crate) const NSENTER: &str = "/usr/bin/nsenter";
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
@@ -33,7 +34,7 @@ fn ready(sandbox: &Sandbox) -> Child {
 }
 
 /// In namespaces of its own, all that there are, as root of its own.
-fn whole() -> Sandbox {
+pub(crate) fn whole() -> Sandbox {
     sh("echo ready; read line")
         .user(IdMap::root())
         .namespaces(all_namespaces())
@@ -237,6 +238,9 @@ pub(crate) fn joins_that_cannot_be() {
     refused(sandbox().user(IdMap::root()), fds(), "user or time namespace");
     refused(sandbox().namespaces(Namespaces::TIME), fds(), "user or time namespace");
     refused(sandbox().hostname("x"), fds(), "hostname");
+    refused(sh("true").join(Join::all().timeout(Duration::ZERO)), fds(), "join");
+    let timed = Join::all().environment().timeout(Duration::from_secs(1));
+    refused(sh("true").join(timed), fds(), "environment");
     let plan = sandbox().prepare(fds()).unwrap();
     #[expect(unsafe_code, reason = "refused")]
     // SAFETY: it is not run.
@@ -247,61 +251,6 @@ pub(crate) fn joins_that_cannot_be() {
     assert_eq!((error.kind(), error.step()), (ErrorKind::NoSuchProcess, Step::Target), "{error}");
     let error = Target::from_pidfd(File::open("/dev/null").unwrap()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
-}
-
-/// Ended before the plan is made, before it is spawned, and while it is being joined, at any moment.
-pub(crate) fn a_target_that_dies() {
-    let child = inside(whole());
-    let dead = target(&child);
-    let plan = sh("true").join(Join::all()).prepare(Fds::new().target(dead.clone())).unwrap();
-    assert!(plan.spawn().unwrap().wait().unwrap().success());
-    child.kill().unwrap();
-    child.wait().unwrap();
-    let error = plan.spawn().unwrap_err();
-    assert_eq!((error.kind(), error.step()), (ErrorKind::NoSuchProcess, Step::Join), "{error}");
-    let error = sh("true").join(Join::all()).prepare(Fds::new().target(dead)).unwrap_err();
-    assert_eq!((error.kind(), error.step()), (ErrorKind::NoSuchProcess, Step::Target), "{error}");
-    no_child_is_left();
-    // Its process 1 takes along who is on the way: whatever comes first, the caller is told and nobody stays.
-    let (mut gone, mut there) = (0, 0);
-    for round in 0..60_u64 {
-        let child = inside(whole());
-        let plan = program("/bin/true").join(Join::all()).prepare(Fds::new().target(target(&child))).unwrap();
-        let result = thread::scope(|scope| {
-            let joiner = scope.spawn(|| plan.spawn().map(|joined| joined.wait().unwrap()));
-            // A spread of moments; which one it is does not matter.
-            for _ in 0..round * 40 {
-                std::hint::black_box(std::process::id());
-                std::hint::spin_loop();
-            }
-            child.kill().unwrap();
-            joiner.join().unwrap()
-        });
-        child.wait().unwrap();
-        match result {
-            Ok(_) => there += 1,
-            Err(error) => {
-                assert_eq!(error.kind(), ErrorKind::NoSuchProcess, "{error}");
-                gone += 1;
-            }
-        }
-        no_child_is_left();
-    }
-    assert_eq!(gone + there, 60);
-}
-
-/// The child has come in and waits there when the target dies, and takes it along.
-pub(crate) fn the_target_dies_while_the_child_is_held() {
-    let child = inside(whole());
-    let plan = program("/bin/true").join(Join::all()).prepare(Fds::new().target(target(&child))).unwrap();
-    let held = plan.hold().unwrap();
-    child.kill().unwrap();
-    poll(&mut [PollFd::new(held.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE).unwrap();
-    let error = held.release().unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::NoSuchProcess, "{error}");
-    child.wait().unwrap();
-    threads_end();
-    no_child_is_left();
 }
 
 /// Each call of both processes, failed in turn; and each of the two killed.
@@ -338,12 +287,12 @@ pub(crate) fn every_call_of_joining_can_fail() {
         before.check();
         steps.insert(call.step());
     }
-    assert!([Step::Join, Step::WorkingDirectory, Step::LetGo].iter().all(|step| steps.contains(step)), "{steps:?}");
+    prove("every_call_of_joining_can_fail", steps);
     end(&child);
 }
 
 /// None but the target, which runs.
-fn no_other_child_is_left() {
+pub(crate) fn no_other_child_is_left() {
     use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::__WALL;
     assert_eq!(waitid(Id::All, flags), Ok(WaitStatus::StillAlive));

@@ -3,6 +3,7 @@
 mod asked;
 mod attacks;
 mod attributes;
+mod callers;
 mod cgroup;
 mod closures;
 mod crowd;
@@ -10,6 +11,7 @@ mod engines;
 mod errors;
 mod escape;
 mod escapes;
+mod failing;
 mod fallbacks;
 mod faults;
 mod flags;
@@ -22,15 +24,18 @@ mod init;
 mod init_faults;
 mod isolation;
 mod joins;
+mod labels;
 mod life;
 mod listeners;
 mod listing;
 mod mounts;
+mod orphans;
 mod passing;
 mod privilege;
 mod programs;
 mod real;
 mod release;
+mod remounts;
 mod roots;
 mod scopes;
 mod seccomp;
@@ -39,6 +44,7 @@ mod spies;
 mod streams;
 mod support;
 mod terminals;
+mod walks;
 
 use cofferdam_testkit::{Need, Test, run};
 use std::process::ExitCode;
@@ -58,13 +64,25 @@ fn main() -> ExitCode {
             escape::main(arguments);
             return ExitCode::SUCCESS;
         }
+        Some("mute") => {
+            failing::main(&arguments.next().unwrap());
+            return ExitCode::SUCCESS;
+        }
         Some(name) if spies::is_one(name) => {
             spies::main(name, arguments);
             return ExitCode::SUCCESS;
         }
         _ => {}
     }
-    let tests = [
+    let tests = tests();
+    // Every test on both engines: a name alone is what is used by default, `_copy` asks for a copy.
+    let copies: Vec<Test> = tests.iter().map(|test| test.variant("_copy", support::make_copies)).collect();
+    run(&[tests, copies].concat())
+}
+
+/// All but their twins.
+fn tests() -> Vec<Test> {
+    [
         errors(),
         isolation(),
         identity(),
@@ -93,11 +111,10 @@ fn main() -> ExitCode {
         cgroups(),
         listing(),
         faults(),
+        callers(),
+        orphans(),
     ]
-    .concat();
-    // Every test on both engines: a name alone is what is used by default, `_copy` asks for a copy.
-    let copies: Vec<Test> = tests.iter().map(|test| test.variant("_copy", support::make_copies)).collect();
-    run(&[tests, copies].concat())
+    .concat()
 }
 
 /// Needs nothing.
@@ -220,6 +237,7 @@ fn privilege() -> Vec<Test> {
         test("what_the_kernel_lacks_is_told", privilege::what_the_kernel_lacks_is_told),
         root("rights_that_are_lost_with_the_user", privilege::rights_that_are_lost_with_the_user),
         user("keys_of_the_host_are_out_of_sight", privilege::keys_of_the_host_are_out_of_sight),
+        root("the_profile_is_the_programs", labels::the_profile_is_the_programs).needs(&[Need::AppArmor]),
         user("the_host_program_keeps_its_privileges", privilege::the_host_program_keeps_its_privileges),
     ]
 }
@@ -299,6 +317,7 @@ fn mounts() -> Vec<Test> {
     vec![
         busy("a_directory_as_root", mounts::a_directory_as_root),
         busy("an_empty_root", mounts::an_empty_root),
+        busy("directories_and_links_are_made", mounts::directories_and_links_are_made),
         busy("a_tmpfs_is_as_asked", mounts::a_tmpfs_is_as_asked),
         busy("file_systems_of_its_own", mounts::file_systems_of_its_own),
         busy("control_groups_are_in_sight", mounts::control_groups_are_in_sight),
@@ -339,6 +358,7 @@ fn attacks() -> Vec<Test> {
         busy("scripts_of_a_root", programs::scripts_of_a_root),
         busy("a_mask_is_the_hosts_null_device", attacks::a_mask_is_the_hosts_null_device),
         rooted("a_null_device_that_is_none", attacks::a_null_device_that_is_none),
+        root("a_terminal_by_a_path", attacks::a_terminal_by_a_path),
         busy("a_proc_in_the_root_is_not_written", attacks::a_proc_in_the_root_is_not_written),
     ]
 }
@@ -404,6 +424,10 @@ fn fallbacks() -> Vec<Test> {
         v2("without_a_clone_into_a_cgroup", fallbacks::without_a_clone_into_a_cgroup).needs(&[Need::Userns]),
         user("without_the_calls_of_mounts", fallbacks::without_the_calls_of_mounts).needs(&[Need::Program(BUSYBOX)]),
         user("without_close_range", fallbacks::without_close_range),
+        user("without_mount_setattr", remounts::without_mount_setattr).needs(&[Need::Program(BUSYBOX)]),
+        rooted("binds_alone_without_mount_setattr", remounts::binds_alone_without_mount_setattr),
+        user("what_only_mount_setattr_does", remounts::what_only_mount_setattr_does).needs(&[Need::Program(BUSYBOX)]),
+        user("a_remount_that_goes_elsewhere", remounts::a_remount_that_goes_elsewhere),
     ]
 }
 
@@ -507,8 +531,8 @@ fn joins() -> Vec<Test> {
         root("a_namespace_of_another_owner", joins::a_namespace_of_another_owner),
         test("the_end_of_others_is_told", joins::the_end_of_others_is_told),
         user("joins_that_cannot_be", joins::joins_that_cannot_be),
-        user("a_target_that_dies", joins::a_target_that_dies),
-        user("the_target_dies_while_the_child_is_held", joins::the_target_dies_while_the_child_is_held),
+        user("a_target_that_dies", failing::a_target_that_dies),
+        user("the_target_dies_while_the_child_is_held", failing::the_target_dies_while_the_child_is_held),
         user("every_call_of_joining_can_fail", joins::every_call_of_joining_can_fail),
         user("nobody_inside_sees_who_joins", joins::nobody_inside_sees_who_joins),
         user("nobody_inside_traces_who_joins", spies::nobody_inside_traces_who_joins),
@@ -523,6 +547,11 @@ fn joins() -> Vec<Test> {
         root("no_join_where_the_kernel_shows_it", hostile::no_join_where_the_kernel_shows_it),
         user("numbers_of_another_proc", hostile::numbers_of_another_proc),
         user("the_process_between_is_killed", hostile::the_process_between_is_killed),
+        user("a_file_system_that_does_not_answer", failing::a_file_system_that_does_not_answer).needs(&[Need::Fuse]),
+        user("an_init_whose_program_does_not_come", failing::an_init_whose_program_does_not_come).needs(&[Need::Fuse]),
+        user("a_join_that_is_stopped", failing::a_join_that_is_stopped),
+        user("every_call_of_a_join_with_a_timeout_can_fail", failing::every_call_of_a_join_with_a_timeout_can_fail),
+        user("a_join_that_is_given_up", failing::a_join_that_is_given_up),
         user("its_own_files_are_roots", hostile::its_own_files_are_roots).needs(&[Need::OrdinaryUser]),
     ]
 }
@@ -582,12 +611,46 @@ fn listing() -> Vec<Test> {
 }
 
 fn faults() -> Vec<Test> {
+    let busy = |name, run| user(name, run).needs(&[Need::Program(BUSYBOX)]);
     vec![
-        group("explained_is_what_happens", faults::explained_is_what_happens),
-        group("every_call_of_the_child_can_fail", faults::every_call_of_the_child_can_fail),
-        group("nothing_is_done_without", faults::nothing_is_done_without).time(Duration::from_secs(300)),
-        group("the_child_can_be_killed_at_every_call", faults::the_child_can_be_killed_at_every_call),
-        group("every_call_of_the_caller_can_fail", faults::every_call_of_the_caller_can_fail),
+        test("every_step_has_its_fault_case", walks::every_step_has_its_fault_case),
+        busy("explained_is_what_happens", faults::explained_is_what_happens),
+        busy("every_call_of_the_child_can_fail", faults::every_call_of_the_child_can_fail),
+        busy("nothing_is_done_without", faults::nothing_is_done_without).time(Duration::from_secs(300)),
+        busy("the_child_can_be_killed_at_every_call", faults::the_child_can_be_killed_at_every_call),
+        group("every_call_in_a_cgroup_can_fail", faults::every_call_in_a_cgroup_can_fail),
+        root("every_call_of_a_label_can_fail", faults::every_call_of_a_label_can_fail),
+        user("every_call_of_the_caller_can_fail", faults::every_call_of_the_caller_can_fail),
         test("a_parent_that_is_dead_already", faults::a_parent_that_is_dead_already),
+    ]
+}
+
+fn callers() -> Vec<Test> {
+    vec![
+        test("every_call_around_a_child_can_fail", callers::every_call_around_a_child_can_fail),
+        test("every_call_of_holding_can_fail", callers::every_call_of_holding_can_fail),
+        user("every_call_for_a_target_can_fail", callers::every_call_for_a_target_can_fail),
+        test("every_call_of_the_callers_terminal_can_fail", callers::every_call_of_the_callers_terminal_can_fail),
+        test("every_call_of_a_hook_can_fail", callers::every_call_of_a_hook_can_fail),
+        test("every_call_of_a_listing_can_fail", callers::every_call_of_a_listing_can_fail),
+        user("every_call_of_a_scope_can_fail", callers::every_call_of_a_scope_can_fail),
+        test("every_call_of_a_supervisor_can_fail", callers::every_call_of_a_supervisor_can_fail),
+    ]
+}
+
+fn orphans() -> Vec<Test> {
+    let busy = |name, run| user(name, run).needs(&[Need::Program(BUSYBOX)]).time(Duration::from_secs(300));
+    vec![
+        busy("the_caller_can_be_killed_at_every_call", orphans::the_caller_can_be_killed_at_every_call),
+        busy("who_holds_can_be_killed_at_every_call", orphans::who_holds_can_be_killed_at_every_call),
+        group(
+            "the_caller_can_be_killed_with_a_child_in_a_cgroup",
+            orphans::the_caller_can_be_killed_with_a_child_in_a_cgroup,
+        ),
+        root(
+            "the_caller_can_be_killed_with_a_child_of_other_ids",
+            orphans::the_caller_can_be_killed_with_a_child_of_other_ids,
+        ),
+        user("without_the_signal_the_child_stays", orphans::without_the_signal_the_child_stays),
     ]
 }

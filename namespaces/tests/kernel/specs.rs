@@ -14,6 +14,7 @@ use std::fmt::Debug;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// The same cases each time, and many more with `COFFERDAM_TEST_LONG=1`.
 pub(crate) fn for_all<S: Strategy>(cases: u32, strategy: &S, test: impl Fn(S::Value) -> Result<(), TestCaseError>) {
@@ -128,6 +129,8 @@ fn any_mount() -> impl Strategy<Value = Mount> {
         at().prop_map(Mount::cgroup),
         at().prop_map(Mount::mask),
         at().prop_map(Mount::read_only_path),
+        at().prop_map(Mount::directory),
+        (at(), at()).prop_map(|(to, at)| Mount::link(to, at)),
         (name(), at()).prop_map(|(name, at)| Mount::file_system(name, at)),
         (at(), at()).prop_map(|(from, at)| Mount::bind(from, at)),
         (name(), at()).prop_map(|(name, at)| Mount::bind_fd(name, at)),
@@ -151,7 +154,7 @@ fn any_mount() -> impl Strategy<Value = Mount> {
 
 /// Whatever can be said of a sandbox, sensible or not.
 fn surrounded(sandbox: Sandbox, (rows, number): (u16, u32)) -> Sandbox {
-    let join = Join::only(Namespaces::NET).environment();
+    let join = Join::only(Namespaces::NET).environment().timeout(Duration::from_millis(number.into()));
     sandbox.terminal(TerminalSize::new(rows, 80)).fd(number, "some").join(join)
 }
 

@@ -38,9 +38,13 @@ pub(crate) fn a_null_device_that_is_a_file() {
     let sandbox = sh("echo x").stdout(Stdio::Null);
     nix::mount::mount(Some(trap.path()), "/dev/null", none, nix::mount::MsFlags::MS_BIND, none).unwrap();
     let error = refused(&sandbox);
-    nix::mount::umount("/dev/null").unwrap();
-    assert_eq!((error.kind(), error.object().unwrap()), (ErrorKind::InvalidConfig, "/dev/null".as_ref()), "{error}");
     assert_eq!(fs::read(trap.path()).unwrap(), b"", "nothing was written");
+    // By its name.
+    let naive = std::process::Command::new("/bin/echo").arg("x").stdout(std::process::Stdio::null()).status();
+    nix::mount::umount("/dev/null").unwrap();
+    assert!(naive.unwrap().success());
+    assert_eq!((error.kind(), error.object().unwrap()), (ErrorKind::InvalidConfig, "/dev/null".as_ref()), "{error}");
+    assert_eq!(fs::read(trap.path()).unwrap(), b"x\n", "the attack is none");
     assert!(sandbox.spawn().unwrap().wait().unwrap().success());
 }
 

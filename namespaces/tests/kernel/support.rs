@@ -10,6 +10,18 @@ use std::sync::atomic::Ordering::Relaxed;
 
 static COPIES: AtomicBool = AtomicBool::new(false);
 
+/// The kinds of namespaces, by the kernel's names for them.
+pub(crate) const NAMES: [(Namespaces, &str); 8] = [
+    (Namespaces::USER, "user"),
+    (Namespaces::PID, "pid"),
+    (Namespaces::MOUNT, "mnt"),
+    (Namespaces::UTS, "uts"),
+    (Namespaces::IPC, "ipc"),
+    (Namespaces::NET, "net"),
+    (Namespaces::CGROUP, "cgroup"),
+    (Namespaces::TIME, "time"),
+];
+
 /// From here on [`program`] asks for copies.
 pub(crate) fn make_copies() {
     COPIES.store(true, Relaxed);

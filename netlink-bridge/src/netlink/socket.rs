@@ -39,11 +39,17 @@ pub(crate) struct Session {
     state: Mutex<State>,
 }
 
-#[derive(Debug)]
 struct State {
     /// Of the next message.
     sequence: u32,
     buffer: Vec<u8>,
+}
+
+/// Without the buffer: nobody wants to read that much.
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").field("sequence", &self.sequence).finish_non_exhaustive()
+    }
 }
 
 impl Session {

@@ -6,7 +6,8 @@
 //! But records of endpoints may outlive the boot, and with them the numbers of their claims. So those go on where they were, with a leap, as the
 //! file that a loss of power leaves may not be the last one; and if it is lost altogether (it may be on a tmpfs), they begin at a random number.
 
-use super::{AddressPool, Holder, Lease, Leases, TakenAddresses, WantedAddress};
+use super::leases::Leases;
+use super::{AddressPool, Holder, TakenAddresses, WantedAddress};
 use crate::{Error, ErrorKind, Operation};
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, fstat, openat, renameat, statat, unlinkat};
 use rustix::io::{Errno, retry_on_intr};
@@ -18,8 +19,11 @@ use std::path::Path;
 const LOCK: &str = "lock";
 const FILE: &str = "leases";
 const NEXT: &str = "leases.new";
-const HEAD: &str = "cofferdam leases 2";
-/// Between the numbers of one boot and the next: further than those of one file ever are from each other, see [`super::is_until`].
+/// What the file begins with, before its version. Version 2 had no more than one line for an address.
+const HEAD: &str = "cofferdam leases ";
+const VERSION: u32 = 3;
+const OLDEST: u32 = 2;
+/// Between the numbers of one boot and the next: further than those of one file ever are from each other, see [`is_until`](super::leases::is_until).
 const LEAP: u64 = 1 << 33;
 /// No file of ours is longer; who can write to the folder cannot fill the memory.
 const LONGEST: u64 = 64 << 20;
@@ -49,27 +53,23 @@ impl FilePool {
         Ok(FilePool { folder, boot: boot.trim().to_owned() })
     }
 
-    /// Who has which address.
+    /// Who has which address. One is there twice while another owner tries to attach with the same id, or if such a one was killed: once for each.
     ///
     /// # Errors
-    /// As [`open`](Self::open); [`Protocol`](ErrorKind::Protocol) if the file is not one of ours.
+    /// As [`open`](Self::open); [`UnknownVersion`](ErrorKind::UnknownVersion) if a later version of this crate wrote the file;
+    /// [`Protocol`](ErrorKind::Protocol) if it is not one of ours.
     pub fn held(&self) -> Result<Vec<(IpAddr, Holder)>, Error> {
         let _lock = self.lock()?;
-        Ok(self.read()?.held.into_iter().map(|(address, lease)| (address, lease.holder)).collect())
+        Ok(self.read()?.holders())
     }
 
-    /// Takes back the addresses of all whose owner is not to be kept. Tells which.
+    /// Takes back the addresses of all whose owner is not to be kept. Tells which. What another owner has with the same id stays theirs.
     ///
     /// # Errors
     /// As [`held`](Self::held), or if it cannot be stored.
     #[doc(alias("garbage collection", "prune"))]
     pub fn gc(&self, keep: impl Fn(&Holder) -> bool) -> Result<Vec<(IpAddr, Holder)>, Error> {
-        self.change(|leases| {
-            let (stay, go): (Vec<_>, Vec<_>) =
-                std::mem::take(&mut leases.held).into_iter().partition(|(_, lease)| keep(&lease.holder));
-            leases.held = stay.into_iter().collect();
-            Ok(go.into_iter().map(|(address, lease)| (address, lease.holder)).collect())
-        })
+        self.change(|leases| Ok(leases.keep(keep)))
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Leases) -> Result<T, Error>) -> Result<T, Error> {
@@ -102,9 +102,14 @@ impl FilePool {
 
     fn read(&self) -> Result<Leases, Error> {
         let text = read_file(&self.folder, FILE)?.unwrap_or_default();
-        let words = "the file of addresses is none that this version writes";
-        parse(&text, &self.boot, crate::attach::random()?)
-            .ok_or_else(|| Error::words(ErrorKind::Protocol, Operation::TakeAddress, words).about(FILE))
+        let refuse = |kind, words| Err(Error::words(kind, Operation::TakeAddress, words).about(FILE));
+        if version(&text).is_some_and(|version| version > VERSION) {
+            return refuse(ErrorKind::UnknownVersion, "a later version of this crate wrote the file of addresses");
+        }
+        match parse(&text, &self.boot, crate::attach::random()?) {
+            Some(leases) => Ok(leases),
+            None => refuse(ErrorKind::Protocol, "the file of addresses is none of ours, or damaged"),
+        }
     }
 
     fn write(&self, leases: &Leases) -> Result<(), Error> {
@@ -167,13 +172,19 @@ fn read_file(folder: impl rustix::fd::AsFd, name: &str) -> Result<Option<String>
 /// A line each; ids and owners have no control characters, see [`crate::name::check_tag`].
 fn print(leases: &Leases, boot: &str) -> String {
     let last = leases.last.iter().map(|(subnet, address)| format!("last\t{subnet}\t{address}\n"));
-    let line = |(address, Lease { holder, claims }): (&IpAddr, &Lease)| {
+    let claims =
+        leases.held.iter().flat_map(|(address, lease)| lease.claims.iter().map(move |one| (address, lease, one)));
+    let held = claims.map(|(address, lease, (owner, claims))| {
         let claims: Vec<_> = claims.iter().map(u64::to_string).collect();
-        format!("held\t{address}\t{}\t{}\t{}\n", claims.join(","), holder.id, holder.owner)
-    };
-    let held = leases.held.iter().map(line);
-    let begin = format!("{HEAD}\nboot\t{boot}\nclaim\t{}\n", leases.claim);
+        format!("held\t{address}\t{}\t{}\t{owner}\n", claims.join(","), lease.id)
+    });
+    let begin = format!("{HEAD}{VERSION}\nboot\t{boot}\nclaim\t{}\n", leases.claim);
     [begin].into_iter().chain(last).chain(held).chain(["end\n".into()]).collect()
+}
+
+/// In which form this is, if it is one of ours.
+fn version(text: &str) -> Option<u32> {
+    text.lines().next()?.strip_prefix(HEAD)?.parse().ok()
 }
 
 /// What is held in this boot. A file of another one tells only which claims were numbered, whatever else is in it; `None` if it makes no sense. Claims
@@ -184,10 +195,10 @@ fn parse(text: &str, boot: &str, start: u64) -> Option<Leases> {
     if text.is_empty() {
         return Some(leases);
     }
-    if lines.next()? != HEAD {
+    if !(OLDEST..=VERSION).contains(&version(text)?) {
         return None;
     }
-    if lines.next()?.strip_prefix("boot\t")? != boot {
+    if lines.nth(1)?.strip_prefix("boot\t")? != boot {
         let last = whole_lines(text).find_map(|line| line.strip_prefix("claim\t")?.parse::<u64>().ok());
         leases.claim = last.map_or(start, |last| last.wrapping_add(LEAP));
         return Some(leases);
@@ -200,7 +211,7 @@ fn parse(text: &str, boot: &str, start: u64) -> Option<Leases> {
             ["held", address, claims, id, owner] => {
                 let holder = Holder { id: id.into(), owner: owner.into() };
                 let claims = claims.split(',').map(str::parse).collect::<Result<_, _>>().ok()?;
-                leases.held.insert(address.parse().ok()?, Lease { holder, claims });
+                leases.add(address.parse().ok()?, holder, claims)?;
             }
             ["end"] => return lines.next().is_none().then_some(leases),
             _ => return None,
@@ -221,11 +232,14 @@ mod tests {
 
     fn some() -> Leases {
         let mut leases = Leases { claim: 9, ..Leases::default() };
-        for (address, id, claims) in
-            [("10.0.0.2", "web", &[7][..]), ("fd00::2", "web", &[5, 5, 7]), ("10.0.0.3", "a b ä", &[9])]
-        {
-            let holder = Holder { id: id.into(), owner: "my ci".into() };
-            leases.held.insert(address.parse().unwrap(), Lease { holder, claims: claims.into() });
+        for (address, id, owner, claims) in [
+            ("10.0.0.2", "web", "my ci", &[7][..]),
+            ("10.0.0.2", "web", "another", &[8]),
+            ("fd00::2", "web", "my ci", &[5, 5, 7]),
+            ("10.0.0.3", "a b ä", "my ci", &[9]),
+        ] {
+            let holder = Holder { id: id.into(), owner: owner.into() };
+            leases.add(address.parse().unwrap(), holder, claims.into()).unwrap();
         }
         leases.last.insert("10.0.0.0/24".parse().unwrap(), "10.0.0.3".parse().unwrap());
         leases
@@ -244,6 +258,23 @@ mod tests {
             assert_eq!(parse(&format!("{cut}{end}"), "boot-2", 77), numbered(77), "{end:?}");
         }
         assert_eq!(parse(&format!("{cut}12\nrubbish"), "boot-2", 77), numbered(LEAP + 12));
+    }
+
+    #[test]
+    fn other_versions() {
+        let text = print(&some(), "b");
+        let of = |version: &str| text.replacen(&format!("{HEAD}{VERSION}\n"), &format!("{HEAD}{version}\n"), 1);
+        assert_eq!(parse(&of("2"), "b", 77), Some(some()), "nothing in it means anything else");
+        for other in ["1", "4", "x", "", "3 ", "-3"] {
+            assert_eq!(parse(&of(other), "b", 77), None, "{other:?}");
+            // Of another boot it would tell which claims were numbered, if it were known how.
+            assert_eq!(parse(&of(other), "later", 77), None, "{other:?}");
+        }
+        // One owner twice, or one address of two ids.
+        let line = "held\tfd00::2\t5,5,7\tweb\tmy ci\n";
+        for wrong in [line, "held\tfd00::2\t5\tother\tsomebody\n"] {
+            assert_eq!(parse(&text.replace(line, &format!("{line}{wrong}")), "b", 77), None, "{wrong}");
+        }
     }
 
     proptest! {

@@ -1,12 +1,9 @@
 //! Ways in, and ways around: each is closed, and with what closes it taken away it is open.
 
-use crate::ports::{
-    A_WHILE, bridged_packets_are_seen, connect_at_last, create, finish, forwarding, listen, publishing, try_connect,
-};
 use crate::support::{PATIENCE, clean_up, container, ip, links, network, nft, outside, run_ip, v4, within};
-use crate::traffic::{connect, reach, say};
+use crate::traffic::{connect, say};
+use crate::with_rules::{A_WHILE, create, finish, forwarding, listen, publishing, try_connect};
 use cofferdam_netlink_bridge::{Change, Finding, Host, NetNs, Network, NetworkSpec};
-use std::io::ErrorKind;
 use std::net::{Ipv6Addr, SocketAddrV6, TcpListener, UdpSocket};
 
 /// Lets a namespace send to and from 127.0.0.0/8 by a link.
@@ -33,6 +30,30 @@ pub(crate) fn a_port_at_loopback() {
     say(|| connect(([127, 0, 0, 1], 8080).into()), &listener).unwrap();
     nft("flush chain inet cofferdam loopback");
     within(&neighbour, || connect(([127, 0, 0, 1], 8080).into())).unwrap();
+    finish(&host, &network, &[endpoint]);
+}
+
+/// A container that sends to 127.0.0.1 by its gateway. With the rule off it arrives: the bridge routes loopback addresses.
+pub(crate) fn the_hosts_loopback_is_closed() {
+    run_ip("link set lo up");
+    let (host, network) = create(&forwarding().host_loopback(true));
+    let (netns, endpoint) = container(&network, 2);
+    let secret = UdpSocket::bind("127.0.0.1:7777").unwrap();
+    secret.set_read_timeout(Some(A_WHILE)).unwrap();
+    let socket = within(&netns, || {
+        std::fs::write("/proc/sys/net/ipv4/conf/eth0/route_localnet", "1").unwrap();
+        run_ip("address del 127.0.0.1/8 dev lo");
+        run_ip("route add 127.0.0.1/32 via 10.88.0.1");
+        UdpSocket::bind((v4(2), 0)).unwrap()
+    });
+    let knock = || {
+        socket.send_to(b"x", "127.0.0.1:7777").unwrap();
+        secret.recv_from(&mut [0; 8])
+    };
+    knock().unwrap_err();
+    nft("flush chain inet cofferdam loopback");
+    secret.set_read_timeout(Some(PATIENCE)).unwrap();
+    knock().unwrap();
     finish(&host, &network, &[endpoint]);
 }
 
@@ -141,35 +162,6 @@ pub(crate) fn alone_at_loopback_from_now_on() {
         say(|| connect(([127, 0, 0, 1], 8080).into()), listener).unwrap();
         assert_eq!(network.check(&endpoints).unwrap(), []);
     }
-    finish(&host, &network, &endpoints);
-}
-
-/// A network that is told to keep its containers apart does so with those that it has already.
-pub(crate) fn apart_from_now_on() {
-    let (host, network) = create(&forwarding());
-    // Where rules see bridged packets, they keep them apart too.
-    bridged_packets_are_seen(false);
-    let (a, b) = (container(&network, 2), container(&network, 3));
-    let listener = listen(&b.0, v4(3), 80);
-    let try_reach = || within(&a.0, || try_connect(listener.local_addr().unwrap()));
-    reach(&a.0, &b.0, 3);
-    let apart = forwarding().between_containers(false);
-    let network = Network::create(&host, &apart).unwrap();
-    assert_eq!(try_reach().unwrap_err().kind(), ErrorKind::TimedOut);
-    let endpoints = [a.1.clone(), b.1.clone()];
-    assert_eq!(network.check(&endpoints).unwrap(), []);
-    // Somebody takes the setting from the ports: it is found, and brought back.
-    for endpoint in &endpoints {
-        run_ip(&format!("link set {} type bridge_slave isolated off", endpoint.port()));
-    }
-    within(&a.0, || connect_at_last(listener.local_addr().unwrap()));
-    let change = |n: usize| Change::SetUpLink { link: endpoints[n].port().into() };
-    assert_eq!(network.check(&endpoints).unwrap(), [0, 1].map(|n| Finding::Missing(change(n))));
-    let (_, done) = Network::reapply(&host, &apart, &endpoints).unwrap();
-    assert_eq!(done, [0, 1].map(change));
-    assert_eq!(try_reach().unwrap_err().kind(), ErrorKind::TimedOut);
-    let network = Network::create(&host, &forwarding()).unwrap();
-    reach(&a.0, &b.0, 3);
     finish(&host, &network, &endpoints);
 }
 

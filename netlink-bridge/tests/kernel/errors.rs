@@ -184,6 +184,8 @@ pub(crate) fn ports_without_a_table() {
         let error = refused(&network, &netns, &wanted.clone().publish(port.parse().unwrap()));
         assert_eq!((error.kind(), error.operation()), (ErrorKind::NotFound, Operation::Publish), "{error}");
         assert!(error.object().is_some_and(|object| object.starts_with("table cofferdam")), "{error}");
+        // The kernel points at it in the message.
+        assert_eq!(error.attribute(), Some("NFTA_SET_ELEM_LIST_TABLE"), "{error}");
         network.attach(&netns, &wanted).unwrap().detach(&host).unwrap();
         let (network, _) = Network::reapply(&host, &spec(), &[]).unwrap();
         network.attach(&netns, &wanted.clone().publish(port.parse().unwrap())).unwrap().detach(&host).unwrap();

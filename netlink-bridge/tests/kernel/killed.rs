@@ -75,11 +75,7 @@ fn other_work(what: &str, records: &str) -> Option<Box<dyn Fn() + Send>> {
         }),
         "gc" => Box::new(move || drop(open(&host).gc(|_| false).unwrap())),
         "detach_all" => Box::new(move || open(&host).detach_all().unwrap()),
-        "delete" => Box::new(move || match Network::open(&host, &spec()) {
-            Ok(network) => network.delete().unwrap(),
-            // What the rules have of it is still there.
-            Err(_) => Network::create(&host, &spec()).unwrap().delete().unwrap(),
-        }),
+        "delete" => Box::new(move || Network::remove(&host, &spec()).unwrap()),
         _ => return None,
     })
 }

@@ -1,17 +1,21 @@
 //! Tests against the real kernel: see the test kit for how they are run and what they may not leave behind.
 
+mod answers;
 mod defence;
 mod errors;
 mod fault;
+mod isolation;
 mod killed;
 mod life;
 mod pool;
-mod ports;
+mod published;
 mod rootless;
+mod sctp;
 mod shown;
 mod support;
 mod traffic;
 mod upkeep;
+mod with_rules;
 
 use cofferdam_testkit::{Need, Test, run};
 use std::process::ExitCode;
@@ -26,7 +30,7 @@ fn main() -> ExitCode {
         Some(killed::KILLED) => return killed::killed(),
         _ => {}
     }
-    run(&[links(), rules(), rootless()].concat())
+    run(&[links(), rules(), rootless::tests()].concat())
 }
 
 fn root(name: &'static str, run: fn()) -> Test {
@@ -83,32 +87,33 @@ fn links() -> Vec<Test> {
 /// What gets through; what is kept, compared and brought back.
 fn rules() -> Vec<Test> {
     vec![
-        root("out_under_the_hosts_address", ports::out_under_the_hosts_address),
-        root("published_to_the_outside", ports::published_to_the_outside),
-        root("published_to_the_host", ports::published_to_the_host),
-        root("published_to_the_network_itself", ports::published_to_the_network_itself),
-        root("published_at_one_address", ports::published_at_one_address),
-        root("a_range_and_a_taken_port", ports::a_range_and_a_taken_port),
-        root("a_neighbour_with_a_route", ports::a_neighbour_with_a_route),
-        root("two_networks_are_apart", ports::two_networks_are_apart),
-        root("containers_that_are_apart", ports::containers_that_are_apart),
-        root("an_internal_network", ports::an_internal_network),
-        root("the_hosts_loopback_is_closed", ports::the_hosts_loopback_is_closed),
-        root("udp_from_before", ports::udp_from_before),
-        root("udp_after_a_flush", ports::udp_after_a_flush),
+        root("out_under_the_hosts_address", isolation::out_under_the_hosts_address),
+        root("published_to_the_outside", published::published_to_the_outside),
+        root("published_to_the_host", published::published_to_the_host),
+        root("published_to_the_network_itself", published::published_to_the_network_itself),
+        root("published_over_sctp", sctp::published_over_sctp),
+        root("published_at_one_address", published::published_at_one_address),
+        root("a_range_and_a_taken_port", published::a_range_and_a_taken_port),
+        root("a_neighbour_with_a_route", isolation::a_neighbour_with_a_route),
+        root("two_networks_are_apart", isolation::two_networks_are_apart),
+        root("containers_that_are_apart", isolation::containers_that_are_apart),
+        root("an_internal_network", isolation::an_internal_network),
+        root("the_hosts_loopback_is_closed", defence::the_hosts_loopback_is_closed),
+        root("udp_from_before", published::udp_from_before),
+        root("udp_after_a_flush", published::udp_after_a_flush),
         root("a_port_at_loopback", defence::a_port_at_loopback),
         root("a_source_at_loopback", defence::a_source_at_loopback),
         root("a_resolver_at_loopback", defence::a_resolver_at_loopback),
         root("at_loopback_from_now_on", defence::at_loopback_from_now_on),
         root("alone_at_loopback_from_now_on", defence::alone_at_loopback_from_now_on),
-        root("apart_from_now_on", defence::apart_from_now_on),
+        root("apart_from_now_on", isolation::apart_from_now_on),
         root("loopback_without_rules", defence::loopback_without_rules),
         root("a_router_in_a_container", defence::a_router_in_a_container),
         slow("thousands_of_ports", defence::thousands_of_ports),
-        slow("answers_to_creating", fault::answers_to_creating),
-        slow("answers_to_attaching", fault::answers_to_attaching),
-        slow("answers_to_mending", fault::answers_to_mending),
-        slow("answers_to_upkeep", fault::answers_to_upkeep),
+        slow("answers_to_creating", answers::answers_to_creating),
+        slow("answers_to_attaching", answers::answers_to_attaching),
+        slow("answers_to_mending", answers::answers_to_mending),
+        slow("answers_to_upkeep", answers::answers_to_upkeep),
         root("as_much_for_the_last_as_for_the_first", fault::as_much_for_the_last_as_for_the_first),
         slow("killed_while_attaching", killed::killed_while_attaching),
         slow("killed_between_system_calls", killed::killed_between_system_calls),
@@ -119,17 +124,16 @@ fn rules() -> Vec<Test> {
         root("left_by_the_dead", upkeep::left_by_the_dead),
         root("all_at_once", upkeep::all_at_once),
         root("a_subnet_that_is_taken", upkeep::a_subnet_that_is_taken),
+        root("a_subnet_that_is_taken_later", upkeep::a_subnet_that_is_taken_later),
         root("routes_and_mtu", upkeep::routes_and_mtu),
         slow("a_crowd_with_addresses", pool::a_crowd_with_addresses),
         root("whose_addresses", pool::whose_addresses),
+        root("whose_addresses_of_two_owners", pool::whose_addresses_of_two_owners),
+        root("addresses_of_a_later_version", pool::addresses_of_a_later_version),
         root("addresses_that_are_given", pool::addresses_that_are_given),
         root("addresses_after_a_reboot", pool::addresses_after_a_reboot),
         root("looked_for_while_attaching", upkeep::looked_for_while_attaching),
-        root("undone_as_far_as_possible", fault::undone_as_far_as_possible),
+        root("undone_as_far_as_possible", answers::undone_as_far_as_possible),
         root("a_pool_that_is_full", pool::a_pool_that_is_full),
     ]
-}
-
-fn rootless() -> Vec<Test> {
-    vec![Test::new("among_its_containers", rootless::among_its_containers).needs(&[Need::Userns, Need::Veth])]
 }

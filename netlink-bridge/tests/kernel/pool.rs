@@ -1,7 +1,9 @@
 //! Addresses out of a file: many at once, killed at any point, full.
 
 use crate::support::{clean_up, container, links, network, nft, v4, within};
-use cofferdam_netlink_bridge::{EndpointSpec, ErrorKind, FilePool, Host, NetNs, Network, NetworkSpec, PublishedPort};
+use cofferdam_netlink_bridge::{
+    AddressPool, EndpointSpec, ErrorKind, FilePool, Holder, Host, NetNs, Network, NetworkSpec, Operation, PublishedPort,
+};
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -165,6 +167,69 @@ pub(crate) fn whose_addresses() {
     assert_eq!((held().len(), crate::support::within(&other, links)), (2, vec!["eth0".to_owned(), "lo".into()]));
     second.detach_to(&pool, &host).unwrap();
     assert_eq!(held(), [] as [&str; 0]);
+    std::fs::remove_dir_all(folder).unwrap();
+    clean_up(&host, &network, &[]);
+}
+
+/// Another owner tries to attach with an id that is taken: the addresses stay whose they were, whoever is then found to be dead.
+pub(crate) fn whose_addresses_of_two_owners() {
+    let (folder, pool) = folder();
+    let (host, network) = network();
+    let netns = NetNs::new().unwrap();
+    let web = |owner: &str| EndpointSpec::new().id("web").owner(owner);
+    let first = network.attach_from(&pool, &netns, &web("me")).unwrap();
+    let before = pool.held().unwrap();
+    for spec in [web("you"), web("you").address(v4(9))] {
+        let error = network.attach_from(&pool, &NetNs::new().unwrap(), &spec).unwrap_err();
+        assert_eq!((error.kind(), error.object()), (ErrorKind::AlreadyExists, Some("cd-web")), "{error}");
+        assert_eq!(pool.held().unwrap(), before);
+    }
+    assert!(before.iter().all(|(_, holder)| holder.owner == "me"), "{before:?}");
+    // One that is killed when it has taken addresses: they are not given to others, and are taken back from it alone.
+    let holder = Holder { id: "web".into(), owner: "you".into() };
+    pool.take(&network.spec().wanted_addresses(&web("you")), &holder).unwrap();
+    let collected = pool.gc(|holder| holder.owner == "me").unwrap();
+    assert!(collected.len() == 2 && collected.iter().all(|(_, holder)| holder.owner == "you"), "{collected:?}");
+    assert_eq!(pool.held().unwrap(), before);
+    // And the other way round: the first is dead, its addresses are those of the second.
+    pool.take(&network.spec().wanted_addresses(&web("you")), &holder).unwrap();
+    first.detach(&host).unwrap();
+    pool.gc(|holder| holder.owner == "you").unwrap();
+    let second = network.attach_from(&pool, &netns, &web("you")).unwrap();
+    assert_eq!(second.addresses(), first.addresses());
+    second.detach_to(&pool, &host).unwrap();
+    assert_eq!(pool.held().unwrap(), []);
+    std::fs::remove_dir_all(folder).unwrap();
+    clean_up(&host, &network, &[]);
+}
+
+/// A file of a later version: nothing is read from it, given, or changed.
+pub(crate) fn addresses_of_a_later_version() {
+    let (folder, pool) = folder();
+    let (host, network) = network();
+    let (netns, web) = (NetNs::new().unwrap(), EndpointSpec::new().id("web"));
+    let endpoint = network.attach_from(&pool, &netns, &web).unwrap();
+    let file = folder.join("leases");
+    let ours = std::fs::read_to_string(&file).unwrap();
+    let later = ours.replace("cofferdam leases 3\n", "cofferdam leases 4\ncolour\tred\n");
+    assert_ne!(later, ours);
+    for (text, kind) in [(later.as_str(), ErrorKind::UnknownVersion), ("rubbish", ErrorKind::Protocol)] {
+        std::fs::write(&file, text).unwrap();
+        for error in [
+            pool.held().unwrap_err(),
+            pool.gc(|_| false).unwrap_err(),
+            network.attach_from(&pool, &NetNs::new().unwrap(), &EndpointSpec::new().id("b")).unwrap_err(),
+            endpoint.detach_to(&pool, &host).unwrap_err(),
+        ] {
+            assert_eq!((error.kind(), error.operation()), (kind, Operation::TakeAddress), "{error}");
+            assert_eq!((error.object(), error.left_behind()), (Some("leases"), None), "{error}");
+        }
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+    }
+    // When it can be read again, what was detached is given back.
+    std::fs::write(&file, ours).unwrap();
+    endpoint.detach_to(&pool, &host).unwrap();
+    assert_eq!(pool.held().unwrap(), []);
     std::fs::remove_dir_all(folder).unwrap();
     clean_up(&host, &network, &[]);
 }

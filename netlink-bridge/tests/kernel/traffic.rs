@@ -131,7 +131,7 @@ pub(crate) fn an_address_used_again() {
     let netns = NetNs::new().expect("a namespace");
     let other = network.attach(&netns, &addresses(3).mac(Mac::new([2, 2, 2, 2, 2, 2]))).expect("is attached");
     // The kernel announces no new address of its own accord: the neighbour goes on sending to the old one.
-    reach(&netns, crate::ports::A_WHILE).expect_err("is not reached");
+    reach(&netns, crate::with_rules::A_WHILE).expect_err("is not reached");
     clean_up(&host, &network, &[client.1, other]);
 }
 

@@ -1,6 +1,6 @@
 //! What `nft -j` shows, and what is found and mended when somebody has been at it.
 
-use crate::support::{addresses, clean_up, container, links, network, nft, run_ip, spec, within};
+use crate::support::{addresses, clean_up, container, ip, links, network, nft, run_ip, spec, within};
 use cofferdam_netlink_bridge::{Change, Endpoint, EndpointSpec, ErrorKind, Finding, Host, NetNs, Network, NetworkSpec};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -60,7 +60,8 @@ pub(crate) fn golden_rulesets() {
                 wanted.address(if subnet.contains("::") { crate::support::v6(2) } else { crate::support::v4(2) })
             });
             if !internal {
-                wanted = wanted.publish("8080:80".parse().unwrap()).publish("53-54:53-54/udp".parse().unwrap());
+                let ports = ["8080:80", "53-54:53-54/udp", "3868:9899/sctp"];
+                wanted = ports.iter().fold(wanted, |wanted, port| wanted.publish(port.parse().unwrap()));
             }
             let endpoint = network.attach(&netns, &wanted.id("web")).unwrap();
             let mut shown = ruleset();
@@ -316,6 +317,57 @@ pub(crate) fn a_subnet_that_is_taken() {
     clean_up(&host, &Network::create(&host, &spec()).unwrap(), &[]);
 }
 
+/// The same for a subnet that is added to a network that is there, which stays as it was; and a route that comes later is in nobody's way.
+pub(crate) fn a_subnet_that_is_taken_later() {
+    run_ip("link add up0 type veth peer name up1");
+    run_ip("link set up0 up");
+    run_ip("link set up1 up");
+    let route = |what: &str, to: &str| run_ip(&format!("route {what} {to} dev up0"));
+    let (host, network) = network();
+    let (_netns, endpoint) = container(&network, 2);
+    let endpoints = [endpoint];
+    let seen = || {
+        let mut port = ip(&format!("link show {}", endpoints[0].port()))[0]["linkinfo"]["info_slave_data"].take();
+        let addresses = ip("address show dev br-test scope global")[0]["addr_info"].take();
+        (nft("list ruleset"), addresses, port["isolated"].take())
+    };
+    for (subnet, to) in [("10.99.0.0/16", "10.99.7.0/24"), ("fd00:99::/64", "fd00:99::/80")] {
+        let before = seen();
+        route("add", to);
+        let more = spec().subnet(subnet.parse().unwrap());
+        // Of all that this asks for nothing is done.
+        let error = Network::create(&host, &more.clone().between_containers(false)).unwrap_err();
+        let object = format!("{subnet}, by {to}");
+        assert_eq!((error.kind(), error.object()), (ErrorKind::AlreadyExists, Some(object.as_str())), "{error}");
+        assert_eq!(seen(), before);
+        route("del", to);
+        Network::create(&host, &more).unwrap();
+        // Now it is the bridge's.
+        route("add", to);
+        Network::create(&host, &more).unwrap();
+        Network::reapply(&host, &more, &endpoints).unwrap();
+        route("del", to);
+    }
+    endpoints[0].detach(&host).unwrap();
+    for bridge_is_there in [true, false] {
+        let network = Network::create(&host, &spec()).unwrap();
+        let (_netns, endpoint) = container(&network, 3);
+        let both = |what: &str| ["10.88.7.0/24", "fd00:88::/80"].iter().for_each(|to| route(what, to));
+        both("add");
+        if !bridge_is_there {
+            run_ip("link del br-test");
+        }
+        endpoint.detach(&host).unwrap();
+        for _ in 0..2 {
+            Network::remove(&host, &spec()).unwrap();
+            assert_eq!((links().len(), nft("list tables")), (3, String::new()), "bridge: {bridge_is_there}");
+        }
+        both("del");
+    }
+    run_ip("link del up0");
+    clean_up(&host, &network, &[]);
+}
+
 /// What is stored says the same when it is read, ports and routes too.
 pub(crate) fn routes_and_mtu() {
     run_ip("link add up0 mtu 1400 type veth peer name up1");
@@ -324,14 +376,14 @@ pub(crate) fn routes_and_mtu() {
     run_ip("address add 192.0.2.1/24 dev up0");
     run_ip("route add default via 192.0.2.2");
     let (host, network) = network();
-    assert_eq!(crate::support::ip("link show br-test")[0]["mtu"], json!(1400), "that of the way out");
+    assert_eq!(ip("link show br-test")[0]["mtu"], json!(1400), "that of the way out");
     let netns = NetNs::new().unwrap();
     let wanted = addresses(2).route("10.200.0.0/16".parse().unwrap(), crate::support::v4(9));
     let endpoint = network.attach(&netns, &wanted.route("fd99::/64".parse().unwrap(), crate::support::v6(9))).unwrap();
     within(&netns, || {
-        assert_eq!(crate::support::ip("link show eth0")[0]["mtu"], json!(1400));
-        assert_eq!(crate::support::ip("route get 10.200.1.1")[0]["gateway"], "10.88.0.9");
-        assert_eq!(crate::support::ip("-6 route get fd99::1")[0]["gateway"], "fd00:88::9");
+        assert_eq!(ip("link show eth0")[0]["mtu"], json!(1400));
+        assert_eq!(ip("route get 10.200.1.1")[0]["gateway"], "10.88.0.9");
+        assert_eq!(ip("-6 route get fd99::1")[0]["gateway"], "fd00:88::9");
     });
     run_ip("link del up0");
     drop(container(&network, 3));

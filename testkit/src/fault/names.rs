@@ -31,7 +31,7 @@ names! { fn common:
     SYS_set_robust_list SYS_set_tid_address SYS_setdomainname SYS_setfsgid SYS_setfsuid SYS_setgid
     SYS_setgroups SYS_sethostname SYS_setns SYS_setpgid SYS_setregid SYS_setresgid SYS_setresuid
     SYS_setreuid SYS_setrlimit SYS_setsid SYS_setsockopt SYS_setuid SYS_sigaltstack SYS_signalfd4 SYS_socket
-    SYS_socketpair SYS_splice SYS_statfs SYS_statx SYS_symlinkat SYS_tgkill SYS_umask SYS_umount2
+    SYS_socketpair SYS_splice SYS_statfs SYS_statx SYS_syncfs SYS_symlinkat SYS_tgkill SYS_umask SYS_umount2
     SYS_unlinkat SYS_unshare SYS_utimensat SYS_wait4 SYS_waitid SYS_write SYS_writev
 }
 

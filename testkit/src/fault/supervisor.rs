@@ -52,16 +52,10 @@ pub(crate) fn settle() {
 }
 
 /// Starts a supervisor, which waits for its listener.
-pub(super) fn start(fault: Option<Fault>, poke: Option<Poke>) -> Arc<Shared> {
-    let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC).expect("an eventfd can be made");
-    let shared = Arc::new(Shared {
-        bell,
-        listener: Mutex::new(None),
-        recording: AtomicBool::new(false),
-        calls: Mutex::new(Vec::with_capacity(CALLS)),
-    });
+pub(super) fn start(fault: Option<Fault>, pokes: Vec<Poke>) -> Arc<Shared> {
+    let shared = Arc::new(Shared::new());
     let (sender, ended) = channel();
-    let desk = Desk { shared: Arc::clone(&shared), fault, poke, seen: [0; 2], known: Vec::with_capacity(PROCESSES) };
+    let desk = Desk { fault, pokes, ..Desk::new(Arc::clone(&shared), Pid::this()) };
     let thread = thread::spawn(move || {
         desk.run();
         drop(sender);
@@ -82,6 +76,21 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    pub(super) fn new() -> Self {
+        Shared {
+            bell: EventFd::from_flags(EfdFlags::EFD_CLOEXEC).expect("an eventfd can be made"),
+            listener: Mutex::new(None),
+            recording: AtomicBool::new(false),
+            calls: Mutex::new(Vec::with_capacity(CALLS)),
+        }
+    }
+
+    /// What was handed over; `None` if there is none.
+    pub(super) fn wait_for_listener(&self) -> Option<OwnedFd> {
+        self.bell.read().ok()?;
+        lock(&self.listener).take()
+    }
+
     pub(super) fn bell_number(&self) -> u32 {
         u32::try_from(self.bell.as_fd().as_raw_fd()).expect("an fd")
     }
@@ -115,21 +124,29 @@ enum Known {
 }
 
 /// The supervisor's own state.
-struct Desk {
+pub(super) struct Desk {
     shared: Arc<Shared>,
+    /// The process whose threads are the parent.
+    parent: Pid,
     fault: Option<Fault>,
-    poke: Option<Poke>,
+    pokes: Vec<Poke>,
     /// Calls so far of the parent and of children.
     seen: [usize; 2],
     known: Vec<(i32, Known)>,
 }
 
 impl Desk {
+    fn new(shared: Arc<Shared>, parent: Pid) -> Self {
+        Desk { shared, parent, fault: None, pokes: Vec::new(), seen: [0; 2], known: Vec::with_capacity(PROCESSES) }
+    }
+
+    /// For calls of another process, and of those that it starts.
+    pub(super) fn of(parent: Pid) -> Self {
+        Self::new(Arc::new(Shared::new()), parent)
+    }
+
     fn run(mut self) {
-        if self.shared.bell.read().is_err() {
-            return;
-        }
-        let Some(listener) = lock(&self.shared.listener).take() else {
+        let Some(listener) = self.shared.wait_for_listener() else {
             return;
         };
         sys::seccomp_take_turns(&listener);
@@ -148,19 +165,17 @@ impl Desk {
         if !self.shared.recording.load(Ordering::SeqCst) {
             return Answer::GoOn;
         }
-        let Some(who) = self.who(call) else {
+        let Some((who, nth)) = self.count(call) else {
             return Answer::GoOn;
         };
-        let nth = self.seen[who as usize];
-        self.seen[who as usize] += 1;
         let fault = self.fault.filter(|f| f.who == who && (f.nth == nth || f.nth == Fault::EVERY)).map(|f| f.action);
         let mut calls = lock(&self.shared.calls);
         if calls.len() < calls.capacity() {
             calls.push(Call { who, pid: call.pid, number: call.number, args: call.args, fault });
         }
         drop(calls);
-        if let Some(poke) = self.poke.filter(|poke| who == Who::Child && poke.number == call.number) {
-            write_word(call, poke);
+        for poke in self.pokes.iter().filter(|poke| who == Who::Child && poke.number == call.number) {
+            write_word(call, *poke);
         }
         match fault {
             None => Answer::GoOn,
@@ -172,6 +187,14 @@ impl Desk {
                 Answer::Errno(libc::EINTR)
             }
         }
+    }
+
+    /// Whose call it is, and the how-manieth of them.
+    pub(super) fn count(&mut self, call: &Notification) -> Option<(Who, usize)> {
+        let who = self.who(call)?;
+        let nth = self.seen[who as usize];
+        self.seen[who as usize] += 1;
+        Some((who, nth))
     }
 
     /// Whose call it is; `None` if a new program made it.
@@ -202,14 +225,16 @@ impl Desk {
             return None;
         }
         let (process, parent) = family(thread).unwrap_or((thread, 0));
-        let me = Pid::this().as_raw();
+        let me = self.parent.as_raw();
         let of = |pid: i32| self.known.iter().find(|(known, _)| *known == pid).map(|(_, known)| *known);
         let known = if process == me {
             Known::Parent
-        } else if let Some(known) = of(process).or_else(|| of(parent)) {
+        } else if let Some(known) = of(process) {
             known
         } else if parent == me {
             Known::Child
+        } else if let Some(known) = of(parent) {
+            known
         } else {
             // An orphan: its parent is not one of those that we watch any more.
             Known::Stranger

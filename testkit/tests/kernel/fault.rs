@@ -4,7 +4,8 @@ use std::fs::File;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus, Stdio};
 
-use cofferdam_testkit::fault::{Action, Call, Fault, Watch, Who, inject, record};
+use cofferdam_testkit::fault::{Action, Call, Fault, Watch, Who, inject, kill_parent_at, record};
+use nix::sys::wait::WaitStatus;
 
 fn run_true() -> std::io::Result<ExitStatus> {
     Command::new("true").status()
@@ -44,6 +45,25 @@ pub(crate) fn record_sees_a_child_whose_exec_fails() {
     let child: Vec<&str> = calls.iter().filter(|c| c.who == Who::Child).map(Call::name).collect();
     assert!(child.contains(&"execve"), "{child:?}");
     assert!(child.last().unwrap().starts_with("exit"), "{child:?}");
+}
+
+/// It is told how its child ends, or that it does not.
+pub(crate) fn what_is_left_of_a_program_that_dies() {
+    let run = |script: &'static str| {
+        move || {
+            let mut child = Command::new("/bin/sh").args(["-c", script]).spawn().unwrap();
+            child.wait().unwrap();
+        }
+    };
+    let (calls, ()) = record(run("exit 7"));
+    let last = calls.iter().filter(|call| call.who == Who::Child).count() - 1;
+    let left = kill_parent_at(Who::Child, last, run("exit 7"));
+    assert_eq!(left.call.map(|call| call.name()), Some("execve"));
+    assert!(matches!(left.ended[..], [WaitStatus::Exited(_, 7)]), "{left:?}");
+    assert!(left.left.is_empty(), "{left:?}");
+    let left = kill_parent_at(Who::Child, last, run("sleep 1000"));
+    assert!(!left.left.is_empty() && left.left.iter().all(|one| one.contains("sleep")), "{left:?}");
+    assert!(left.ended.iter().all(|status| matches!(status, WaitStatus::Signaled(..))), "{left:?}");
 }
 
 /// Setting the id makes std use fork(2) and not `posix_spawn(3)`.

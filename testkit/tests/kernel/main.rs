@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Test::new("a_child_is_killed", fault::a_child_is_killed),
         Test::new("every_call_can_fail", fault::every_call_can_fail),
         Test::new("other_calls_are_not_watched", fault::other_calls_are_not_watched),
+        Test::new("what_is_left_of_a_program_that_dies", fault::what_is_left_of_a_program_that_dies),
         Test::new("a_panic_comes_through", fault::a_panic_comes_through),
         Test::new("only_the_thread_is_filtered", fault::only_the_thread_is_filtered),
     ];

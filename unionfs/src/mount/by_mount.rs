@@ -23,7 +23,7 @@ pub(super) fn overlay(
     writable: Option<&Writable<'_>>,
 ) -> Result<OwnedFd, Error> {
     let failed = |call, e| Error::os(Operation::Mount, call, e).about(TARGET);
-    let number = |layer: &OpenLayer<'_>| layer.as_fd().as_raw_fd();
+    let number = |layer: &OpenLayer<'_>| layer.handed_over().as_raw_fd();
     let writable = writable.map(|(upper, work)| (number(upper), number(work)));
     let options = options(spec.options, lowers.iter().map(number), writable)?;
     // From there on a layer's name is the number of its descriptor.

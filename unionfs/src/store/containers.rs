@@ -61,8 +61,10 @@ impl LayerStore {
                 dir,
             }),
             Err(error) => {
-                // The error that is told is the first one; what is left goes with the next opening.
-                let _ = remove_container(&self.shared.staging, &dir, &name, operation);
+                // The error that is told is the first one; what is left goes with the next opening. Not what has got its place, and could not be taken back.
+                if self.shared.staging.find(operation, &name).is_ok_and(|there| there.is_some()) {
+                    let _ = remove_container(&self.shared.staging, &dir, &name, operation);
+                }
                 Err(error)
             }
         }
@@ -219,12 +221,17 @@ impl LayerStore {
             self.hold_still(&lock, parent, owner)?;
         }
         let unsynced = (!self.sync.is_durable()).then(|| store.boot.clone());
-        let new = EntryName { id: LayerId::from(owner), unsynced };
-        if !store.staging.rename(operation, name, &store.containers, &new.to_os_string())? {
+        let new = EntryName { id: LayerId::from(owner), unsynced }.to_os_string();
+        if !store.staging.rename(operation, name, &store.containers, &new)? {
             return Err(exists());
         }
         drop(lock);
-        if self.sync.is_durable() { store.containers.sync(operation) } else { Ok(()) }
+        let synced = if self.sync.is_durable() { store.containers.sync(operation) } else { Ok(()) };
+        if synced.is_err() {
+            // Who is told that there is none must not find one. It is in use, so nobody else has it meanwhile.
+            let _ = store.containers.rename(operation, &new, &store.staging, name);
+        }
+        synced
     }
 }
 

@@ -33,15 +33,18 @@ impl LayerStore {
     /// Makes an empty directory for a layer that `owner` will be the first to need.
     ///
     /// # Errors
-    /// What the system calls say; nothing that matters is left then.
+    /// What the system calls say; nothing is left then.
     pub fn stage(&self, owner: &Owner) -> Result<Stage, Error> {
         let operation = Operation::StageLayer;
         let (name, dir) = self.place(operation)?;
-        let content = new_directory(&dir, operation, CONTENT)?;
-        fchmod(&content, Mode::from_raw_mode(0o755))
-            .map_err(|e| Error::os(operation, "fchmod", e).about(content.path()))?;
-        new_directory(&dir, operation, OWNERS)?.write_new(operation, owner.as_str(), b"", false)?;
-        Ok(Stage { store: self.clone(), owner: owner.clone(), name, dir, content })
+        match furnish(&dir, operation, owner) {
+            Ok(content) => Ok(Stage { store: self.clone(), owner: owner.clone(), name, dir, content }),
+            Err(error) => {
+                // The error that is told is the first one; what is left goes with the next opening.
+                let _ = remove_tree(self.shared.staging.as_fd(), &name, operation);
+                Err(error)
+            }
+        }
     }
 
     /// A directory among the stages, in use.
@@ -54,14 +57,26 @@ impl LayerStore {
                 break name;
             }
         };
-        let dir = self.shared.staging.open(operation, &name)?;
-        let dir = try_use(dir, operation)?;
+        let used = self.shared.staging.open(operation, &name).and_then(|dir| try_use(dir, operation));
+        if used.is_err() {
+            // It is empty.
+            let _ = remove_tree(self.shared.staging.as_fd(), &name, operation);
+        }
         drop(lock);
         // Nobody else could have it: its name is new, and the lock was held.
         let taken = || Error::explained(ErrorKind::Busy, operation, "is in use").about(&name);
-        let dir = dir.ok_or_else(taken)?;
+        let dir = used?.ok_or_else(taken)?;
         Ok((name, dir))
     }
+}
+
+/// Makes what every layer has. Gives the directory that becomes its root.
+fn furnish(dir: &Dir, operation: Operation, owner: &Owner) -> Result<Dir, Error> {
+    let content = new_directory(dir, operation, CONTENT)?;
+    fchmod(&content, Mode::from_raw_mode(0o755))
+        .map_err(|e| Error::os(operation, "fchmod", e).about(content.path()))?;
+    new_directory(dir, operation, OWNERS)?.write_new(operation, owner.as_str(), b"", false)?;
+    Ok(content)
 }
 
 fn new_directory(dir: &Dir, operation: Operation, name: &str) -> Result<Dir, Error> {
@@ -89,31 +104,40 @@ impl Stage {
     /// is taken for the stage's owner, and what was staged is removed. It is then as safe as if it had been published by this handle.
     ///
     /// # Errors
-    /// As `publish`; [`AlreadyExists`](ErrorKind::AlreadyExists) only if that layer stands on another parent.
+    /// As `publish`; [`AlreadyExists`](ErrorKind::AlreadyExists) only if that layer stands on another parent. If what was staged cannot be removed, that is no error here.
     pub fn publish_or_take(self, id: &LayerId, parent: Option<&LayerId>) -> Result<StoredLayer, Error> {
         loop {
             let placed = self.place(id, parent);
             if !placed.as_ref().is_err_and(|error| error.kind() == ErrorKind::AlreadyExists) {
                 return self.settle(id, placed);
             }
-            match self.store.acquire(id, &self.owner)? {
-                Some(mut layer) if layer.parent() == parent => {
-                    if self.store.sync.is_durable() {
-                        // Whoever has published it may have waited for nothing, or not have waited yet.
-                        self.store.persist(id)?;
-                        layer.synced = true;
-                    }
-                    self.remove()?;
-                    return Ok(layer);
-                }
-                Some(_) => {
-                    self.store.release(id, &self.owner)?;
-                    return self.settle(id, placed);
-                }
-                // Gone again: whoever had needed it did not any more.
-                None => {}
+            // Gone again, if none is found: whoever had needed it did not any more.
+            if let Some(taken) = self.take(id, parent, placed).transpose() {
+                // What is left of the stage goes with the next opening.
+                let _ = self.remove();
+                return taken;
             }
         }
+    }
+
+    /// Takes the layer that has the name already, if it stands on the same one. Else the answer is that it could not be placed.
+    fn take(
+        &self,
+        id: &LayerId,
+        parent: Option<&LayerId>,
+        placed: Result<Placed, Error>,
+    ) -> Result<Option<StoredLayer>, Error> {
+        let Some(mut layer) = self.store.acquire(id, &self.owner)? else { return Ok(None) };
+        if layer.parent() != parent {
+            self.store.release(id, &self.owner)?;
+            return placed.map(|_| None);
+        }
+        if self.store.sync.is_durable() {
+            // Whoever has published it may have waited for nothing, or not have waited yet.
+            self.store.persist(id)?;
+            layer.synced = true;
+        }
+        Ok(Some(layer))
     }
 
     /// Removes what was staged. Blocks for as long as it takes.

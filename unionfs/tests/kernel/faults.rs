@@ -11,7 +11,7 @@ use rustix::fs::{FileType, Mode, mknodat};
 use std::fs;
 
 /// All that the operations of this crate call, except `close`: a call that is not made would leave a descriptor.
-const WATCHED: &[i64] = &[
+pub(crate) const WATCHED: &[i64] = &[
     libc::SYS_openat,
     libc::SYS_openat2,
     libc::SYS_fstat,

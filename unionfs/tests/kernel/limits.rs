@@ -16,7 +16,7 @@ use std::process::Command;
 pub(crate) const MIB: u64 = 1 << 20;
 
 /// What is possible here without a quota.
-fn methods(form: Form) -> &'static [LimitMethod] {
+pub(crate) fn methods(form: Form) -> &'static [LimitMethod] {
     match form {
         Form::Trusted => &[LimitMethod::Image, LimitMethod::Tmpfs],
         Form::User => &[LimitMethod::Tmpfs],
@@ -69,7 +69,7 @@ pub(crate) fn assert_near(found: u64, asked: u64, more: u64) {
 }
 
 /// The loop devices whose file is in a folder.
-fn loops(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn loops(folder: &Path) -> Vec<PathBuf> {
     let folder = fs::canonicalize(folder).expect("is there");
     let devices = fs::read_dir("/sys/block").expect("is read").map(|entry| entry.expect("an entry").path());
     let file = |device: PathBuf| fs::read_to_string(device.join("loop/backing_file")).unwrap_or_default();

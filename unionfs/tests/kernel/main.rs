@@ -2,6 +2,7 @@
 //!
 //! Most run twice: as root with `trusted.*` attributes, and as root of a user namespace with `user.*` attributes.
 
+mod container_faults;
 mod containers;
 mod crash;
 mod diff;
@@ -68,6 +69,7 @@ in_both_forms! {
     mounts::nothing_is_attached_until_asked_for,
     mounts::mounted_again_and_again,
     mounts::descriptors_as_layers,
+    mounts::overlays_in_each_other,
     errors::a_layer_that_is_not_there,
     errors::the_kernel_says_why,
     errors::layers_that_overlap,
@@ -85,6 +87,8 @@ in_both_forms! {
     faults::every_call_of_a_store,
     faults::a_full_disk_at_every_step,
     faults::a_full_disk_at_every_step_of_a_container,
+    container_faults::every_call_of_a_container,
+    container_faults::every_call_of_a_limit,
     store::a_stack_is_published_and_mounted,
     store::nothing_is_seen_before_it_is_published,
     store::one_name_is_published_once,
@@ -134,6 +138,7 @@ in_both_forms! {
     root::links_of_proc_are_refused,
     root::only_files_are_opened,
     root::what_is_made_is_made_inside,
+    root::what_races_is_tried_again,
     root::a_race_is_not_lost,
     model::random_stacks_show_what_the_model_says,
     diff::every_sort_of_change,
@@ -164,6 +169,7 @@ const ON_ANY_KERNEL: &[&str] = &[
     "links_of_proc_are_refused",
     "only_files_are_opened",
     "what_is_made_is_made_inside",
+    "what_races_is_tried_again",
     "a_race_is_not_lost",
     "what_is_known_of_this_kernel",
     "every_call_of_a_bind",
@@ -189,6 +195,7 @@ const ON_DETACHED_MOUNTS: &[&str] = &[
     "how_many_files_a_container_makes_is_limited",
     "what_was_written_within_a_limit_is_found_again",
     "a_method_that_is_not_possible_here",
+    "every_call_of_a_limit",
 ];
 
 /// What else a test needs. The test kit has no need of a kernel version; a program that is not there comes close, and says it.
@@ -233,6 +240,7 @@ fn limits() -> Vec<Test> {
         project("a_project_holds_what_a_container_writes", projects::a_project_holds_what_a_container_writes),
         project("a_project_counts_files_and_copies", projects::a_project_counts_files_and_copies),
         project("killed_anywhere_in_the_life_of_a_project", projects::killed_anywhere_in_the_life_of_a_project),
+        project("every_call_of_a_project", container_faults::every_call_of_a_project),
     ]
 }
 
@@ -254,7 +262,7 @@ fn main() -> ExitCode {
     tests.push(
         Test::new(idmapped, older::one_layer_for_many_user_namespaces)
             .needs(&[Need::Root, Need::Overlay, Need::Userns])
-            .needs(if support::is_linux(6, 15) { &[] } else { &[Need::Program("idmapped layers of Linux 6.15")] }),
+            .needs(&[Need::Program(support::MKFS), Need::File("/dev/loop-control")]),
     );
     let redirects = "random_changes_with_redirects_can_be_applied";
     tests.push(

@@ -1,7 +1,7 @@
 //! The mount itself: what it is, its options and attributes, where it is.
 
-use crate::support::{Place, list, mount_table, mounted, open};
-use cofferdam_unionfs::{ErrorKind, Form, RedirectDir, Xino, attach};
+use crate::support::{Place, list, mount_table, mounted, open, user_namespace};
+use cofferdam_unionfs::{ErrorKind, Form, Layer, Operation, Overlay, RedirectDir, WritableLayer, Xino, attach};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
 use nix::sys::statvfs::FsFlags;
@@ -140,4 +140,37 @@ pub(crate) fn descriptors_as_layers(form: Form) {
         assert_eq!(merged.list(""), ["a", "b", "c", "d", "new"]);
     }
     assert_eq!(list(upper), ["new"]);
+}
+
+/// What overlays do with each other: one can be the lower of another, and that is deep enough. None can be an upper, or have other owners.
+pub(crate) fn overlays_in_each_other(form: Form) {
+    let place = Place::new(form);
+    let lowers = ["a", "b", "c", "d"].map(|name| place.layer(name, &[(name, "")]));
+    let attached = |name: &str, overlay: &Overlay| {
+        let target = place.layer(name, &[]);
+        attach(mounted(overlay).0, open(&target)).unwrap_or_else(|e| panic!("{e}"));
+        target
+    };
+    let inner = attached("inner", &place.overlay(&lowers[..2]));
+    let outer = attached("outer", &place.overlay(&[&inner, &lowers[2]]));
+    assert_eq!(list(&outer), ["a", "b", "c"]);
+    let error = place.overlay(&[&outer, &lowers[3]]).mount().expect_err("is too deep");
+    assert_eq!((error.operation(), error.raw_os_error()), (Operation::Mount, Some(libc::EINVAL)), "{error}");
+
+    let (writable, upper) = place.writable();
+    let written = attached("written", &place.overlay(&lowers[..1]).writable(&writable));
+    let inside = WritableLayer::create(open(&written)).unwrap_or_else(|e| panic!("{e}"));
+    let error = place.overlay(&lowers[1..2]).writable(&inside).mount().expect_err("is no upper");
+    assert_eq!((error.operation(), error.raw_os_error()), (Operation::Mount, Some(libc::EINVAL)), "{error}");
+    drop(inside);
+    assert_eq!(list(upper), ["upper", "work"]);
+
+    if form == Form::Trusted {
+        let mapped = Layer::from(&inner).idmapped(user_namespace(100_000));
+        let error = place.overlay(&lowers[2..]).lower(mapped).mount().expect_err("is refused");
+        assert_eq!((error.operation(), error.raw_os_error()), (Operation::Idmap, Some(libc::EINVAL)), "{error}");
+    }
+    for target in [written, outer, inner] {
+        umount2(&target, MntFlags::empty()).expect("is unmounted");
+    }
 }

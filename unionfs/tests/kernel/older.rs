@@ -1,7 +1,7 @@
 //! What older kernels do not take as it is, and what this one takes.
 
 use crate::many::{layers, shows_all};
-use crate::support::{Merged, Place, is_linux, list, mount_table, mounted, open, open_fds, user_namespace};
+use crate::support::{Disk, Merged, Place, is_linux, list, mount_table, mounted, open, open_fds, user_namespace};
 use cofferdam_unionfs::{ErrorKind, Fallbacks, Form, Layer, MAX_LOWERS, Overlay, Support};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -61,28 +61,57 @@ pub(crate) fn an_older_kernel_mounts_all_the_same(form: Form) {
 
 /// One copy of a layer, with other owners in each user namespace.
 pub(crate) fn one_layer_for_many_user_namespaces() {
-    let place = Place::new(Form::Trusted);
+    // On older kernels not every file system can be idmapped: tmpfs since 6.3.
+    let disk = Disk::new("extent", "defaults");
+    let place = Place::on(&disk, Form::Trusted);
     let lower = place.layer("lower", &[("file", "x"), ("theirs", "")]);
     let bottom = place.layer("bottom", &[("below", "")]);
     std::os::unix::fs::chown(lower.join("theirs"), Some(7), Some(8)).expect("is given");
     let (writable, upper) = place.writable();
     let before = mount_table();
     let mapped = |path: &std::path::Path, first| Layer::from(path).idmapped(user_namespace(first));
+    let needed = match (is_linux(6, 8), is_linux(6, 15)) {
+        (_, true) => Fallbacks::empty(),
+        (true, _) => Fallbacks::ATTACH,
+        _ => Fallbacks::all(),
+    };
+    let mount = |overlay: Overlay| {
+        if !needed.is_empty() {
+            let error = overlay.mount().expect_err("was not allowed");
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        }
+        let (root, used) = overlay.fallbacks(Fallbacks::all()).mount_and_report().unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(used, needed);
+        Merged(root)
+    };
+    let owner =
+        |root: &Merged, name| fs::metadata(root.path(name)).map(|data| (data.uid(), data.gid())).expect("is there");
     for first in [100_000, 300_000] {
         let overlay = Overlay::new().lower(mapped(&lower, first)).lower(mapped(&bottom, first)).writable(&writable);
-        let root = mounted(&overlay);
-        let owner = |name| fs::metadata(root.path(name)).map(|data| (data.uid(), data.gid())).expect("is there");
-        assert_eq!([owner("file"), owner("below")], [(first, first); 2]);
-        assert_eq!(owner("theirs"), (first + 7, first + 8));
+        let root = mount(overlay);
+        assert_eq!([owner(&root, "file"), owner(&root, "below")], [(first, first); 2]);
+        assert_eq!(owner(&root, "theirs"), (first + 7, first + 8));
     }
     // What is copied up belongs to whom it is shown to belong to.
-    let root = mounted(&Overlay::new().lower(mapped(&lower, 100_000)).lower(&bottom).writable(&writable));
+    let root = mount(Overlay::new().lower(mapped(&lower, 100_000)).lower(&bottom).writable(&writable));
     fs::write(root.path("file"), "changed").expect("is written");
     assert_eq!(fs::metadata(upper.join("file")).expect("is there").uid(), 100_000);
     assert_eq!(fs::metadata(lower.join("file")).expect("is there").uid(), 0);
+    drop(root);
+    // The same one twice is found out by a second attempt.
+    let link = place.path().join("link");
+    std::os::unix::fs::symlink(&lower, &link).expect("is made");
+    let twice = [&lower, &bottom, &link].map(|path| mapped(path, 100_000));
+    let root = mount(Overlay::new().lowers(twice));
+    assert_eq!(
+        (owner(&root, "theirs"), root.list("")),
+        ((100_007, 100_008), vec!["below".into(), "file".into(), "theirs".into()])
+    );
+    drop(root);
     // Alone it is a bind mount.
     let root = mounted(&Overlay::new().lower(mapped(&lower, 100_000)));
-    assert_eq!(fs::metadata(root.path("theirs")).expect("is there").uid(), 100_007);
+    assert_eq!(owner(&root, "theirs"), (100_007, 100_008));
     drop(root);
     assert_eq!(mount_table(), before, "nobody has seen anything");
+    drop(place);
 }

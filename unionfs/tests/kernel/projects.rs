@@ -18,7 +18,7 @@ fn disk() -> Disk {
     Disk::new("quota,project", "prjquota")
 }
 
-fn by_project() -> SpaceLimit {
+pub(crate) fn by_project() -> SpaceLimit {
     one_method(LimitMethod::Project)
 }
 
@@ -37,6 +37,28 @@ fn record(disk: &Disk, id: u32) -> [u64; 4] {
     let got = unsafe { libc::syscall(libc::SYS_quotactl_fd, root.as_raw_fd(), command, id, record.as_mut_ptr()) };
     assert_eq!(got, 0, "{}", std::io::Error::last_os_error());
     [record[0], record[3], record[2], record[5]]
+}
+
+/// The projects of which the kernel has limits or files, but for the one of all that is nobody's.
+pub(crate) fn limited_projects(disk: &Disk) -> Vec<u32> {
+    let (root, command) = (open(disk.path()), 0x0080_0009_u32 << 8 | 2);
+    let (mut found, mut next) = (Vec::new(), 1_u32);
+    loop {
+        let mut record = [0_u64; 9];
+        #[expect(unsafe_code, reason = "no safe wrapper")]
+        // SAFETY: a struct if_nextdqblk is as long.
+        let got = unsafe { libc::syscall(libc::SYS_quotactl_fd, root.as_raw_fd(), command, next, record.as_mut_ptr()) };
+        if got != 0 {
+            let error = std::io::Error::last_os_error();
+            assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{error}");
+            return found;
+        }
+        let id = u32::try_from(record[8] >> 32).expect("a number");
+        if [record[0], record[2], record[3], record[5]] != [0; 4] {
+            found.push(id);
+        }
+        next = id + 1;
+    }
 }
 
 pub(crate) fn a_project_holds_what_a_container_writes() {

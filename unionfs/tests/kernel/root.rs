@@ -1,6 +1,7 @@
 //! Looking into a tree that wants to lead us out of it.
 
 use crate::support::{Place, list, open};
+use cofferdam_testkit::fault::{Action, Fault, Watch, Who};
 use cofferdam_unionfs::{Error, ErrorKind, Form, Operation, RootDir};
 use nix::sys::stat::{Mode, SFlag, mknod};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -125,6 +126,19 @@ pub(crate) fn what_is_made_is_made_inside(form: Form) {
     assert_eq!(root.read_link("out").expect("is a link"), outside);
     assert_eq!(root.read_link("dir").expect_err("is no link").kind(), ErrorKind::NotFound);
     assert_eq!(list(&outside), ["etc", "passwd"]);
+}
+
+/// Where a rename elsewhere makes the kernel ask for another try, it gets one, and others; but not for ever.
+pub(crate) fn what_races_is_tried_again(form: Form) {
+    let (_place, _, root) = place(form);
+    let watch = Watch::only(&[libc::SYS_openat2]);
+    let again = |nth| Fault { who: Who::Parent, nth, action: Action::Errno(libc::EAGAIN) };
+    let (calls, content) = watch.inject(again(0), || read(&root, "etc/passwd"));
+    assert_eq!((calls.len(), content.unwrap_or_else(|e| panic!("{e}")).as_str()), (2, "inside"));
+    let (calls, content) = watch.inject(again(Fault::EVERY), || read(&root, "etc/passwd"));
+    let error = content.expect_err("it never ends");
+    assert_eq!((error.raw_os_error(), error.system_call()), (Some(libc::EAGAIN), Some("openat2")), "{error}");
+    assert!((10..10_000).contains(&calls.len()), "{} attempts", calls.len());
 }
 
 /// Somebody swaps a directory for a link that leads outside, and moves another one up and down, all the while.

@@ -1,5 +1,6 @@
 //! Code of the caller's instead of a program: the caller's side. The child's, and what is allowed, is in `sys::closure`.
 
+use crate::deadline::Deadline;
 use crate::gate::Gate;
 use crate::plan::{Pipes, Shared, end};
 use crate::program::Stops;
@@ -43,7 +44,7 @@ pub(crate) fn spawn(plan: &Shared, body: &mut dyn FnMut() -> u8) -> Result<Child
     }
     let outcome = telling.outcome();
     if started.is_ok() || outcome.errno.is_some() {
-        plan.judge(&born, &outcome)?;
+        plan.judge(&born, &outcome, Deadline::NEVER)?;
     }
     started?;
     Child::new(born, pipes.ours(), plan.report(Engine::Copy, outcome.used))

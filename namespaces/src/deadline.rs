@@ -1,10 +1,11 @@
 //! Until when a join is waited for, and what becomes of one that takes longer.
 
 use crate::plan::{Shared, end};
-use crate::sys::{self, Birth, Born};
+use crate::sys::{self, Birth, Block, Born};
 use crate::target::Kind;
 use crate::{Error, ErrorKind, Step};
-use nix::poll::PollTimeout;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::AsFd;
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -30,6 +31,30 @@ impl Deadline {
     pub(crate) fn left(self) -> PollTimeout {
         let left = self.0.map(|end| end.saturating_duration_since(Instant::now()).as_micros().div_ceil(1000));
         left.map_or(PollTimeout::NONE, |left| PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX))
+    }
+
+    /// What became of a child that is about to end. Who closes a file of a file system that does not answer takes longer than that: it is left behind, and nothing is known of it.
+    pub(crate) fn reap(self, born: &Born) -> Result<Option<i32>, i32> {
+        let mut end = [PollFd::new(born.pidfd.as_fd(), PollFlags::POLLIN)];
+        while self.0.is_some() {
+            match poll(&mut end, self.left()) {
+                Ok(0) if self.is_over() => {
+                    let _ = sys::send_signal(born.pidfd.as_fd(), libc::SIGKILL);
+                    let born = born.clone();
+                    leave(None, move || Some(born));
+                    return Ok(None);
+                }
+                Ok(0) | Err(Errno::EINTR) => {}
+                _ => break,
+            }
+        }
+        sys::reap(born.pidfd.as_fd(), Block::Yes)
+    }
+
+    /// Kills and reaps a child that the caller will not get.
+    pub(crate) fn end(self, born: &Born) {
+        let _ = sys::send_signal(born.pidfd.as_fd(), libc::SIGKILL);
+        let _ = self.reap(born);
     }
 }
 

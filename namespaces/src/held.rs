@@ -89,19 +89,19 @@ pub(crate) fn hold(plan: &Arc<Shared>, stops: Stops, deadline: Deadline) -> Resu
         born => {
             drop(gate);
             if let (Some(born), false) = (&born, failed) {
-                end(born);
+                deadline.end(born);
             }
             // It does not panic, and there is nothing to do if it did.
             let _ = thread.join();
             // Not taken before: nobody else will.
             if let Some(late) = told.birth.take() {
-                end(&late);
+                deadline.end(&late);
             }
             // What the child says is the cause of what the caller met.
             if !failed {
                 ready?;
             }
-            Err(told.failure(plan, born.as_ref()))
+            Err(told.failure(plan, born.as_ref(), deadline))
         }
     }
 }
@@ -115,18 +115,18 @@ fn give_up(plan: &Shared, told: Arc<Told>, gate: &Gate, thread: JoinHandle<()>) 
 }
 
 impl Told {
-    /// Whether the program has started, and by which fallbacks; if not, the child is reaped.
-    fn judge(&self, plan: &Shared, born: &Born) -> Result<Fallbacks, Error> {
+    /// Whether the program has started, and by which fallbacks; if not, the child is reaped, or left behind if that takes too long.
+    fn judge(&self, plan: &Shared, born: &Born, deadline: Deadline) -> Result<Fallbacks, Error> {
         if let Some(Ok(outcome)) = self.outcome.get() {
-            return plan.judge(born, outcome).map(|()| outcome.used);
+            return plan.judge(born, outcome, deadline).map(|()| outcome.used);
         }
         // A clone that failed has no child, unless who made it was killed; and the thread tells before it opens the gate.
-        end(born);
+        deadline.end(born);
         Err(Error::status_lost())
     }
 
-    fn failure(self: Arc<Self>, plan: &Shared, born: Option<&Born>) -> Error {
-        if let Some(Err(error)) = born.map(|born| self.judge(plan, born)) {
+    fn failure(self: Arc<Self>, plan: &Shared, born: Option<&Born>, deadline: Deadline) -> Error {
+        if let Some(Err(error)) = born.map(|born| self.judge(plan, born, deadline)) {
             return error;
         }
         let outcome = Arc::into_inner(self).and_then(|told| told.outcome.into_inner());
@@ -196,7 +196,7 @@ impl Held {
             let _ = thread.join();
         }
         self.released = true;
-        self.told.judge(&self.plan, &self.born).err().unwrap_or(met)
+        self.told.judge(&self.plan, &self.born, Deadline::NEVER).err().unwrap_or(met)
     }
 
     /// Runs these hooks one after the other in its namespaces and its root, as who its program will be and under all that confines that: capabilities, filters,
@@ -222,7 +222,7 @@ impl Held {
             return Ok(());
         }
         // It has ended, or it would not have been told of.
-        let judged = self.told.judge(&self.plan, &self.born);
+        let judged = self.told.judge(&self.plan, &self.born, Deadline::NEVER);
         self.released = true;
         judged.and(Err(Error::status_lost()))
     }
@@ -250,8 +250,12 @@ impl Held {
             leave(self.thread.take(), move || Some(born));
             return Err(self.plan.took_too_long(Step::Exec));
         }
-        let judged = self.told.judge(&self.plan, &self.born);
+        let judged = self.told.judge(&self.plan, &self.born, deadline);
         self.released = true;
+        if judged.is_err() && deadline.is_over() {
+            // It may stay as long as the child, which is not waited for.
+            drop(self.thread.take());
+        }
         let fallbacks = judged?;
         let keeper = if stay { self.thread.take() } else { None };
         let engine = self.plan.engine(self.stops);

@@ -2,10 +2,10 @@
 
 use crate::bind::above;
 use crate::deadline::{Deadline, leave};
-use crate::plan::{Shared, end};
+use crate::plan::Shared;
 use crate::program::{Arg, Program, Slot, Sys, Then};
 use crate::start::{Found, pointers};
-use crate::sys::{self, Block, Born, InitFacts, RECORD, STAGES};
+use crate::sys::{self, Born, InitFacts, RECORD, STAGES};
 use crate::{Error, ErrorKind, Namespaces, Sandbox, Stdio, Step, handover};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
@@ -182,7 +182,7 @@ pub(crate) type Theirs = [(Slot, OwnedFd); 2];
 pub(crate) fn confirm(plan: &Shared, born: &Born, ours: Option<Ours>, deadline: Deadline) -> Result<(), Error> {
     let Some(Ours(socket)) = ours else { return Ok(()) };
     let told = handover::receive(Step::Init, &socket).and_then(|pipe| read_all(pipe.into(), deadline));
-    let Some(told) = told.inspect_err(|_| end(born))? else {
+    let Some(told) = told.inspect_err(|_| deadline.end(born))? else {
         let _ = sys::send_signal(born.pidfd.as_fd(), libc::SIGKILL);
         let born = born.clone();
         leave(None, move || Some(born));
@@ -191,7 +191,7 @@ pub(crate) fn confirm(plan: &Shared, born: &Born, ours: Option<Ours>, deadline: 
     match last_record(&told) {
         Some((_, 0)) => Ok(()),
         Some((stage, errno)) => {
-            end(born);
+            deadline.end(born);
             let (step, call) = STAGES.get(stage).copied().unwrap_or((Step::Init, "init"));
             let error = Error::os(step, call, errno);
             Err(match step {
@@ -202,7 +202,10 @@ pub(crate) fn confirm(plan: &Shared, born: &Born, ours: Option<Ours>, deadline: 
             })
         }
         // Its child ended without a word, or it has, which ends the other: nothing can keep it.
-        None => Err(silent(sys::reap(born.pidfd.as_fd(), Block::Yes))),
+        None => match deadline.reap(born) {
+            Ok(None) if deadline.is_over() => Err(plan.took_too_long(Step::Exec)),
+            status => Err(silent(status)),
+        },
     }
 }
 

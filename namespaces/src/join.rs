@@ -73,7 +73,8 @@ impl Join {
     /// [`spawn`](crate::Plan::spawn), [`hold`](crate::Plan::hold) and [`release`](crate::Held::release) each return then, with an error of kind
     /// [`TimedOut`](crate::ErrorKind::TimedOut), and what was on its way into the target is killed. That may go later: a file system of the target's (FUSE) that has been asked
     /// something, and does not answer, keeps even a killed process until it does, or is gone itself, as with the target that serves it. Until then two threads of this
-    /// crate's wait for that process, and what [`hold`](crate::Plan::hold) says of a suspended one holds.
+    /// crate's wait for that process, and what [`hold`](crate::Plan::hold) says of a suspended one holds. Where the system has no thread left for that
+    /// (`RLIMIT_NPROC`, `pids.max`), the caller itself waits, longer than this.
     ///
     /// It takes a thread and is slower than without. The target's [environment](Join::environment) cannot be asked for beside it: who reads it has to wait for a lock of the
     /// target's memory, which a hostile one may keep.

@@ -115,7 +115,7 @@ impl Plan {
         let birth = plan.birth()?;
         let outcome = plan.clone_child(pipes.slots(), Stops::Nowhere, (&birth, &Between::new()))?;
         let born = birth.take().ok_or_else(Error::status_lost)?;
-        plan.judge(&born, &outcome)?;
+        plan.judge(&born, &outcome, Deadline::NEVER)?;
         plan.finish(born, pipes.ours(), (plan.parts.engine, outcome.used), Deadline::NEVER)
     }
 
@@ -276,15 +276,19 @@ impl Shared {
         Child::new(born, ours, self.report(engine, used))
     }
 
-    /// Whether the program has started; if not, the child has ended and is reaped.
-    pub(crate) fn judge(&self, born: &Born, outcome: &Outcome) -> Result<(), Error> {
+    /// Whether the program has started; if not, the child has ended and is reaped, or left behind if that takes too long.
+    pub(crate) fn judge(&self, born: &Born, outcome: &Outcome, deadline: Deadline) -> Result<(), Error> {
         let Some(call) = self.parts.program.get(outcome.at) else {
             return Ok(());
         };
         if outcome.errno.is_none() && call.starts_program() {
             return Ok(());
         }
-        Err(self.failure(outcome, sys::reap(born.pidfd.as_fd(), Block::Yes)))
+        let status = deadline.reap(born);
+        if outcome.errno.is_none() && status == Ok(None) && deadline.is_over() {
+            return Err(self.took_too_long(call.step()));
+        }
+        Err(self.failure(outcome, status))
     }
 
     /// What has kept a child from starting its program that ended like this.
@@ -351,8 +355,7 @@ impl Deref for BirthPlace {
 
 /// Kills and reaps a child that the caller will not get.
 pub(crate) fn end(born: &Born) {
-    let _ = sys::send_signal(born.pidfd.as_fd(), libc::SIGKILL);
-    let _ = sys::reap(born.pidfd.as_fd(), Block::Yes);
+    Deadline::NEVER.end(born);
 }
 
 /// The pipes of one spawn: the child's ends, which are closed here when this is dropped, and the caller's.

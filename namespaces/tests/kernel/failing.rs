@@ -7,7 +7,9 @@ use crate::faults::no_child_is_left;
 use crate::hold::{threads_end, walk};
 use crate::joins::{end, inside, no_other_child_is_left, target, whole};
 use crate::support::{program, sh};
+
 use cofferdam_namespaces::{Child, ErrorKind, Fds, Held, IdMap, Join, Mount, Namespaces, Plan, Sandbox, Step};
+use cofferdam_testkit::patience;
 use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
@@ -22,7 +24,10 @@ use std::time::{Duration, Instant};
 
 /// Where the file system is.
 const PLACE: &str = "/mnt";
-const SHORT: Duration = Duration::from_millis(200);
+
+fn short() -> Duration {
+    Duration::from_millis(200) * patience()
+}
 
 /// Set when nothing is answered any more.
 static MUTE: AtomicBool = AtomicBool::new(false);
@@ -41,12 +46,17 @@ pub(crate) fn main(place: &str) {
         "root" => nix::unistd::chroot(PLACE).unwrap(),
         _ => {}
     }
-    MUTE.store(true, SeqCst);
+    MUTE.store(place != "flush", SeqCst);
     println!("ready");
     std::io::stdin().lines().next();
 }
 
+const LOOKUP: u32 = 1;
+const FORGET: u32 = 2;
 const GETATTR: u32 = 3;
+const OPEN: u32 = 14;
+const READ: u32 = 15;
+const FLUSH: u32 = 25;
 const INIT: u32 = 26;
 const ACCESS: u32 = 34;
 /// Of a `struct fuse_in_header`.
@@ -57,19 +67,22 @@ fn serve(mut device: File) {
     while let Ok(length) = device.read(&mut request) {
         assert!(length >= HEADER);
         let word = |at: usize| u32::from_ne_bytes(request[at..at + 4].try_into().unwrap());
-        if MUTE.load(SeqCst) {
+        if word(4) == FORGET {
+            continue;
+        }
+        if MUTE.load(SeqCst) || word(4) == FLUSH {
             println!("asked");
             continue;
         }
         let answer = match word(4) {
             // Version 7.31, one page at a time, and nothing else that it can do.
             INIT => Ok(words(&[7, 31, 0, 0, 0, 4096, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0])),
-            // A directory, for an hour: struct fuse_attr_out.
-            GETATTR => {
-                let mut attributes = [0; 26];
-                (attributes[0], attributes[4], attributes[19], attributes[20]) = (3600, 1, 0o40755, 2);
-                Ok(words(&attributes))
-            }
+            // For an hour: struct fuse_attr_out of a directory or of a program, and struct fuse_entry_out of that one.
+            GETATTR if word(16) == 1 => Ok(words(&[&[3600, 0, 0, 0][..], &attributes(1, 0o40755)].concat())),
+            GETATTR => Ok(words(&[&[3600, 0, 0, 0][..], &attributes(2, 0o100_755)].concat())),
+            LOOKUP => Ok(words(&[&[2, 0, 0, 0, 3600, 0, 3600, 0, 0, 0][..], &attributes(2, 0o100_755)].concat())),
+            OPEN => Ok(words(&[0; 4])),
+            READ => Ok(b"junk".to_vec()),
             ACCESS => Ok(Vec::new()),
             _ => Err(libc::ENOENT),
         };
@@ -78,6 +91,13 @@ fn serve(mut device: File) {
         let head = [length.to_ne_bytes(), (-errno).to_ne_bytes()].concat();
         device.write_all(&[&head, &request[8..16], &body].concat()).unwrap();
     }
+}
+
+/// A struct fuse_attr.
+fn attributes(inode: u32, mode: u32) -> [u32; 22] {
+    let mut attributes = [0; 22];
+    (attributes[0], attributes[2], attributes[15], attributes[16]) = (inode, 4, mode, 1);
+    attributes
 }
 
 fn words(words: &[u32]) -> Vec<u8> {
@@ -192,7 +212,7 @@ pub(crate) fn a_file_system_that_does_not_answer() {
     ];
     for (place, sandbox, more, step) in cases {
         let mut child = mute(place);
-        let bounded = plan(&child, sandbox.clone(), more(Join::all().timeout(SHORT)));
+        let bounded = plan(&child, sandbox.clone(), more(Join::all().timeout(short())));
         took_too_long(bounded.spawn(), &child, step);
         let held = bounded.hold();
         match step {
@@ -207,9 +227,34 @@ pub(crate) fn a_file_system_that_does_not_answer() {
         let (tell, told) = channel();
         thread::scope(|scope| {
             scope.spawn(|| tell.send(unbounded.spawn().map(drop)).unwrap());
-            assert!(told.recv_timeout(SHORT).is_err(), "{place}: it does not wait");
+            assert!(told.recv_timeout(short()).is_err(), "{place}: it does not wait");
             child.kill().unwrap();
             told.recv().unwrap().unwrap_err();
+        });
+        child.wait().unwrap();
+        threads_end();
+        no_child_is_left();
+    }
+}
+
+/// The file system has answered all that it was asked, with what is no program: then it does not let go of who closes that.
+pub(crate) fn a_file_system_that_does_not_let_go() {
+    let in_it = || program(format!("{PLACE}/program"));
+    for sandbox in [in_it(), in_it().die_with_parent()] {
+        let mut child = mute("flush");
+        let bounded = plan(&child, sandbox, Join::all().timeout(short() * 10));
+        let (tell, told) = channel();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                tell.send((bounded.spawn().map(drop), bounded.hold().and_then(Held::release).map(drop))).unwrap()
+            });
+            asked(&mut child);
+            let told_in_time = told.recv_timeout(Duration::from_secs(30) * patience());
+            child.kill().unwrap();
+            let (spawned, released) = told_in_time.expect("it waits for who does not end");
+            for error in [spawned.unwrap_err(), released.unwrap_err()] {
+                assert_eq!((error.step(), error.raw_os_error()), (Step::Exec, Some(libc::ENOEXEC)), "{error}");
+            }
         });
         child.wait().unwrap();
         threads_end();
@@ -220,7 +265,7 @@ pub(crate) fn a_file_system_that_does_not_answer() {
 /// The same, where an init starts the program.
 pub(crate) fn an_init_whose_program_does_not_come() {
     let child = mute("program");
-    let join = Join::only(Namespaces::USER | Namespaces::MOUNT).timeout(SHORT);
+    let join = Join::only(Namespaces::USER | Namespaces::MOUNT).timeout(short());
     let sandbox = program(format!("{PLACE}/program")).namespaces(Namespaces::PID).init();
     took_too_long(plan(&child, sandbox, join).spawn(), &child, Step::Exec);
     end(&child);
@@ -237,14 +282,14 @@ pub(crate) fn a_join_that_is_stopped() {
         kill(pid, Signal::SIGSTOP).unwrap();
         (held, pid)
     };
-    let (held, _) = stopped(Join::all().timeout(SHORT));
+    let (held, _) = stopped(Join::all().timeout(short()));
     took_too_long(held.release(), &child, Step::Exec);
     threads_end();
     let (held, pid) = stopped(Join::all());
     let (tell, told) = channel();
     thread::scope(|scope| {
         scope.spawn(|| tell.send(held.release()).unwrap());
-        assert!(told.recv_timeout(SHORT).is_err(), "it does not wait");
+        assert!(told.recv_timeout(short()).is_err(), "it does not wait");
         kill(pid, Signal::SIGCONT).unwrap();
         assert!(told.recv().unwrap().unwrap().wait().unwrap().success());
     });

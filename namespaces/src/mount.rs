@@ -246,7 +246,7 @@ impl Mount {
     /// No mount, but a symbolic link with the text `to`, made in its turn where a missing mount point may be made; the directories above it too. The text is taken as it
     /// is, and read when somebody follows it.
     ///
-    /// What is there already is not replaced: `EEXIST`.
+    /// What is there already is not replaced: `EEXIST`, unless it is a link with this very text.
     #[must_use]
     #[doc(alias("symlink", "ln"))]
     pub fn link(to: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {

@@ -25,7 +25,7 @@ pub(crate) use root::pivot;
 use source::Found;
 pub(crate) use source::Sources;
 use std::ffi::CString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 const ZERO: Arg = Arg::Value(0);
 const FROM_FD: u64 = 0x04; // MOVE_MOUNT_F_EMPTY_PATH
@@ -55,6 +55,9 @@ pub(crate) fn compile(program: &mut Program, sources: &Sources, sandbox: &Sandbo
         child.freeze_root();
     }
     for (at, ((mount, tree), found)) in sandbox.mounts.iter().zip(trees).zip(&sources.mounts).enumerate() {
+        if child.made.contains(&at) {
+            continue;
+        }
         let later = sandbox.mounts.get(at + 1..).unwrap_or_default();
         let kept = !mount.covers() && later.iter().any(|next| next.covers() && next.target.starts_with(&mount.target));
         child.terminal = Opening::of(sandbox, at);
@@ -71,7 +74,8 @@ fn descriptors(mount: &Mount) -> usize {
     match &mount.kind {
         MountKind::Dev | MountKind::Cgroup => 24,
         MountKind::Mask => 4,
-        _ => 3,
+        // With each directory on the way, which may have to be made.
+        _ => 2 + mount.target.components().count(),
     }
 }
 
@@ -106,8 +110,8 @@ struct Mounts<'a> {
     root: Option<Arg>,
     /// Where mount points may be made.
     bases: Vec<Base>,
-    /// Links that have been made before their turn, because the root is read-only by then.
-    links: Vec<PathBuf>,
+    /// Those of the sandbox's mounts that only make something, and have made it before their turn, because the root is read-only by then.
+    made: Vec<usize>,
     /// Without a user namespace of its own the child can make devices.
     own_user: bool,
     propagation: Propagation,
@@ -131,7 +135,7 @@ impl<'a> Mounts<'a> {
             hands,
             root: None,
             bases: Vec::new(),
-            links: Vec::new(),
+            made: Vec::new(),
             own_user: sources.own_user,
             propagation: sandbox.propagation,
             here: program.string(CString::default()).into(),

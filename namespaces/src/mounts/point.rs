@@ -4,8 +4,9 @@ use super::Mounts;
 use super::source::{Found, Sources};
 use crate::compile::{OPEN_HOW_SIZE, c_string, open_how};
 use crate::mount::MountKind;
-use crate::program::{Arg, Slot, Sys, Then};
+use crate::program::{Arg, Finding, Slot, Sys, Then};
 use crate::{Error, Mount, Sandbox, Step};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Links lead nowhere out of the root, and those of `/proc` nowhere at all.
@@ -67,7 +68,7 @@ impl Mounts<'_> {
     /// Makes the directories on the way, and the mount point. Each parent is opened anew, inside the root and on the very mount in which it is
     /// to be made; its child's name has no slash. Who swaps one for a link meanwhile gets a directory in his own root, or an error.
     fn make(&mut self, target: &Path, place: (Arg, &Path), kind: Kind) -> Result<(), Error> {
-        let (at, name) = self.make_way(target, place)?;
+        let (at, opened, name) = self.make_way(target, place)?;
         match kind {
             Kind::Directory => self.make_directory(target, at, name),
             Kind::File => {
@@ -75,26 +76,28 @@ impl Mounts<'_> {
                 self.program.call_then(Step::Mount, target, Sys::mknodat, args, Then::Unless(libc::EEXIST));
             }
         }
+        self.done_with(opened.as_slice());
         Ok(())
     }
 
-    /// Makes the directories on the way alone, and opens the last of them; the name of what is to be made there.
-    fn make_way(&mut self, target: &Path, (dir, inner): (Arg, &Path)) -> Result<(Arg, Arg), Error> {
+    /// Makes the directories on the way alone; the last of them, the slot if it has been opened for that, and the name of what is to be made there.
+    fn make_way(&mut self, target: &Path, (dir, inner): (Arg, &Path)) -> Result<(Arg, Option<Slot>, Arg), Error> {
         let parent = self.hands.parent;
-        let (mut at, mut last) = (dir, self.here);
+        let (mut at, mut opened, mut last) = (dir, None, self.here);
         let mut above = PathBuf::new();
         for name in inner {
             if !above.as_os_str().is_empty() {
                 self.make_directory(target, at, last);
+                self.done_with(opened.as_slice());
                 let flags = libc::O_PATH | libc::O_DIRECTORY;
                 let open = self.open_at(dir, &above, flags, INSIDE | libc::RESOLVE_NO_XDEV)?;
                 self.program.call_then(Step::Mount, target, Sys::openat2, open, Then::Keep(parent));
-                at = parent.into();
+                (at, opened) = (parent.into(), Some(parent));
             }
             last = self.program.string(c_string("mount point", name)?).into();
             above.push(name);
         }
-        Ok((at, last))
+        Ok((at, opened, last))
     }
 
     fn make_directory(&mut self, target: &Path, at: Arg, name: Arg) {
@@ -105,29 +108,54 @@ impl Mounts<'_> {
     /// What is no mount point, but there for itself.
     pub(super) fn make_alone(&mut self, mount: &Mount) -> Result<(), Error> {
         let target = mount.target.as_path();
-        let MountKind::Link(to) = &mount.kind else { return self.find_or_make(target, Kind::Directory) };
-        if self.links.iter().any(|made| made == target) {
+        let MountKind::Link(to) = &mount.kind else {
+            self.find_or_make(target, Kind::Directory)?;
+            self.done_with(&[self.hands.target]);
             return Ok(());
-        }
+        };
         let place = self.base_of(target).ok_or_else(|| {
             let words = "lies neither in the sandbox's own root nor in a tmpfs that it can be made in";
             Error::config(format!("link {target:?}"), words)
         })?;
-        let (at, name) = self.make_way(target, place)?;
-        let text = self.program.string(c_string("link", to.as_os_str())?);
-        self.program.call(Step::Mount, target, Sys::symlinkat, [text.into(), at, name]);
+        let (at, opened, name) = self.make_way(target, place)?;
+        self.make_link(target, to, (at, name))?;
+        self.done_with(opened.as_slice());
+        Ok(())
+    }
+
+    /// Makes a link, or finds it there with this very text, as the last child of the same plan has made it.
+    fn make_link(&mut self, target: &Path, to: &Path, (at, name): (Arg, Arg)) -> Result<(), Error> {
+        let bytes = to.as_os_str().as_bytes();
+        let text: Arg = self.program.string(c_string("link", to.as_os_str())?).into();
+        let make = [text, at, name];
+        let made = self.program.fork(Step::Mount, target, (Sys::symlinkat, make), libc::EEXIST, None);
+        // One byte more tells a longer one.
+        let read = [at, name, Arg::Scratch, (bytes.len() as u64 + 1).into()];
+        let found = self.program.fork(Step::Mount, target, (Sys::readlinkat, read), libc::EINVAL, None);
+        // No link: what has been refused is refused again.
+        self.program.call(Step::Mount, target, Sys::symlinkat, make);
+        self.program.success_joins(found);
+        let whole = Then::Exactly(i64::try_from(bytes.len()).unwrap_or(i64::MAX), libc::EEXIST);
+        self.program.call_then(Step::Mount, target, Sys::readlinkat, read, whole);
+        for (pair, part) in bytes.chunks(2 * WORD).enumerate() {
+            let (first, second) = part.split_at(part.len().min(WORD));
+            let same = [finding(2 * pair, first), finding(2 * pair + 1, second)];
+            self.program.call_then(Step::Mount, target, Sys::readlinkat, read, Then::Finds(same, libc::EEXIST));
+        }
+        self.program.success_joins(made);
         Ok(())
     }
 
     /// Makes those of the root's own before it becomes read-only; from then on nothing is made there.
     pub(super) fn make_points(&mut self, sources: &Sources, sandbox: &Sandbox) -> Result<(), Error> {
-        for (mount, found) in sandbox.mounts.iter().zip(&sources.mounts) {
+        for (turn, (mount, found)) in sandbox.mounts.iter().zip(&sources.mounts).enumerate() {
             let (makes, here) = (mount.only_makes(), self.base_of(&mount.target).is_some());
             if makes && here {
                 self.make_alone(mount)?;
-                self.links.push(mount.target.clone());
+                self.made.push(turn);
             } else if !mount.covers() && here {
                 self.find_or_make(&mount.target, Kind::of(found.as_ref()))?;
+                self.done_with(&[self.hands.target]);
             }
             if !makes {
                 self.covered(&mount.target, None, None);
@@ -168,6 +196,18 @@ impl Mounts<'_> {
         let how = self.program.words(open_how(flags, resolve));
         Ok([dir, text.into(), how.into(), OPEN_HOW_SIZE.into()])
     }
+}
+
+/// Of the scratch.
+const WORD: usize = size_of::<u64>();
+
+/// That this word of the scratch begins with these bytes.
+fn finding(word: usize, bytes: &[u8]) -> Finding {
+    let (mut mask, mut value) = ([0; WORD], [0; WORD]);
+    for ((mask, value), byte) in mask.iter_mut().zip(&mut value).zip(bytes) {
+        (*mask, *value) = (0xff, *byte);
+    }
+    Finding { word, mask: u64::from_ne_bytes(mask), value: u64::from_ne_bytes(value) }
 }
 
 impl Kind {

@@ -60,6 +60,7 @@ calls! {
     prctl = SYS_prctl,
     prlimit64 = SYS_prlimit64,
     read = SYS_read,
+    readlinkat = SYS_readlinkat,
     recvfrom = SYS_recvfrom,
     rt_sigaction = SYS_rt_sigaction,
     rt_sigprocmask = SYS_rt_sigprocmask,

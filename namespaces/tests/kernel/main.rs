@@ -26,6 +26,7 @@ mod isolation;
 mod joins;
 mod labels;
 mod life;
+mod links;
 mod listeners;
 mod listing;
 mod mounts;
@@ -317,7 +318,9 @@ fn mounts() -> Vec<Test> {
     vec![
         busy("a_directory_as_root", mounts::a_directory_as_root),
         busy("an_empty_root", mounts::an_empty_root),
-        busy("directories_and_links_are_made", mounts::directories_and_links_are_made),
+        busy("many_directories_and_links", links::many_directories_and_links),
+        busy("links_of_one_name", links::links_of_one_name),
+        busy("directories_and_links_are_made", links::directories_and_links_are_made),
         busy("a_tmpfs_is_as_asked", mounts::a_tmpfs_is_as_asked),
         busy("file_systems_of_its_own", mounts::file_systems_of_its_own),
         busy("control_groups_are_in_sight", mounts::control_groups_are_in_sight),

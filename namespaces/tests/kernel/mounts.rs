@@ -15,15 +15,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// A script in a root of its own, as root of a user namespace.
-fn sh(script: &str) -> Sandbox {
+pub(crate) fn sh(script: &str) -> Sandbox {
     program("/bin/sh").args(["-c", script]).env("PATH", "/bin").namespaces(all_namespaces()).user(IdMap::root())
 }
 
-fn inside(root: &Busybox, script: &str) -> Sandbox {
+pub(crate) fn inside(root: &Busybox, script: &str) -> Sandbox {
     sh(script).root(Root::directory(root.path())).mount(Mount::proc("/proc"))
 }
 
-fn output(sandbox: Sandbox) -> String {
+pub(crate) fn output(sandbox: Sandbox) -> String {
     output_with(sandbox, Fds::new())
 }
 
@@ -65,53 +65,6 @@ pub(crate) fn an_empty_root() {
     assert_eq!(output(sandbox("echo x >/made && read -r line </made && echo $line")), "x\n");
     let error = "if echo x 2>&- >/made; then echo made; else echo refused; fi";
     assert_eq!(output(sandbox(error).read_only_root()), "refused\n");
-}
-
-/// Directories and links, where missing mount points may be made and nowhere else.
-pub(crate) fn directories_and_links_are_made() {
-    let script = "for at in /bin /lib/deep/link /tmp/inner; do echo $at $(readlink $at); done; echo /empty/*; stat -c %a /empty /lib/deep
-        cat /tmp/inner/file";
-    let source = tempfile::tempdir().unwrap();
-    fs::write(source.path().join("file"), "bound\n").unwrap();
-    let sandbox = || {
-        sh(script)
-            .root(Root::Empty)
-            .mount(Mount::link("usr/bin", "/bin"))
-            .mount(Mount::bind("/bin/busybox", "/usr/bin/sh"))
-            .mount(Mount::bind("/bin/busybox", "/usr/bin/cat"))
-            .mount(Mount::bind("/bin/busybox", "/usr/bin/stat"))
-            .mount(Mount::bind("/bin/busybox", "/usr/bin/readlink"))
-            .mount(Mount::directory("/empty"))
-            .mount(Mount::link("/etc/\u{e9}", "/lib/deep/link"))
-            .mount(Mount::tmpfs("/tmp"))
-            .mount(Mount::link("/bound", "/tmp/inner"))
-            .mount(Mount::bind(source.path(), "/bound"))
-    };
-    let expected = "/bin usr/bin\n/lib/deep/link /etc/\u{e9}\n/tmp/inner /bound\n/empty/*\n755\n755\nbound\n";
-    assert_eq!(output(sandbox()), expected);
-    assert_eq!(output(sandbox().read_only_root()), expected, "made before the root is sealed");
-    // What is there is not replaced; what is bound is not written to.
-    let root = Busybox::new();
-    let error = refused(&inside(&root, "true").mount(Mount::link("elsewhere", "/bin")));
-    let told = (error.step(), error.system_call(), error.raw_os_error());
-    assert_eq!(told, (Step::Mount, Some("symlinkat"), Some(libc::EEXIST)), "{error}");
-    let bound = inside(&root, "true").mount(Mount::bind(source.path(), "/data"));
-    for (mount, object) in [(Mount::link("x", "/data/link"), "link"), (Mount::directory("/x").read_only(), "mount on")]
-    {
-        let error = refused(&bound.clone().mount(mount));
-        assert_eq!((error.kind(), error.step()), (ErrorKind::InvalidConfig, Step::Configure), "{error}");
-        assert!(error.object().unwrap().to_string_lossy().starts_with(object), "{error}");
-    }
-    let error = refused(&bound.mount(Mount::directory("/data/folder")));
-    assert_eq!((error.step(), error.raw_os_error()), (Step::Mount, Some(libc::ENOENT)), "{error}");
-    assert_eq!(refused(&sh("true").mount(Mount::link("x", "/link"))).kind(), ErrorKind::InvalidConfig);
-    assert_eq!(fs::read_dir(source.path()).unwrap().count(), 1);
-    // A way that leads out of the root stays in it.
-    let outside = tempfile::tempdir().unwrap();
-    std::os::unix::fs::symlink(outside.path(), root.path().join("out")).unwrap();
-    let leads = inside(&root, "true").mount(Mount::link("x", "/out/link"));
-    assert!(refused(&leads).raw_os_error().is_some());
-    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
 }
 
 pub(crate) fn a_tmpfs_is_as_asked() {

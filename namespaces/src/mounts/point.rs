@@ -128,7 +128,7 @@ impl Mounts<'_> {
         let bytes = to.as_os_str().as_bytes();
         let text: Arg = self.program.string(c_string("link", to.as_os_str())?).into();
         let make = [text, at, name];
-        let made = self.program.fork(Step::Mount, target, (Sys::symlinkat, make), libc::EEXIST, None);
+        let fork = self.program.fork(Step::Mount, target, (Sys::symlinkat, make), libc::EEXIST, None);
         // One byte more tells a longer one.
         let read = [at, name, Arg::Scratch, (bytes.len() as u64 + 1).into()];
         let found = self.program.fork(Step::Mount, target, (Sys::readlinkat, read), libc::EINVAL, None);
@@ -142,7 +142,7 @@ impl Mounts<'_> {
             let same = [finding(2 * pair, first), finding(2 * pair + 1, second)];
             self.program.call_then(Step::Mount, target, Sys::readlinkat, read, Then::Finds(same, libc::EEXIST));
         }
-        self.program.success_joins(made);
+        self.program.success_joins(fork);
         Ok(())
     }
 

@@ -117,9 +117,11 @@ impl Meta {
         }
     }
 
-    /// The permissions with which a file is made: at once those that it will have, if it has its owner already.
+    /// The permissions with which a file is made: at once those that it will have, if it has its owner already. (Until the end nobody else gets to it:
+    /// the directories above are the caller's alone.) To set attributes of users, the permission to write is needed, even where it is open for that.
     pub(super) fn mode_at_birth(&self) -> Mode {
-        if (self.uid, self.gid) == (geteuid().as_raw(), getegid().as_raw()) {
+        let has_owner = (self.uid, self.gid) == (geteuid().as_raw(), getegid().as_raw());
+        if has_owner && self.xattrs.is_empty() {
             Mode::from_raw_mode(self.mode & 0o777)
         } else {
             Mode::RUSR | Mode::WUSR

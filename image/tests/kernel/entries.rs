@@ -267,6 +267,22 @@ pub(crate) fn what_cannot_be_had() {
     }
 }
 
+/// An attribute of users asks for the permission to write, whoever has the file open: also where the caller is its owner from the beginning.
+pub(crate) fn attributes_of_what_may_only_be_read() {
+    let scratch = Scratch::new();
+    let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let tar = Tar::default().pax(b'x', &[("SCHILY.xattr.user.x", b"y")]).header(b'0', "f", "", b"1", |h| {
+        h.set_mode(0o444);
+        h.set_uid(user.into());
+        h.set_gid(group.into());
+    });
+    let (stage, report) = unpack_new(&scratch, &tar);
+    assert!(report.unwrap().skipped.is_empty());
+    let file = stage.join("f");
+    assert_eq!(xattrs(&file).get("user.x").map(Vec::as_slice), Some(&b"y"[..]));
+    assert_eq!(fs::metadata(file).unwrap().mode() & 0o7777, 0o444);
+}
+
 /// A directory that is there already gets what the layer says, and loses what it does not.
 pub(crate) fn a_merged_directory_has_only_the_new_attributes() {
     let scratch = Scratch::new();

@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         root("access_control_lists", entries::access_control_lists),
         root("owners_by_a_map", entries::owners_by_a_map),
         test("what_cannot_be_had", entries::what_cannot_be_had),
+        test("attributes_of_what_may_only_be_read", entries::attributes_of_what_may_only_be_read),
         test("a_merged_directory_has_only_the_new_attributes", entries::a_merged_directory_has_only_the_new_attributes),
         test("the_whole_group_of_links_is_copied", entries::the_whole_group_of_links_is_copied),
         test("bytes_of_copied_files_are_limited", links::bytes_of_copied_files_are_limited),

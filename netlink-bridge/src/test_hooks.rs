@@ -9,11 +9,14 @@ pub use crate::netlink::fuzz::replies;
 /// Instead of an errno: the process is killed.
 pub const DEATH: i32 = i32::MIN;
 
+/// At which answer something is run, and what.
+type Meanwhile = (usize, Box<dyn FnOnce()>);
+
 thread_local! {
     static SEEN: Cell<usize> = const { Cell::new(0) };
     static FAULT: Cell<Option<(usize, i32)>> = const { Cell::new(None) };
     static AND_ON: Cell<bool> = const { Cell::new(false) };
-    static MEANWHILE: RefCell<Option<(usize, Box<dyn FnOnce()>)>> = const { RefCell::new(None) };
+    static MEANWHILE: RefCell<Option<Meanwhile>> = const { RefCell::new(None) };
 }
 
 /// Runs `f` with the `nth` answer (from 0) to this thread replaced by this errno; with how many answers there were.

@@ -2,7 +2,9 @@
 
 #[cfg(feature = "serde")]
 use crate::version::Version;
-use crate::{AddressPool, EndpointSpec, Error, Host, Mac, NetworkSpec, PublishedPort, Subnet, attach, firewall, name};
+use crate::{
+    AddressPool, EndpointSpec, Error, Holder, Host, Mac, NetworkSpec, PublishedPort, Subnet, attach, firewall, name,
+};
 use std::net::IpAddr;
 
 /// The record of what an attach made: all that detaching needs.
@@ -49,7 +51,7 @@ impl Endpoint {
     pub fn detach_to(&self, pool: &impl AddressPool, host: &Host) -> Result<(), Error> {
         self.detach(host)?;
         // Only now: nobody else may get an address that somebody still uses.
-        pool.give_back(&self.id, self.claim)
+        pool.give_back(&Holder { id: self.id.clone(), owner: self.owner.clone() }, self.claim)
     }
 
     /// Its id.

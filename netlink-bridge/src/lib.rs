@@ -169,6 +169,7 @@ mod endpoint;
 mod endpoint_spec;
 mod error;
 mod firewall;
+mod forget;
 mod host;
 mod name;
 mod names;

@@ -1,12 +1,12 @@
 //! A network as a bridge in a host.
 
-use crate::firewall::{Element, Set, of_network};
+use crate::firewall::{Set, of_network};
 use crate::netlink::{Answers, Batch, Link, MESSAGES_PER_SEND, PortFlags};
 use crate::rules::{self, ElementChanges, Scope};
 use crate::{
     AddressPool, Change, Endpoint, EndpointSpec, Error, ErrorKind, Host, NetNs, NetworkSpec, Operation, Subnet,
 };
-use crate::{attach, name, sysctl};
+use crate::{attach, sysctl};
 
 /// The MTU of Ethernet.
 const USUAL_MTU: u32 = 1500;
@@ -137,7 +137,7 @@ impl Network {
         self.host.session().run(batch)?.all_gone().and(ports.map(drop))
     }
 
-    /// Deletes the bridge and what the rules have of the network. It is no error if it is gone. Who has only the spec, and does not know whether there
+    /// Deletes the bridge and what the rules have of the network. It is no error if it is gone; if somebody has made it anew, that one stays. Who has only the spec, and does not know whether there
     /// is a bridge, calls [`remove`](Self::remove).
     ///
     /// # Errors
@@ -148,7 +148,7 @@ impl Network {
         let mut batch = Batch::new();
         batch.get_link(about, self.index);
         let Some(link) = self.host.session().run(batch)?.link()? else {
-            return self.forget_rules();
+            return self.forget_rules().map(drop);
         };
         if !self.spec.is(&link) {
             return Err(failed(ErrorKind::Foreign, "this is no longer a bridge of this owner"));
@@ -159,19 +159,26 @@ impl Network {
             return Err(failed(ErrorKind::InUse, "the bridge still has ports"));
         }
         self.delete_bridge()?;
-        self.forget_rules()
+        self.forget_rules().map(drop)
     }
 
     /// As [`delete`](Self::delete), for a network of which only the spec is known: deletes whatever there is of it. If somebody has deleted the bridge, that
-    /// is what the rules have.
+    /// is what the rules have. One that somebody makes meanwhile is deleted too, or stays, but never in part. What another owner's network of the same name
+    /// has in the rules stays.
     ///
     /// # Errors
     /// As [`delete`](Self::delete).
     #[doc(alias("forget", "prune"))]
     pub fn remove(host: &Host, spec: &NetworkSpec) -> Result<(), Error> {
-        match Network::open(host, spec) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Network::found_at(host, spec).forget_rules(),
-            network => network?.delete(),
+        loop {
+            match Network::open(host, spec) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                network => return network?.delete(),
+            }
+            // If not, somebody has made it meanwhile: then it is there whole, and is deleted whole.
+            if Network::found_at(host, spec).forget_rules()? {
+                return Ok(());
+            }
         }
     }
 
@@ -309,43 +316,6 @@ impl Network {
         Ok(found)
     }
 
-    /// Takes the network's elements out of the sets, and the table with the last network.
-    fn forget_rules(&self) -> Result<(), Error> {
-        if !self.spec.rules || !rules::has_table(&self.host, Operation::WriteRules)? {
-            return Ok(());
-        }
-        self.forget_ports(|| Ok(()), |(), _| true)?;
-        rules::unchanged(&self.host, Operation::WriteRules, Scope::Elements, || {
-            let mut ours = self.found_elements()?;
-            ours.retain(|(_, element)| element.tag.as_deref() == Some(&self.spec.tag()));
-            Ok(ElementChanges::between(&ours, &[]))
-        })?;
-        rules::remove_table_unless_used(&self.host, Operation::WriteRules)
-    }
-
-    /// Takes published ports of this network out of the maps: those whose tag is as `which` says, by what `look` sees after the ports were looked at.
-    pub(crate) fn forget_ports<L>(
-        &self,
-        look: impl Fn() -> Result<L, Error>,
-        which: impl Fn(&L, &name::EndpointTag<'_>) -> bool,
-    ) -> Result<ElementChanges, Error> {
-        if !self.spec.rules {
-            return Ok(ElementChanges::default());
-        }
-        let changes = rules::unchanged(&self.host, Operation::Unpublish, Scope::Elements, || {
-            let mut found = rules::list(&self.host, Operation::Unpublish, &Set::OF_PORTS)?;
-            let seen = look()?;
-            found.retain(|(_, element)| {
-                let tag = element.tag.as_deref().and_then(name::EndpointTag::parse);
-                tag.is_some_and(|tag| tag.network == self.spec.name && which(&seen, &tag))
-            });
-            Ok(ElementChanges::between(&found, &[]))
-        })?;
-        let udp = changes.remove.iter().filter_map(Element::udp).map(|(port, _)| port).collect();
-        rules::forget_connections(&self.host, Operation::Unpublish, &udp, |_| false)?;
-        Ok(changes)
-    }
-
     fn delete_bridge(&self) -> Result<(), Error> {
         let mut batch = Batch::new();
         batch.delete_link((Operation::DeleteBridge, &self.spec.name), self.index);
@@ -356,7 +326,7 @@ impl Network {
         let rules = match self.forget_rules() {
             // There is nothing of ours where there are no rules, or somebody else's.
             Err(e) if matches!(e.kind(), ErrorKind::Unsupported | ErrorKind::Foreign) => Ok(()),
-            rules => rules,
+            rules => rules.map(drop),
         };
         match self.delete_bridge().and(rules) {
             Ok(()) => error,

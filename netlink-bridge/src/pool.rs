@@ -30,11 +30,12 @@ pub trait AddressPool {
     /// If it cannot be stored.
     fn undo(&self, taken: &TakenAddresses, holder: &Holder) -> Result<(), Error>;
 
-    /// Takes back the addresses of this holder: those of this claim and of earlier ones, or all. It is no error if there are none.
+    /// Takes back the addresses of this holder: those of this claim and of earlier ones, or all. It is no error if there are none. What another owner has
+    /// claimed with the same id stays: that one may be about to use it.
     ///
     /// # Errors
     /// If it cannot be stored.
-    fn give_back(&self, holder: &str, claim: Option<u64>) -> Result<(), Error>;
+    fn give_back(&self, holder: &Holder, claim: Option<u64>) -> Result<(), Error>;
 }
 
 /// Who has an address.

@@ -108,10 +108,10 @@ impl Network {
         // What is published is looked at before the links are: whoever attaches meanwhile makes the link first.
         let links = || {
             let ports = self.ports(Operation::Inspect)?.into_iter();
-            Ok(ports.map(|port| (port.name, port.mac)).collect::<HashSet<_>>())
+            Ok((self.is_made_anew()?, ports.map(|port| (port.name, port.mac)).collect::<HashSet<_>>()))
         };
-        let ports = self.forget_ports(links, |links, tag| {
-            !keep(Some(tag.owner)) || !links.contains(&(tag.port.to_owned(), Some(tag.mac)))
+        let ports = self.forget_ports(links, |(anew, links), tag| {
+            !keep(Some(tag.owner)) || !anew && !links.contains(&(tag.port.to_owned(), Some(tag.mac)))
         })?;
         let links = go.into_iter().map(|port| Change::RemoveLink { link: port.name });
         Ok(links.chain(described(&ports)).collect())

@@ -140,7 +140,7 @@ impl AddressPool for FilePool {
         })
     }
 
-    fn give_back(&self, holder: &str, claim: Option<u64>) -> Result<(), Error> {
+    fn give_back(&self, holder: &Holder, claim: Option<u64>) -> Result<(), Error> {
         self.change(|leases| {
             leases.give_back(holder, claim);
             Ok(())

@@ -133,9 +133,10 @@ impl Leases {
         self.held.retain(|_, lease| lease.goes_on());
     }
 
-    pub(super) fn give_back(&mut self, holder: &str, until: Option<u64>) {
-        let leases = self.held.values_mut().filter(|lease| lease.id == holder);
-        for claims in leases.flat_map(|lease| lease.claims.values_mut()) {
+    /// Of this owner alone: another's claims with the same id may be to addresses that it is about to use.
+    pub(super) fn give_back(&mut self, holder: &Holder, until: Option<u64>) {
+        let leases = self.held.values_mut().filter(|lease| lease.id == holder.id);
+        for claims in leases.filter_map(|lease| lease.claims.get_mut(&holder.owner)) {
             claims.retain(|claim| until.is_some_and(|until| !is_until(*claim, until)));
         }
         self.held.retain(|_, lease| lease.goes_on());
@@ -197,7 +198,7 @@ mod tests {
         let error = take(&mut leases, 7).unwrap_err();
         assert_eq!((error.kind(), error.object()), (ErrorKind::LimitReached, Some("10.0.0.0/29")));
         for id in ["4", "2", "2"] {
-            leases.give_back(id, None);
+            leases.give_back(&holder(id), None);
         }
         // Round the end, the gateway left out.
         assert_eq!(take(&mut leases, 8).unwrap(), "10.0.0.2");
@@ -239,10 +240,10 @@ mod tests {
         assert_eq!(second.addresses, first.addresses);
         for claim in [first.claim, more.claim, failed.claim] {
             leases.undo(&first, &web);
-            leases.give_back("web", Some(claim));
+            leases.give_back(&web, Some(claim));
             assert!(leases.held.keys().eq([&ip(2)]), "the second is about to use it");
         }
-        leases.give_back("web", Some(second.claim));
+        leases.give_back(&web, Some(second.claim));
         assert!(leases.held.is_empty());
         let third = take(&mut leases, None);
         for other in [holder("other"), Holder { owner: "other".into(), ..web.clone() }] {
@@ -263,13 +264,13 @@ mod tests {
                 let mut leases = Leases::default();
                 let claims = [take(&mut leases), take(&mut leases), take(&mut leases)];
                 if back_first {
-                    leases.give_back("web", Some(claims[0].claim));
+                    leases.give_back(&web, Some(claims[0].claim));
                 }
                 leases.undo(&claims[order[0]], &web);
                 assert_eq!(leases.held.len(), 1, "{back_first} {order:?}");
                 leases.undo(&claims[order[1]], &web);
                 assert_eq!(leases.held.len(), usize::from(!back_first), "{order:?}");
-                leases.give_back("web", Some(claims[0].claim));
+                leases.give_back(&web, Some(claims[0].claim));
                 assert!(leases.held.is_empty(), "{back_first} {order:?}");
             }
         }
@@ -295,10 +296,31 @@ mod tests {
         assert_eq!(collected.held, before);
         assert_eq!(leases.clone().keep(|_| false).len(), 2);
         // The first is dead, and the second has it now.
-        assert_eq!(leases.keep(|holder| *holder == yours), [(address, mine)]);
-        assert_eq!(leases.holders(), [(address, yours)]);
-        leases.give_back("web", Some(failed.claim));
+        assert_eq!(leases.keep(|holder| *holder == yours), [(address, mine.clone())]);
+        assert_eq!(leases.holders(), [(address, yours.clone())]);
+        leases.give_back(&mine, None);
+        assert_eq!(leases.holders(), [(address, yours.clone())]);
+        leases.give_back(&yours, Some(failed.claim));
         assert!(leases.held.is_empty());
+    }
+
+    /// Whoever comes later, and is done first, does not give back what another owner with the same id is about to use.
+    #[test]
+    fn given_back_by_another_owner() {
+        let [mine, yours] = ["me", "you"].map(|owner| Holder { id: "web".into(), owner: owner.into() });
+        let take = |leases: &mut Leases, holder: &Holder| leases.take(&[wanted("10.0.0.0/24")], holder).unwrap();
+        for all in [false, true] {
+            let mut leases = Leases::default();
+            let delayed = take(&mut leases, &yours);
+            let done = take(&mut leases, &mine);
+            assert_eq!(delayed.addresses, done.addresses);
+            leases.give_back(&mine, (!all).then_some(done.claim));
+            assert_eq!(leases.holders(), [(delayed.addresses[0], yours.clone())]);
+            let same = WantedAddress { exactly: Some(delayed.addresses[0]), ..wanted("10.0.0.0/24") };
+            assert_eq!(leases.take(&[same], &holder("third")).unwrap_err().kind(), ErrorKind::AlreadyExists);
+            leases.give_back(&yours, Some(delayed.claim));
+            assert!(leases.held.is_empty());
+        }
     }
 
     /// However often a holder comes again without giving back, no more is kept of it than of a few; and none is forgotten.
@@ -315,9 +337,9 @@ mod tests {
         let mut undone = leases.clone();
         taken[1..].iter().for_each(|failed| undone.undo(failed, &web));
         assert_eq!(undone.held.len(), 1, "the first is still there");
-        leases.give_back("web", Some(taken[28].claim));
+        leases.give_back(&web, Some(taken[28].claim));
         assert_eq!(leases.held.len(), 1);
-        leases.give_back("web", Some(taken[29].claim));
+        leases.give_back(&web, Some(taken[29].claim));
         assert!(leases.held.is_empty());
     }
 
@@ -352,7 +374,7 @@ mod tests {
                         prop_assert!(subnet.subnet.can_be_host(taken.addresses[0]) && taken.addresses[0] != subnet.reserved);
                     }
                 } else {
-                    leases.give_back(&id.to_string(), None);
+                    leases.give_back(&holder(id), None);
                 }
                 let mut ids: Vec<_> = leases.held.values().map(|h| h.id.clone()).collect();
                 ids.sort();

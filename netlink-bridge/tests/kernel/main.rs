@@ -1,5 +1,6 @@
 //! Tests against the real kernel: see the test kit for how they are run and what they may not leave behind.
 
+mod anew;
 mod answers;
 mod defence;
 mod errors;
@@ -132,6 +133,9 @@ fn rules() -> Vec<Test> {
         root("addresses_of_a_later_version", pool::addresses_of_a_later_version),
         root("addresses_that_are_given", pool::addresses_that_are_given),
         root("addresses_after_a_reboot", pool::addresses_after_a_reboot),
+        slow("made_anew_while_it_is_removed", anew::made_anew_while_it_is_removed),
+        root("made_anew_before_it_is_removed", anew::made_anew_before_it_is_removed),
+        root("removed_by_another_owner", anew::removed_by_another_owner),
         root("looked_for_while_attaching", upkeep::looked_for_while_attaching),
         root("undone_as_far_as_possible", answers::undone_as_far_as_possible),
         root("a_pool_that_is_full", pool::a_pool_that_is_full),

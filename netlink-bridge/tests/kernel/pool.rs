@@ -199,6 +199,14 @@ pub(crate) fn whose_addresses_of_two_owners() {
     assert_eq!(second.addresses(), first.addresses());
     second.detach_to(&pool, &host).unwrap();
     assert_eq!(pool.held().unwrap(), []);
+    // One that is delayed when it has taken addresses, while the other attaches and detaches: they are nobody else's when it goes on.
+    let taken = pool.take(&network.spec().wanted_addresses(&web("you")), &holder).unwrap();
+    network.attach_from(&pool, &netns, &web("me")).unwrap().detach_to(&pool, &host).unwrap();
+    let third = taken.addresses.iter().fold(EndpointSpec::new().id("third"), |spec, one| spec.address(*one));
+    let error = network.attach_from(&pool, &NetNs::new().unwrap(), &third).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
+    pool.undo(&taken, &holder).unwrap();
+    assert_eq!(pool.held().unwrap(), []);
     std::fs::remove_dir_all(folder).unwrap();
     clean_up(&host, &network, &[]);
 }

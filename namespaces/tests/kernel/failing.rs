@@ -93,7 +93,7 @@ fn serve(mut device: File) {
     }
 }
 
-/// A struct fuse_attr.
+/// A `struct fuse_attr`.
 fn attributes(inode: u32, mode: u32) -> [u32; 22] {
     let mut attributes = [0; 22];
     (attributes[0], attributes[2], attributes[15], attributes[16]) = (inode, 4, mode, 1);
@@ -246,7 +246,7 @@ pub(crate) fn a_file_system_that_does_not_let_go() {
         let (tell, told) = channel();
         thread::scope(|scope| {
             scope.spawn(|| {
-                tell.send((bounded.spawn().map(drop), bounded.hold().and_then(Held::release).map(drop))).unwrap()
+                tell.send((bounded.spawn().map(drop), bounded.hold().and_then(Held::release).map(drop))).unwrap();
             });
             asked(&mut child);
             let told_in_time = told.recv_timeout(Duration::from_secs(30) * patience());

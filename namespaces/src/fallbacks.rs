@@ -32,8 +32,10 @@ bitflags! {
         const SESSION_KEYRING = 8;
         /// No restriction by a Landlock ruleset, where the kernel lacks Landlock (Linux 5.13) or has it switched off.
         const LANDLOCK = 16;
-        /// `mount(2)` with `MS_REMOUNT` for `mount_setattr(2)` (Linux 5.12), which sets the flags of one mount and not of those below it: a
-        /// [bind](crate::Mount::bind) then comes without what is mounted below its source, as if it were [`non_recursive`](crate::Mount::non_recursive). Needs `/proc`.
+        /// `mount(2)` with `MS_REMOUNT` for `mount_setattr(2)` (Linux 5.12), which sets the flags of one mount and not of those below it. Needs `/proc`.
+        ///
+        /// A [bind](crate::Mount::bind) of a source below which something is mounted when the plan is made stays an error, unless it is
+        /// [`non_recursive`](crate::Mount::non_recursive): it would come without that, and show what that hides. So it does with what is mounted there later.
         ///
         /// Not where all that is mounted must change ([`Sandbox::read_only_root`](crate::Sandbox::read_only_root), [`Mount::read_only_path`](crate::Mount::read_only_path)), nor for
         /// detached mounts, mapped owners, and what joins others: there the missing call stays an error.

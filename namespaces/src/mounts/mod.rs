@@ -256,7 +256,7 @@ impl<'a> Mounts<'a> {
 impl Mount {
     /// Whether it is a bind whose flags need no more than one mount: what comes detached may have others below it, which only the kernel could set.
     fn sets_flags_alone(&self, found: Option<&Found>) -> bool {
-        matches!(found, Some(Found::Place(_))) && !self.flags.is_empty() && self.ids.is_none()
+        matches!(found, Some(Found::Place(place)) if !place.covered) && !self.flags.is_empty() && self.ids.is_none()
     }
 }
 

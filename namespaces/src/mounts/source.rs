@@ -1,6 +1,6 @@
 //! What is bound, as the caller sees it when the plan is made.
 
-use super::remount::reserve;
+use super::remount::{mount_points, reserve};
 use crate::bind::{Names, above_streams, path_of};
 use crate::mount::{MountKind, Source};
 use crate::program::Finding;
@@ -39,6 +39,8 @@ pub(crate) struct Place {
     pub(crate) directory: bool,
     device: u64,
     inode: u64,
+    /// Whether something is mounted below it that comes with it, as far as that is looked for: where flags may be set by `remount`.
+    pub(super) covered: bool,
 }
 
 impl Found {
@@ -63,8 +65,9 @@ impl Sources {
         if let Some(Found::Place(Place { path, directory: false, .. })) = &sources.root {
             return Err(Error::config(format!("root {}", path.display()), "is not a directory"));
         }
+        let points = if spare.is_some() { mount_points()? } else { Vec::new() };
         for mount in &sandbox.mounts {
-            let found = match &mount.kind {
+            let mut found = match &mount.kind {
                 MountKind::Bind(Source::Path(path)) => Some(sources.open(path)?),
                 MountKind::Bind(Source::Fd(name)) => Some(Found::Place(Place::of(names.get(name)?)?)),
                 MountKind::Bind(Source::Mount(name)) => {
@@ -73,6 +76,10 @@ impl Sources {
                 }
                 _ => None,
             };
+            if let Some(Found::Place(place)) = &mut found {
+                let below = |point: &PathBuf| *point != place.path && point.starts_with(&place.path);
+                place.covered = !mount.alone && points.iter().any(below);
+            }
             sources.mounts.push(found);
             sources.ids.push(mount.ids.as_deref().map(|name| names.number(name)).transpose()?);
         }
@@ -94,7 +101,7 @@ impl Place {
     fn of(fd: BorrowedFd<'_>) -> Result<Self, Error> {
         let stat = stat(fd)?;
         let device = major(stat.st_dev) | minor(stat.st_dev) << 32;
-        Ok(Place { path: path_of(fd), directory: is_directory(&stat), device, inode: stat.st_ino })
+        Ok(Place { path: path_of(fd), directory: is_directory(&stat), device, inode: stat.st_ino, covered: false })
     }
 
     /// What `statx(2)` says of it, and of nothing else.

@@ -44,7 +44,11 @@ impl Place {
             Err(errno @ Errno::EADDRINUSE) => return Err(failed("bind")(errno).of_kind(ErrorKind::Busy)),
             Err(errno) => return Err(failed("bind")(errno)),
         }
-        let id = identity(&directory, name).map_err(failed("newfstatat"))?;
+        let id = identity(&directory, name).map_err(|errno| {
+            // It was made a moment ago, and nobody else would take it away.
+            let _ = unlinkat(&directory, name, UnlinkatFlags::NoRemoveDir);
+            failed("newfstatat")(errno)
+        })?;
         let place = Place { directory, name: name.to_owned(), id };
         let backlog = Backlog::new(BACKLOG).map_err(failed("listen"))?;
         listen(&listener, backlog).map_err(failed("listen"))?;

@@ -1,11 +1,13 @@
 //! A held child that another process releases by a path.
 
+use crate::fallbacks::lacking;
 use crate::faults::{fork, no_child_is_left};
 use crate::hold::threads_end;
 use crate::support::{program, sh};
 use cofferdam_namespaces::{
     Child, Error, ErrorKind, Fds, Held, HeldAt, IdMap, Namespaces, Release, Sandbox, Stdio, Step,
 };
+use cofferdam_testkit::fault::{Fault, Who};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill, raise};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
@@ -330,6 +332,11 @@ pub(crate) fn paths_that_cannot_be() {
     let error = refused(&folder.path("none/start"), 0o600);
     assert_eq!((error.kind(), error.step()), (ErrorKind::NotFound, Step::Release), "{error}");
     assert_eq!(refused(&folder.path(&"x".repeat(120)), 0o600).raw_os_error(), Some(libc::ENAMETOOLONG));
+    // What was made is gone, if the last step fails.
+    let (waiting, path) = (held(&program("/bin/true")), folder.path("start"));
+    let error = lacking(Who::Parent, libc::SYS_newfstatat, Fault::EVERY, libc::EIO, || waiting.at(&path, 0o600));
+    assert_eq!(error.unwrap_err().raw_os_error(), Some(libc::EIO));
+    assert_eq!(folder.entries(), 0);
     no_child_is_left();
     // A folder may be anywhere.
     let deep = folder.path(&"d".repeat(200));

@@ -76,35 +76,46 @@ pub(crate) fn without_mount_setattr() {
     unsupported(&on_an_older_kernel(|| refused(&strict)), Step::Mount, "mount_setattr");
 }
 
-/// What is mounted below the source would be without the flags: it is not there. What the host denies stays denied.
+/// What is mounted below the source would be without the flags: an error, unless it is not wanted. What the host denies stays denied.
 pub(crate) fn binds_alone_without_mount_setattr() {
     let (root, source) = (Busybox::new(), tempfile::tempdir().unwrap());
     mount("source", source.path(), "tmpfs", MountFlags::NOSUID | MountFlags::NOEXEC, None).unwrap();
     let below = source.path().join("below");
     fs::create_dir(&below).unwrap();
+    let bind = || Mount::bind(source.path(), "/data").allow_suid().allow_devices().read_only();
+    let script = format!("{LIST}; ls /data/below; touch /data/made 2>&-; true");
+    let early = remounted(&root, &script).mount(bind()).prepare(Fds::new()).unwrap();
     mount("below", &below, "tmpfs", MountFlags::empty(), None).unwrap();
     fs::write(below.join("file"), "x").unwrap();
-    let script = format!("{LIST}; ls /data/below; touch /data/made 2>&-; true");
     let sandbox = |bind: Mount| remounted(&root, &script).mount(bind);
-    let bind = || Mount::bind(source.path(), "/data").allow_suid().allow_devices().read_only();
     let has = |lines: &[String], line: &str| lines.iter().any(|one| one == line);
     let (all, none) = lines(&sandbox(bind().noatime()));
     assert!(has(&all, "file") && has(&all, "/data ro,nosuid,noexec,noatime"), "{all:?}");
     assert!(has(&all, "/data/below ro,noatime"), "{all:?}");
     assert_eq!(none, Fallbacks::empty());
-    let (alone, report) = on_an_older_kernel(|| lines(&sandbox(bind().noatime())));
+    unsupported(&on_an_older_kernel(|| refused(&sandbox(bind()))), Step::Mount, "mount_setattr");
+    let (alone, report) = on_an_older_kernel(|| lines(&sandbox(bind().noatime().non_recursive())));
     assert_eq!(report, Fallbacks::REMOUNT);
     assert!(has(&alone, "/data ro,nosuid,noexec,noatime"), "{alone:?}");
     assert!(!alone.iter().any(|line| line.contains("below")) && !has(&alone, "file"), "{alone:?}");
     // Times stay as they are, if nothing is said of them.
-    let (alone, _) = on_an_older_kernel(|| lines(&sandbox(bind())));
+    let (alone, _) = on_an_older_kernel(|| lines(&sandbox(bind().non_recursive())));
     assert!(has(&alone, "/data ro,nosuid,noexec,relatime"), "{alone:?}");
     assert!(!source.path().join("made").exists());
+    // What has come since the plan was made.
+    let late = on_an_older_kernel(|| {
+        let mut child = early.spawn().unwrap();
+        let text = read(&mut child);
+        assert!(child.wait().unwrap().success());
+        text
+    });
+    assert!(late.contains("/data ro,nosuid,noexec") && !late.contains("below") && !late.contains("file"), "{late}");
     // In a user namespace what is below must stay in sight.
-    let user = sandbox(bind()).user(IdMap::root());
-    let error = on_an_older_kernel(|| refused(&user));
+    let user = sandbox(bind().non_recursive()).user(IdMap::root());
+    let error = refused(&user);
     let told = (error.step(), error.system_call(), error.raw_os_error());
     assert_eq!(told, (Step::Mount, Some("open_tree"), Some(libc::EINVAL)), "{error}");
+    drop(early);
     unmount(&below, UnmountFlags::empty()).unwrap();
     unmount(source.path(), UnmountFlags::empty()).unwrap();
 }
@@ -136,6 +147,11 @@ pub(crate) fn a_remount_that_goes_elsewhere() {
     let error = on_an_older_kernel(|| refused(&covered));
     let told = (error.step(), error.system_call(), error.raw_os_error());
     assert_eq!(told, (Step::Mount, Some("mount"), Some(libc::ENOENT)), "{error}");
+    // Before Linux 5.10 mount(2) takes no notice of this one.
+    let links = Mount::bind(source.path(), source.path()).allow_suid().allow_devices().nosymfollow();
+    let links = sandbox.clone().mount(links);
+    let error = without(libc::SYS_mount, 1, || hidden(|| refused(&links)));
+    unsupported(&error, Step::Mount, "fstatfs");
     // The first one makes all mounts private.
     let sandbox = sandbox.mount(bind);
     let error = without(libc::SYS_mount, 1, || hidden(|| refused(&sandbox)));

@@ -94,10 +94,10 @@ impl Between {
         born.clone()
     }
 
-    /// At any time: kills it, if it is there, and returns whether it is. Who cloned it goes on then, and puts away what there is of the child.
-    pub(crate) fn kill(&self) -> bool {
+    /// At any time: kills it, if it is there, and returns whether it is. Who cloned it goes on then, and puts away what there is of the `child`.
+    pub(crate) fn kill(&self, child: &Birth) -> bool {
         let mut born = self.born.lock().unwrap_or_else(PoisonError::into_inner);
-        if born.is_none() && self.birth.is_there() {
+        if born.is_none() && self.birth.is_there(child) {
             *born = self.birth.take();
         }
         if let Some(born) = &*born {

@@ -109,7 +109,7 @@ pub(crate) fn hold(plan: &Arc<Shared>, stops: Stops, deadline: Deadline) -> Resu
 /// It is killed as soon as it is there, which is not long.
 fn give_up(plan: &Shared, told: Arc<Told>, gate: &Gate, thread: JoinHandle<()>) -> Error {
     let soon = || Deadline::after(Some(Duration::from_millis(1)));
-    while !told.between.kill() && matches!(gate.wait_until(soon()), Ok(false)) {}
+    while !told.between.kill(&told.birth) && matches!(gate.wait_until(soon()), Ok(false)) {}
     leave(Some(thread), move || told.birth.take_known());
     plan.took_too_long(Step::Join)
 }
@@ -244,7 +244,7 @@ impl Held {
         self.gate.open();
         if !self.gate.wait_until(deadline)? {
             self.released = true;
-            self.told.between.kill();
+            self.told.between.kill(&self.told.birth);
             let _ = sys::send_signal(self.born.pidfd.as_fd(), libc::SIGKILL);
             let born = self.born.clone();
             leave(self.thread.take(), move || Some(born));

@@ -8,7 +8,7 @@ use crate::Engine;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicI32;
-use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 /// Arguments of clone3(2), as of Linux 5.7.
 #[repr(C, align(8))]
@@ -107,17 +107,30 @@ pub(crate) struct Birth {
     pidfd: AtomicI32,
     /// Whether clone(2) was used, which does not note the pid.
     by_old_clone: AtomicI32,
+    /// Whether the process runs that clones this child.
+    between: AtomicI32,
 }
 
 impl Birth {
     pub(crate) fn new() -> Self {
-        Birth { pid: AtomicI32::new(0), pidfd: AtomicI32::new(-1), by_old_clone: AtomicI32::new(0) }
+        Birth {
+            pid: AtomicI32::new(0),
+            pidfd: AtomicI32::new(-1),
+            by_old_clone: AtomicI32::new(0),
+            between: AtomicI32::new(0),
+        }
     }
 
     /// As new.
     pub(crate) fn clear(&self) {
         self.pid.store(0, Relaxed);
         self.pidfd.store(-1, Relaxed);
+        self.between.store(0, Relaxed);
+    }
+
+    /// The process between has been born: it makes its first step.
+    pub(super) fn begins(&self) {
+        self.between.store(1, Release);
     }
 
     /// There is no child. The kernel may have noted a descriptor before it gave up, whose number is another's by now.
@@ -143,9 +156,10 @@ impl Birth {
         Some(Born { pid, pidfd: Arc::new(pidfd) })
     }
 
-    /// Whether there is one to be taken, for who asks while the clone may still be going on: clone3(2) notes the pid last, when nothing can fail any more.
-    pub(crate) fn is_there(&self) -> bool {
-        self.pid.load(Acquire) != 0 || self.by_old_clone.load(Relaxed) != 0 && is_child(self.pidfd.load(Relaxed))
+    /// Whether there is one to be taken, for who asks while the clone may still be going on. clone3(2) notes the pid last, when nothing can fail any more. clone(2) notes
+    /// only a descriptor, and may fail yet: whose number is another's then. So it counts when the process itself has noted, with the `child` that it is to clone, that it runs.
+    pub(crate) fn is_there(&self, child: &Birth) -> bool {
+        self.pid.load(Acquire) != 0 || child.between.load(Acquire) != 0
     }
 
     /// As [`take`](Self::take), where who cloned was killed meanwhile. clone3(2) notes the pid of a child that there is; what clone(2) has noted may be another's by
@@ -202,7 +216,12 @@ mod tests {
         }
         assert!(Birth::new().take_known().is_none());
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
-        let born = noted(pidfd_of(child.id()).unwrap().into_raw_fd()).take_known().unwrap();
+        // A child of ours may be another's too: whether it is this one only the process can say, as long as the clone may fail.
+        let (own, inner) = (noted(pidfd_of(child.id()).unwrap().into_raw_fd()), Birth::new());
+        assert!(!own.is_there(&inner));
+        inner.begins();
+        assert!(own.is_there(&inner));
+        let born = own.take_known().unwrap();
         assert_eq!(born.pid, child.id());
         child.kill().unwrap();
         child.wait().unwrap();

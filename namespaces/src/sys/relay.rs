@@ -39,6 +39,9 @@ pub(crate) fn clone_relay<'a>(
 extern "C" fn run_relay(frame: *mut libc::c_void) -> ! {
     // SAFETY: `clone_relay` passes a frame, of which this process has a copy.
     let frame = unsafe { &*frame.cast::<Frame<'_>>() };
+    if let Some(relay) = &frame.relay {
+        relay.child.begins();
+    }
     let code = if follow(frame, 0) { 0 } else { 127 };
     exit(frame, code)
 }

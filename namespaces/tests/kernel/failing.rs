@@ -6,9 +6,12 @@ use crate::escape;
 use crate::faults::no_child_is_left;
 use crate::hold::{threads_end, walk};
 use crate::joins::{end, inside, no_other_child_is_left, target, whole};
+use crate::remounts::hidden;
 use crate::support::{program, sh};
 
-use cofferdam_namespaces::{Child, ErrorKind, Fds, Held, IdMap, Join, Mount, Namespaces, Plan, Sandbox, Step};
+use cofferdam_namespaces::{
+    Child, ErrorKind, Fallbacks, Fds, Held, IdMap, Join, Mount, Namespaces, Plan, Sandbox, Step,
+};
 use cofferdam_testkit::patience;
 use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -232,6 +235,27 @@ pub(crate) fn a_file_system_that_does_not_answer() {
             told.recv().unwrap().unwrap_err();
         });
         child.wait().unwrap();
+        threads_end();
+        no_child_is_left();
+    }
+}
+
+/// The same, where the process between is not known by its number.
+pub(crate) fn a_join_by_the_old_clone_that_takes_too_long() {
+    for (place, name, more, step) in [
+        ("program", format!("{PLACE}/program"), None, Step::Exec),
+        ("cwd", "/bin/true".to_owned(), Some(Join::working_directory as fn(Join) -> Join), Step::Join),
+    ] {
+        let child = mute(place);
+        let join = Join::all().timeout(short());
+        let join = more.map_or(join.clone(), |more| more(join));
+        let plan = plan(&child, program(name).fallbacks(Fallbacks::CLONE), join);
+        thread::scope(|scope| {
+            // The filter goes with the thread.
+            let spawn = || took_too_long(hidden(libc::SYS_clone3, || plan.spawn()), &child, step);
+            scope.spawn(spawn).join().unwrap();
+        });
+        end(&child);
         threads_end();
         no_child_is_left();
     }

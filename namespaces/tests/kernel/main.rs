@@ -551,6 +551,8 @@ fn joins() -> Vec<Test> {
         user("numbers_of_another_proc", hostile::numbers_of_another_proc),
         user("the_process_between_is_killed", hostile::the_process_between_is_killed),
         user("a_file_system_that_does_not_answer", failing::a_file_system_that_does_not_answer).needs(&[Need::Fuse]),
+        user("a_join_by_the_old_clone_that_takes_too_long", failing::a_join_by_the_old_clone_that_takes_too_long)
+            .needs(&[Need::Fuse]),
         user("a_file_system_that_does_not_let_go", failing::a_file_system_that_does_not_let_go).needs(&[Need::Fuse]),
         user("an_init_whose_program_does_not_come", failing::an_init_whose_program_does_not_come).needs(&[Need::Fuse]),
         user("a_join_that_is_stopped", failing::a_join_that_is_stopped),

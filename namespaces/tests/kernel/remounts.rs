@@ -39,8 +39,8 @@ fn on_an_older_kernel<T: Send>(run: impl FnOnce() -> T + Send) -> T {
 }
 
 /// For a test that needs the other way to fail a call.
-fn hidden<T>(run: impl FnOnce() -> T) -> T {
-    let rules = [(libc::SYS_mount_setattr, Vec::new())].into_iter().collect();
+pub(crate) fn hidden<T>(number: i64, run: impl FnOnce() -> T) -> T {
+    let rules = [(number, Vec::new())].into_iter().collect();
     let (allow, lacks) = (seccompiler::SeccompAction::Allow, seccompiler::SeccompAction::Errno(libc::ENOSYS as u32));
     let filter = seccompiler::SeccompFilter::new(rules, allow, lacks, std::env::consts::ARCH.try_into().unwrap());
     let program: seccompiler::BpfProgram = filter.unwrap().try_into().unwrap();
@@ -150,11 +150,11 @@ pub(crate) fn a_remount_that_goes_elsewhere() {
     // Before Linux 5.10 mount(2) takes no notice of this one.
     let links = Mount::bind(source.path(), source.path()).allow_suid().allow_devices().nosymfollow();
     let links = sandbox.clone().mount(links);
-    let error = without(libc::SYS_mount, 1, || hidden(|| refused(&links)));
+    let error = without(libc::SYS_mount, 1, || hidden(libc::SYS_mount_setattr, || refused(&links)));
     unsupported(&error, Step::Mount, "fstatfs");
     // The first one makes all mounts private.
     let sandbox = sandbox.mount(bind);
-    let error = without(libc::SYS_mount, 1, || hidden(|| refused(&sandbox)));
+    let error = without(libc::SYS_mount, 1, || hidden(libc::SYS_mount_setattr, || refused(&sandbox)));
     let told = (error.step(), error.system_call(), error.raw_os_error());
     assert_eq!(told, (Step::Mount, Some("fstatfs"), Some(libc::ESTALE)), "{error}");
 }

@@ -1,12 +1,12 @@
 //! Who is joined: a process that sleeps.
 
 use crate::Result;
-use crate::spawn::{Program, Shape};
+use crate::spawn::{Program, Shape, copy_program};
 use cofferdam_namespaces::{Child, IdMap, Mount, Namespaces, Root, Sandbox, Stdio};
 use std::fs;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A static program with `sleep`.
 const BUSYBOX: &str = "/bin/busybox";
@@ -19,7 +19,7 @@ impl Target {
     pub(super) fn start(shape: Shape, program: &Program) -> Result<Self> {
         let copy = program.folder().join("bin/busybox");
         if !copy.exists() {
-            fs::copy(BUSYBOX, &copy)?;
+            copy_program(Path::new(BUSYBOX), &copy)?;
         }
         let busybox: PathBuf = if shape.root { BUSYBOX.into() } else { copy };
         let mut sandbox = Sandbox::new(&busybox)

@@ -25,6 +25,7 @@ pub use ours::{cofferdam, floor};
 pub(crate) use peers::found;
 use program::Expect;
 pub use program::Program;
+pub(crate) use program::copy_program;
 pub use shape::Shape;
 use std::sync::Arc;
 

@@ -9,6 +9,7 @@ use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The program, in a folder that can be its root.
 #[derive(Debug)]
@@ -20,6 +21,13 @@ pub struct Program {
 pub(super) const INSIDE: &str = "/bin/probe";
 /// The same, seen from the folder.
 const NAME: &str = "bin/probe";
+
+/// Copies a program, by a process of its own: whoever forks in this one meanwhile has the new file open for writing until it executes
+/// something, and so long the file cannot be executed (ETXTBSY).
+pub(crate) fn copy_program(from: &Path, to: &Path) -> Result<()> {
+    let copied = Command::new("cp").arg(from).arg(to).status()?;
+    if copied.success() { Ok(()) } else { Err(format!("cp {}: {copied}", from.display()).into()) }
+}
 
 impl Program {
     /// Writes it.
@@ -33,7 +41,9 @@ impl Program {
             fs::DirBuilder::new().mode(0o755).create(folder.path().join(part))?;
         }
         let file = folder.path().join(NAME);
-        fs::write(&file, probe::elf())?;
+        let data = folder.path().join("probe.elf");
+        fs::write(&data, probe::elf())?;
+        copy_program(&data, &file)?;
         fs::set_permissions(file, fs::Permissions::from_mode(0o755))?;
         Ok(Program { folder })
     }

@@ -125,7 +125,7 @@ fn images() -> Vec<Test> {
         test("foreign_layers_are_not_written", writing::foreign_layers_are_not_written),
         test("a_layer_that_changes_while_it_is_saved", writing::a_layer_that_changes_while_it_is_saved),
         test("an_observer_that_panics", store::an_observer_that_panics),
-        test("hostile_layers_share_one_bound", memory::hostile_layers_share_one_bound).time(Duration::from_secs(180)),
+        test("hostile_layers_share_one_bound", memory::hostile_layers_share_one_bound).time(Duration::from_secs(600)),
         test("layers_wait_for_memory", memory::layers_wait_for_memory),
         test("large_layers_take_no_more", memory::large_layers_take_no_more),
         test("killed_at_any_moment", store::killed_at_any_moment).time(Duration::from_secs(180)),

@@ -27,7 +27,7 @@ use crate::process;
 use crate::sys::{self, Answer};
 
 /// How long all that is left may take to end, before it counts as left.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks at who has ended, if nobody makes a system call.
 const LOOK: u8 = 5;
 

@@ -41,7 +41,8 @@ pub enum Need {
     Veth,
     /// A vxlan link can be made: as root, or else in a user namespace.
     Vxlan,
-    /// This program is there and executable, for example `/bin/busybox`.
+    /// This program is there and executable: a path as `/bin/busybox`, or a name as `nft`, which is looked up in `PATH` as it will be when
+    /// the test starts it.
     Program(&'static str),
     /// The Debian that `testkit/debian` makes is there, and the caller may read it.
     Debian,
@@ -72,7 +73,7 @@ impl Need {
             Self::Fuse => in_child(probe::fuse),
             Self::Veth => in_child(|| probe::link("veth")),
             Self::Vxlan => in_child(|| probe::link("vxlan")),
-            Self::Program(path) => probe::program(path),
+            Self::Program(program) => probe::program(program),
             Self::Debian => probe::debian().map(drop),
             Self::File(path) => match fs::exists(path) {
                 Ok(true) => Ok(()),

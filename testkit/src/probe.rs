@@ -131,8 +131,18 @@ fn new(flags: CloneFlags) -> Result<(), String> {
     unshare(flags).map_err(|e| format!("unshare {flags:?}: {e}"))
 }
 
-pub(crate) fn program(path: &str) -> Result<(), String> {
-    access(path, AccessFlags::X_OK).map_err(|e| e.to_string())
+/// A path, or a name that execvp(3) would find.
+pub(crate) fn program(program: &str) -> Result<(), String> {
+    if program.contains('/') {
+        return access(program, AccessFlags::X_OK).map_err(|e| e.to_string());
+    }
+    let folders = env::var_os("PATH").unwrap_or_default();
+    let is_there = |path: PathBuf| path.is_file() && access(&path, AccessFlags::X_OK).is_ok();
+    if env::split_paths(&folders).any(|folder| is_there(folder.join(program))) {
+        Ok(())
+    } else {
+        Err("not found".into())
+    }
 }
 
 pub(crate) fn memory(bytes: u64) -> Result<(), String> {

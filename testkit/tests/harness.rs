@@ -1,6 +1,7 @@
 //! What the harness makes of tests that fail, leak, hang or cannot run: `src/bin/specimens.rs`.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output, Stdio};
 
@@ -140,6 +141,29 @@ fn an_unmet_need_is_ignored_with_the_reason() {
     assert!(text.contains("[needs /no/such/program: ENOENT"), "{text}");
     let (content, text) = specimen("cannot_run", None, &["--include-ignored"]);
     assert!(!content && text.contains("1 failed"), "an unmet need passed when asked to run: {text}");
+}
+
+/// Only where the test, too, would find it.
+#[test]
+fn a_program_is_looked_up_in_path() {
+    let (content, text) = specimen("needs_a_program_by_name", None, &[]);
+    assert!(content && text.contains("[needs a-program: not found]"), "{text}");
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("a-program");
+    let outcome = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_specimens"));
+        command.args(["--exact", "needs_a_program_by_name"]).env_remove("COFFERDAM_TEST_LOG");
+        let path = format!("/no/such/folder:{}", folder.path().display());
+        let output = command.env_remove("COFFERDAM_TEST_REQUIRE").env("PATH", path).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    std::fs::create_dir(&program).unwrap();
+    assert!(outcome().contains("0 passed; 0 failed; 1 ignored"), "a folder");
+    std::fs::remove_dir(&program).unwrap();
+    std::fs::write(&program, "").unwrap();
+    assert!(outcome().contains("0 passed; 0 failed; 1 ignored"), "a file without the right to be run");
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    assert!(outcome().contains("1 passed; 0 failed; 0 ignored"), "a program");
 }
 
 #[test]

@@ -6,9 +6,9 @@ use cofferdam_namespaces::{Child, IdMap, Mount, Namespaces, Root, Sandbox, Stdio
 use std::fs;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// A static program with `sleep`.
+/// A static program with a shell and `sleep`, for a root that has no other.
 const BUSYBOX: &str = "/bin/busybox";
 
 /// It is killed with this.
@@ -17,14 +17,17 @@ pub(super) struct Target(Child);
 
 impl Target {
     pub(super) fn start(shape: Shape, program: &Program) -> Result<Self> {
-        let copy = program.folder().join("bin/busybox");
-        if !copy.exists() {
-            copy_program(Path::new(BUSYBOX), &copy)?;
-        }
-        let busybox: PathBuf = if shape.root { BUSYBOX.into() } else { copy };
-        let mut sandbox = Sandbox::new(&busybox)
-            .args(["sh", "-c", "echo ready; exec \"$0\" sleep 1000000"])
-            .arg(&busybox)
+        let mut sandbox = if shape.root {
+            let copy = program.folder().join("bin/busybox");
+            if !copy.exists() {
+                copy_program(Path::new(BUSYBOX), &copy)?;
+            }
+            Sandbox::new(BUSYBOX).args(["sh", "-c", "echo ready; exec /bin/busybox sleep 1000000"])
+        } else {
+            // Every host has these two.
+            Sandbox::new("/bin/sh").args(["-c", "echo ready; exec /bin/sleep 1000000"])
+        };
+        sandbox = sandbox
             .namespaces(shape.namespaces)
             .hostname("bench")
             .mount(Mount::proc("/proc"))

@@ -228,7 +228,7 @@ fn limits_list() -> Vec<Test> {
         &NEEDS_V1_ALL,
         [every_limit_is_read_back, cpuset_is_seen_in_the_affinity, limits_of_a_device_are_read_back]
     );
-    let disk = [Need::Root, Need::Program("/usr/sbin/losetup"), Need::Cgroup(limits::io_controller())];
+    let disk = [Need::Root, Need::Program("losetup"), Need::Cgroup(limits::io_controller())];
     tests.push(
         Test::new("reading_is_held_to_the_limit", || io::reading_is_held_to_the_limit(&detect()))
             .needs(&needs())
@@ -242,7 +242,8 @@ fn limits_list() -> Vec<Test> {
     );
     tests.push(Test::new("a_classifier_sees_the_class", || network::a_classifier_sees_the_class(&detect())).needs(&[
         Need::Root,
-        Need::Program("/usr/sbin/tc"),
+        Need::Program("tc"),
+        Need::Program("ip"),
         Need::CgroupV1("net_cls"),
         Need::CgroupV1("freezer"),
     ]));
@@ -380,8 +381,8 @@ fn controllers_list() -> Vec<Test> {
 fn view_list() -> Test {
     Test::new("programs_see_the_limit", || view::programs_see_the_limit(&detect())).needs(&needs_all()).needs(&[
         Need::Root,
-        Need::Program("/usr/bin/free"),
-        Need::Program("/usr/bin/top"),
+        Need::Program("free"),
+        Need::Program("top"),
     ])
 }
 

@@ -15,7 +15,7 @@ fn run(program: &str, arguments: &str) -> String {
 
 /// The packets that a class of the queue has sent.
 fn sent(class: &str) -> u64 {
-    let text = run("/usr/sbin/tc", "-s class show dev lo");
+    let text = run("tc", "-s class show dev lo");
     let start = text.find(&format!("class htb {class} ")).unwrap_or_else(|| panic!("{text}"));
     let (_, numbers) = text[start..].split_once(" bytes ").unwrap();
     numbers.split_whitespace().next().unwrap().parse().unwrap()
@@ -31,12 +31,12 @@ fn send(job: &Cgroup) {
 pub(crate) fn a_classifier_sees_the_class(hierarchy: &Hierarchy) {
     let controllers = Controllers::NET_CLS | Controllers::NET_PRIO;
     let job = hierarchy.create("job", controllers).unwrap().into_guard();
-    run("/usr/sbin/ip", "link set lo up");
-    run("/usr/sbin/tc", "qdisc add dev lo root handle 16: htb default 2");
+    run("ip", "link set lo up");
+    run("tc", "qdisc add dev lo root handle 16: htb default 2");
     for class in ["16:1", "16:2"] {
-        run("/usr/sbin/tc", &format!("class add dev lo parent 16: classid {class} htb rate 100mbit"));
+        run("tc", &format!("class add dev lo parent 16: classid {class} htb rate 100mbit"));
     }
-    run("/usr/sbin/tc", "filter add dev lo parent 16: protocol ip prio 10 handle 1: cgroup");
+    run("tc", "filter add dev lo parent 16: protocol ip prio 10 handle 1: cgroup");
     send(&job);
     let before = (sent("16:1"), sent("16:2"));
     assert!(before.0 == 0 && before.1 > 0, "{before:?}");
@@ -50,7 +50,7 @@ pub(crate) fn a_classifier_sees_the_class(hierarchy: &Hierarchy) {
     send(&job);
     // Nobody listens: some of them are refused before they are sent.
     assert!(sent("16:1") > 0);
-    run("/usr/sbin/tc", "qdisc del dev lo root");
-    run("/usr/sbin/ip", "link set lo down");
+    run("tc", "qdisc del dev lo root");
+    run("ip", "link set lo down");
     job.close().unwrap();
 }

@@ -42,6 +42,7 @@ fn run_in_rootfs() -> Vec<Test> {
         rootfs("the_hosts_debian", rootfs::the_hosts_debian).needs(&[
             Need::Program("/usr/bin/apt-get"),
             Need::Program("/usr/bin/python3"),
+            Need::Program("/usr/bin/ps"),
             Need::Program("/usr/bin/top"),
         ]),
         rootfs("what_bwrap_has", rootfs::what_bwrap_has),
@@ -50,7 +51,7 @@ fn run_in_rootfs() -> Vec<Test> {
 }
 
 fn bridge_net() -> Vec<Test> {
-    let needs = [Need::Program(bridge_net::PROGRAM), Need::Root, Need::Veth];
+    let needs = [Need::Program(bridge_net::PROGRAM), Need::Root, Need::Veth, Need::Program("nft")];
     let test = |name, run| Test::new(name, run).needs(&needs);
     vec![
         test("every_command", bridge_net::every_command),
@@ -162,8 +163,11 @@ fn run_image() -> Vec<Test> {
         image("names_and_a_shared_network", containers::names_and_a_shared_network).needs(&[Need::Root, Need::Veth]),
         image("a_crowd_on_the_bridge", containers::a_crowd_on_the_bridge).needs(&[Need::Root, Need::Veth]),
         image("one_at_a_time_at_the_bridge", containers::one_at_a_time_at_the_bridge).needs(&[Need::Root, Need::Veth]),
-        image("a_killed_one_publishes_nothing", killed_containers::a_killed_one_publishes_nothing)
-            .needs(&[Need::Root, Need::Veth]),
+        image("a_killed_one_publishes_nothing", killed_containers::a_killed_one_publishes_nothing).needs(&[
+            Need::Root,
+            Need::Veth,
+            Need::Program("nft"),
+        ]),
         limits("the_memory_limit_kills", containers::the_memory_limit_kills),
         limits("the_cpu_limit_is_in_force", containers::the_cpu_limit_is_in_force),
     ]

@@ -22,6 +22,11 @@ use cofferdam_testkit::{Need, Test, run};
 use std::process::ExitCode;
 use std::time::Duration;
 
+pub(crate) const NFT: Need = Need::Program("nft");
+
+/// For what takes seconds, and on a busy machine minutes.
+const LONG: Duration = Duration::from_secs(300);
+
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(rootless::INSIDE) {
         return rootless::inside();
@@ -38,9 +43,9 @@ fn root(name: &'static str, run: fn()) -> Test {
     Test::new(name, run).needs(&[Need::Root, Need::Veth])
 }
 
-/// One that takes seconds, and on a busy machine minutes.
-fn slow(name: &'static str, run: fn()) -> Test {
-    root(name, run).time(Duration::from_secs(300))
+/// One that looks at the rules, or changes them, by nft(8).
+fn ruled(name: &'static str, run: fn()) -> Test {
+    root(name, run).needs(&[NFT])
 }
 
 /// Bridges, and containers connected to them.
@@ -73,13 +78,13 @@ fn links() -> Vec<Test> {
         root("a_bridge_that_is_gone", errors::a_bridge_that_is_gone),
         root("an_address_that_the_kernel_refuses", errors::an_address_that_the_kernel_refuses),
         root("a_route_that_is_there", errors::a_route_that_is_there),
-        root("ipv6_switched_off", errors::ipv6_switched_off),
-        root("ports_without_a_table", errors::ports_without_a_table),
+        ruled("ipv6_switched_off", errors::ipv6_switched_off),
+        ruled("ports_without_a_table", errors::ports_without_a_table),
         root("a_thousand_routes", errors::a_thousand_routes),
         root("invalid_configuration", errors::invalid_configuration),
-        slow("creating_a_network", fault::creating_a_network),
+        ruled("creating_a_network", fault::creating_a_network).time(LONG),
         root("opening_namespaces", fault::opening_namespaces),
-        slow("attaching", fault::attaching),
+        root("attaching", fault::attaching).time(LONG),
         root("removing", fault::removing),
         root("messages_of_an_attach", fault::messages_of_an_attach),
     ]
@@ -88,54 +93,54 @@ fn links() -> Vec<Test> {
 /// What gets through; what is kept, compared and brought back.
 fn rules() -> Vec<Test> {
     vec![
-        root("out_under_the_hosts_address", isolation::out_under_the_hosts_address),
-        root("published_to_the_outside", published::published_to_the_outside),
-        root("published_to_the_host", published::published_to_the_host),
-        root("published_to_the_network_itself", published::published_to_the_network_itself),
-        root("published_over_sctp", sctp::published_over_sctp),
-        root("published_at_one_address", published::published_at_one_address),
-        root("a_range_and_a_taken_port", published::a_range_and_a_taken_port),
-        root("a_neighbour_with_a_route", isolation::a_neighbour_with_a_route),
-        root("two_networks_are_apart", isolation::two_networks_are_apart),
-        root("containers_that_are_apart", isolation::containers_that_are_apart),
-        root("an_internal_network", isolation::an_internal_network),
-        root("the_hosts_loopback_is_closed", defence::the_hosts_loopback_is_closed),
-        root("udp_from_before", published::udp_from_before),
-        root("udp_after_a_flush", published::udp_after_a_flush),
-        root("a_port_at_loopback", defence::a_port_at_loopback),
-        root("a_source_at_loopback", defence::a_source_at_loopback),
-        root("a_resolver_at_loopback", defence::a_resolver_at_loopback),
-        root("at_loopback_from_now_on", defence::at_loopback_from_now_on),
-        root("alone_at_loopback_from_now_on", defence::alone_at_loopback_from_now_on),
-        root("apart_from_now_on", isolation::apart_from_now_on),
-        root("loopback_without_rules", defence::loopback_without_rules),
+        ruled("out_under_the_hosts_address", isolation::out_under_the_hosts_address),
+        ruled("published_to_the_outside", published::published_to_the_outside),
+        ruled("published_to_the_host", published::published_to_the_host),
+        ruled("published_to_the_network_itself", published::published_to_the_network_itself),
+        ruled("published_over_sctp", sctp::published_over_sctp),
+        ruled("published_at_one_address", published::published_at_one_address),
+        ruled("a_range_and_a_taken_port", published::a_range_and_a_taken_port),
+        ruled("a_neighbour_with_a_route", isolation::a_neighbour_with_a_route),
+        ruled("two_networks_are_apart", isolation::two_networks_are_apart),
+        ruled("containers_that_are_apart", isolation::containers_that_are_apart),
+        ruled("an_internal_network", isolation::an_internal_network),
+        ruled("the_hosts_loopback_is_closed", defence::the_hosts_loopback_is_closed),
+        ruled("udp_from_before", published::udp_from_before),
+        ruled("udp_after_a_flush", published::udp_after_a_flush),
+        ruled("a_port_at_loopback", defence::a_port_at_loopback),
+        ruled("a_source_at_loopback", defence::a_source_at_loopback),
+        ruled("a_resolver_at_loopback", defence::a_resolver_at_loopback),
+        ruled("at_loopback_from_now_on", defence::at_loopback_from_now_on),
+        ruled("alone_at_loopback_from_now_on", defence::alone_at_loopback_from_now_on),
+        ruled("apart_from_now_on", isolation::apart_from_now_on),
+        ruled("loopback_without_rules", defence::loopback_without_rules),
         root("a_router_in_a_container", defence::a_router_in_a_container),
-        slow("thousands_of_ports", defence::thousands_of_ports),
-        slow("answers_to_creating", answers::answers_to_creating),
-        slow("answers_to_attaching", answers::answers_to_attaching),
-        slow("answers_to_mending", answers::answers_to_mending),
-        slow("answers_to_upkeep", answers::answers_to_upkeep),
+        ruled("thousands_of_ports", defence::thousands_of_ports).time(LONG),
+        ruled("answers_to_creating", answers::answers_to_creating).time(LONG),
+        ruled("answers_to_attaching", answers::answers_to_attaching).time(LONG),
+        ruled("answers_to_mending", answers::answers_to_mending).time(LONG),
+        ruled("answers_to_upkeep", answers::answers_to_upkeep).time(LONG),
         root("as_much_for_the_last_as_for_the_first", fault::as_much_for_the_last_as_for_the_first),
-        slow("killed_while_attaching", killed::killed_while_attaching),
-        slow("killed_between_system_calls", killed::killed_between_system_calls),
-        slow("killed_at_anything_else", killed::killed_at_anything_else),
-        slow("golden_rulesets", upkeep::golden_rulesets),
-        root("mended", upkeep::mended),
-        root("others_in_the_way", upkeep::others_in_the_way),
-        root("left_by_the_dead", upkeep::left_by_the_dead),
-        root("all_at_once", upkeep::all_at_once),
-        root("a_subnet_that_is_taken", upkeep::a_subnet_that_is_taken),
-        root("a_subnet_that_is_taken_later", upkeep::a_subnet_that_is_taken_later),
+        ruled("killed_while_attaching", killed::killed_while_attaching).time(LONG),
+        ruled("killed_between_system_calls", killed::killed_between_system_calls).time(LONG),
+        ruled("killed_at_anything_else", killed::killed_at_anything_else).time(LONG),
+        ruled("golden_rulesets", upkeep::golden_rulesets).time(LONG),
+        ruled("mended", upkeep::mended),
+        ruled("others_in_the_way", upkeep::others_in_the_way),
+        ruled("left_by_the_dead", upkeep::left_by_the_dead),
+        ruled("all_at_once", upkeep::all_at_once),
+        ruled("a_subnet_that_is_taken", upkeep::a_subnet_that_is_taken),
+        ruled("a_subnet_that_is_taken_later", upkeep::a_subnet_that_is_taken_later),
         root("routes_and_mtu", upkeep::routes_and_mtu),
-        slow("a_crowd_with_addresses", pool::a_crowd_with_addresses),
+        ruled("a_crowd_with_addresses", pool::a_crowd_with_addresses).time(LONG),
         root("whose_addresses", pool::whose_addresses),
         root("whose_addresses_of_two_owners", pool::whose_addresses_of_two_owners),
         root("addresses_of_a_later_version", pool::addresses_of_a_later_version),
         root("addresses_that_are_given", pool::addresses_that_are_given),
         root("addresses_after_a_reboot", pool::addresses_after_a_reboot),
-        slow("made_anew_while_it_is_removed", anew::made_anew_while_it_is_removed),
-        root("made_anew_before_it_is_removed", anew::made_anew_before_it_is_removed),
-        root("removed_by_another_owner", anew::removed_by_another_owner),
+        ruled("made_anew_while_it_is_removed", anew::made_anew_while_it_is_removed).time(LONG),
+        ruled("made_anew_before_it_is_removed", anew::made_anew_before_it_is_removed),
+        ruled("removed_by_another_owner", anew::removed_by_another_owner),
         root("looked_for_while_attaching", upkeep::looked_for_while_attaching),
         root("undone_as_far_as_possible", answers::undone_as_far_as_possible),
         root("a_pool_that_is_full", pool::a_pool_that_is_full),

@@ -1,6 +1,6 @@
 //! An ordinary user, as root of a user namespace: everything works among its containers, one of which can play the outside.
 
-use crate::{isolation, life, pool, published, sctp, traffic, upkeep};
+use crate::{NFT, isolation, life, pool, published, sctp, traffic, upkeep};
 use cofferdam_testkit::{Need, Test};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
@@ -16,9 +16,9 @@ pub(crate) fn tests() -> Vec<Test> {
     let ordinary = |name, run| test(name, run).needs(&[Need::OrdinaryUser]);
     vec![
         test("among_its_containers", || among("its containers")),
-        ordinary("published_among_its_containers", || among("published")),
-        ordinary("apart_among_its_containers", || among("apart")),
-        ordinary("kept_among_its_containers", || among("kept")),
+        ordinary("published_among_its_containers", || among("published")).needs(&[NFT]),
+        ordinary("apart_among_its_containers", || among("apart")).needs(&[NFT]),
+        ordinary("kept_among_its_containers", || among("kept")).needs(&[NFT]),
     ]
 }
 

@@ -142,6 +142,7 @@ fn main() -> ExitCode {
         Test::new("waits", waits),
         Test::new("waits_in_a_cgroup", waits).needs(&[Need::Cgroup("cpu")]),
         Test::new("cannot_run", passes).needs(&[Need::Program("/no/such/program")]),
+        Test::new("needs_a_program_by_name", passes).needs(&[Need::Program("a-program")]),
         Test::new("must_run_on_the_host", passes).needs(&[Need::Program("/no/such/program")]),
         Test::new("unlisted", passes),
     ];

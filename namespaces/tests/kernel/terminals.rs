@@ -250,7 +250,7 @@ pub(crate) fn full_screen_programs() {
 
 /// As long as somebody has the terminal, the program goes on; then it is hung up.
 pub(crate) fn detached_and_hung_up() {
-    let mut child = sh("echo ready; read line; echo heard $line; read line").terminal(SIZE).spawn().unwrap();
+    let mut child = sh("echo ready; read line; echo heard $line; exec sleep 1000").terminal(SIZE).spawn().unwrap();
     let mut screen = Screen::of(&mut child);
     screen.until("ready");
     // Nobody is there for a while, and somebody else comes.

@@ -44,6 +44,8 @@ pub enum Need {
     /// This program is there and executable: a path as `/bin/busybox`, or a name as `nft`, which is looked up in `PATH` as it will be when
     /// the test starts it.
     Program(&'static str),
+    /// This program is there and linked statically: it works in a root where it is alone. (Debian has two packages with a `/bin/busybox`.)
+    StaticProgram(&'static str),
     /// The Debian that `testkit/debian` makes is there, and the caller may read it.
     Debian,
     /// This file is there, for example one that only some kernels have.
@@ -74,6 +76,7 @@ impl Need {
             Self::Veth => in_child(|| probe::link("veth")),
             Self::Vxlan => in_child(|| probe::link("vxlan")),
             Self::Program(program) => probe::program(program),
+            Self::StaticProgram(path) => probe::static_program(path),
             Self::Debian => probe::debian().map(drop),
             Self::File(path) => match fs::exists(path) {
                 Ok(true) => Ok(()),
@@ -112,6 +115,7 @@ impl fmt::Display for Need {
             Self::Veth => f.write_str("veth"),
             Self::Vxlan => f.write_str("vxlan"),
             Self::Debian => f.write_str("testkit/debian"),
+            Self::StaticProgram(path) => write!(f, "a static {path}"),
             Self::Program(path) | Self::File(path) => f.write_str(path),
             Self::Memory(bytes) => write!(f, "{} MiB of memory", bytes >> 20),
         }

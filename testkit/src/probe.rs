@@ -145,9 +145,52 @@ pub(crate) fn program(program: &str) -> Result<(), String> {
     }
 }
 
+/// An ELF file of 64 bits without an interpreter, which would load its libraries.
+pub(crate) fn static_program(path: &str) -> Result<(), String> {
+    const PT_INTERP: usize = 3;
+    program(path)?;
+    let elf = fs::read(path).map_err(|e| e.to_string())?;
+    let number = |at: usize, length: usize| {
+        let bytes = elf.iter().skip(at).take(length).rev();
+        bytes.fold(0_usize, |number, byte| number << 8 | usize::from(*byte))
+    };
+    if !elf.starts_with(b"\x7fELF\x02\x01") {
+        return Err("it is no such program".into());
+    }
+    // Of its program headers: where they begin, and how large each is.
+    let (from, size) = (number(32, 8), number(54, 2));
+    let mut types = (0..number(56, 2)).map(|header| number(from.saturating_add(header * size), 4));
+    if types.any(|is| is == PT_INTERP) { Err("it is linked dynamically".into()) } else { Ok(()) }
+}
+
 pub(crate) fn memory(bytes: u64) -> Result<(), String> {
     let meminfo = read("/proc/meminfo")?;
     let line = meminfo.lines().find_map(|l| l.strip_prefix("MemAvailable:")).unwrap_or_default();
     let kib: u64 = line.trim().trim_end_matches(" kB").parse().map_err(|e| format!("MemAvailable:{line}: {e}"))?;
     if kib << 10 >= bytes { Ok(()) } else { Err(format!("{} MiB are available", kib >> 10)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_static_program_has_no_interpreter() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("program");
+        // The head, and after it one program header.
+        let mut elf = vec![0; 64 + 56];
+        elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        (elf[32], elf[54], elf[56]) = (64, 56, 1);
+        for (kind, expected) in [(1, Ok(())), (3, Err("it is linked dynamically".into()))] {
+            elf[64] = kind;
+            fs::write(&path, &elf).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            assert_eq!(static_program(path.to_str().unwrap()), expected);
+        }
+        fs::write(&path, "#!/bin/sh\n").unwrap();
+        assert_eq!(static_program(path.to_str().unwrap()), Err("it is no such program".into()));
+        assert!(static_program("/no/such/program").unwrap_err().starts_with("ENOENT"));
+    }
 }

@@ -35,7 +35,7 @@ fn main() -> ExitCode {
 }
 
 fn run_in_rootfs() -> Vec<Test> {
-    let needs = [Need::Program(rootfs::PROGRAM), Need::Program("/bin/busybox"), Need::Userns];
+    let needs = [Need::Program(rootfs::PROGRAM), Need::StaticProgram("/bin/busybox"), Need::Userns];
     let rootfs = |name, run| Test::new(name, run).needs(&needs);
     vec![
         rootfs("a_root_of_busybox", rootfs::a_root_of_busybox),
@@ -71,7 +71,7 @@ fn namespaces() -> Vec<Test> {
         inside("lsns_as_the_other_one_does", inside::LSNS, inside::lsns_as_the_other_one_does)
             .needs(&[Need::Program(inside::THEIR_LSNS)]),
         inside("pty_shell_is_a_terminal", inside::PTY_SHELL, inside::pty_shell_is_a_terminal)
-            .needs(&[Need::Program("/bin/busybox")]),
+            .needs(&[Need::StaticProgram("/bin/busybox")]),
         inside("pty_shell_is_left_and_joins", inside::PTY_SHELL, inside::pty_shell_is_left_and_joins),
     ]
 }
@@ -135,7 +135,7 @@ fn overlay_tour() -> Vec<Test> {
 
 /// What run-image needs: alone, with limits, and with all that only root can have.
 fn run_image() -> Vec<Test> {
-    let image = |name, run| Test::new(name, run).needs(&[Need::Program("/bin/busybox"), Need::Overlay]);
+    let image = |name, run| Test::new(name, run).needs(&[Need::StaticProgram("/bin/busybox"), Need::Overlay]);
     let limits = |name, run| image(name, run).needs(&[Need::Cgroup("cpu"), Need::Cgroup("memory")]);
     let all = |name, run| limits(name, run).needs(&[Need::Root, Need::Veth]);
     vec![
@@ -185,7 +185,7 @@ fn unpack_image() -> Vec<Test> {
     vec![
         Test::new("both_modes_and_json", unpack::both_modes_and_json),
         Test::new("refused_images_leave_nothing", unpack::refused_images_leave_nothing),
-        Test::new("an_image_of_a_layout", unpack::an_image_of_a_layout).needs(&[Need::Program("/bin/busybox")]),
+        Test::new("an_image_of_a_layout", unpack::an_image_of_a_layout).needs(&[Need::StaticProgram("/bin/busybox")]),
         Test::new("killed_in_the_middle", unpack::killed_in_the_middle),
         Test::new("bars_on_a_terminal", unpack::bars_on_a_terminal).needs(&[Need::Program(unpack::SCRIPT)]),
         Test::new("the_same_changes_give_the_same_image", commit::the_same_changes_give_the_same_image)

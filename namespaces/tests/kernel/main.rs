@@ -132,7 +132,7 @@ fn root(name: &'static str, run: fn()) -> Test {
 }
 
 fn rooted(name: &'static str, run: fn()) -> Test {
-    test(name, run).needs(&[Need::Root, Need::Program(BUSYBOX)])
+    test(name, run).needs(&[Need::Root, Need::StaticProgram(BUSYBOX)])
 }
 
 fn v2(name: &'static str, run: fn()) -> Test {
@@ -276,7 +276,7 @@ fn listeners() -> Vec<Test> {
 }
 
 fn escapes() -> Vec<Test> {
-    let busy = |name, run| user(name, run).needs(&[Need::Userns, Need::Program(BUSYBOX)]);
+    let busy = |name, run| user(name, run).needs(&[Need::Userns, Need::StaticProgram(BUSYBOX)]);
     vec![
         rooted("root_does_not_get_out", escapes::root_does_not_get_out),
         busy("root_of_a_user_namespace_does_not_get_out", escapes::root_of_a_user_namespace_does_not_get_out),
@@ -314,7 +314,7 @@ fn roots() -> Vec<Test> {
 }
 
 fn mounts() -> Vec<Test> {
-    let busy = |name, run| user(name, run).needs(&[Need::Userns, Need::Program(BUSYBOX)]);
+    let busy = |name, run| user(name, run).needs(&[Need::Userns, Need::StaticProgram(BUSYBOX)]);
     vec![
         busy("a_directory_as_root", mounts::a_directory_as_root),
         busy("an_empty_root", mounts::an_empty_root),
@@ -350,7 +350,7 @@ fn mounts() -> Vec<Test> {
 }
 
 fn attacks() -> Vec<Test> {
-    let busy = |name, run| user(name, run).needs(&[Need::Userns, Need::Program(BUSYBOX)]);
+    let busy = |name, run| user(name, run).needs(&[Need::Userns, Need::StaticProgram(BUSYBOX)]);
     vec![
         busy("a_mount_point_swapped_for_a_link", attacks::a_mount_point_swapped_for_a_link).time(long()),
         busy("a_mask_whose_way_is_swapped", attacks::a_mask_whose_way_is_swapped).time(long()),
@@ -425,11 +425,13 @@ fn fallbacks() -> Vec<Test> {
         user("without_clone3", fallbacks::without_clone3),
         test("without_clone3_held", fallbacks::without_clone3_held),
         v2("without_a_clone_into_a_cgroup", fallbacks::without_a_clone_into_a_cgroup).needs(&[Need::Userns]),
-        user("without_the_calls_of_mounts", fallbacks::without_the_calls_of_mounts).needs(&[Need::Program(BUSYBOX)]),
+        user("without_the_calls_of_mounts", fallbacks::without_the_calls_of_mounts)
+            .needs(&[Need::StaticProgram(BUSYBOX)]),
         user("without_close_range", fallbacks::without_close_range),
-        user("without_mount_setattr", remounts::without_mount_setattr).needs(&[Need::Program(BUSYBOX)]),
+        user("without_mount_setattr", remounts::without_mount_setattr).needs(&[Need::StaticProgram(BUSYBOX)]),
         rooted("binds_alone_without_mount_setattr", remounts::binds_alone_without_mount_setattr),
-        user("what_only_mount_setattr_does", remounts::what_only_mount_setattr_does).needs(&[Need::Program(BUSYBOX)]),
+        user("what_only_mount_setattr_does", remounts::what_only_mount_setattr_does)
+            .needs(&[Need::StaticProgram(BUSYBOX)]),
         user("a_remount_that_goes_elsewhere", remounts::a_remount_that_goes_elsewhere),
     ]
 }
@@ -481,7 +483,7 @@ fn init() -> Vec<Test> {
         user("a_group_is_signalled_once", init::a_group_is_signalled_once),
         user("jobs_are_controlled_below_an_init", terminals::jobs_are_controlled_below_an_init),
         user("held_joined_and_orphaned", init::held_joined_and_orphaned),
-        user("created_with_an_init", init::created_with_an_init).needs(&[Need::Program(BUSYBOX)]),
+        user("created_with_an_init", init::created_with_an_init).needs(&[Need::StaticProgram(BUSYBOX)]),
         user("a_fork_of_the_caller_keeps_nobody_waiting", init::a_fork_of_the_caller_keeps_nobody_waiting),
         user("an_init_that_is_stopped_keeps_nobody_waiting", init::an_init_that_is_stopped_keeps_nobody_waiting)
             .needs(&[Need::Program("/usr/bin/python3")]),
@@ -494,7 +496,7 @@ fn init() -> Vec<Test> {
 }
 
 fn hooks() -> Vec<Test> {
-    let busy = |name, run| user(name, run).needs(&[Need::Program(BUSYBOX)]);
+    let busy = |name, run| user(name, run).needs(&[Need::StaticProgram(BUSYBOX)]);
     vec![
         rooted("each_point_is_where_oci_says", hooks::each_point_is_where_oci_says),
         rooted("hooks_inside_are_confined", hooks::hooks_inside_are_confined),
@@ -513,7 +515,7 @@ fn scopes() -> Vec<Test> {
         user("root_inside_and_nobody_new_outside", scopes::root_inside_and_nobody_new_outside),
         user("what_is_made_inside_is_there_outside", scopes::what_is_made_inside_is_there_outside),
         user("mounts_stay_in_the_scope", scopes::mounts_stay_in_the_scope),
-        user("a_root_for_an_ordinary_user", scopes::a_root_for_an_ordinary_user).needs(&[Need::Program(BUSYBOX)]),
+        user("a_root_for_an_ordinary_user", scopes::a_root_for_an_ordinary_user).needs(&[Need::StaticProgram(BUSYBOX)]),
         user("other_namespaces_beside_it", scopes::other_namespaces_beside_it),
         user("our_memory_is_out_of_reach", scopes::our_memory_is_out_of_reach)
             .needs(&[Need::Program("/usr/bin/python3")]),
@@ -528,7 +530,7 @@ fn joins() -> Vec<Test> {
         user("joined_as_nsenter_does", joins::joined_as_nsenter_does).needs(&[Need::Program(joins::NSENTER)]),
         user("as_the_target_is", joins::as_the_target_is),
         root("as_whom_the_target_is", joins::as_whom_the_target_is),
-        user("the_targets_root_is_entered", joins::the_targets_root_is_entered).needs(&[Need::Program(BUSYBOX)]),
+        user("the_targets_root_is_entered", joins::the_targets_root_is_entered).needs(&[Need::StaticProgram(BUSYBOX)]),
         user("new_namespaces_beside_joined_ones", joins::new_namespaces_beside_joined_ones),
         user("namespaces_by_descriptor", joins::namespaces_by_descriptor),
         root("a_namespace_of_another_owner", joins::a_namespace_of_another_owner),
@@ -578,7 +580,7 @@ fn terminals() -> Vec<Test> {
         root("the_terminal_belongs_to_the_user", terminals::the_terminal_belongs_to_the_user),
         user("a_new_size_is_told", terminals::a_new_size_is_told),
         user("jobs_are_controlled", terminals::jobs_are_controlled),
-        user("full_screen_programs", terminals::full_screen_programs).needs(&[Need::Program(BUSYBOX)]),
+        user("full_screen_programs", terminals::full_screen_programs).needs(&[Need::StaticProgram(BUSYBOX)]),
         test("detached_and_hung_up", terminals::detached_and_hung_up),
         user("held_and_joined_with_a_terminal", terminals::held_and_joined_with_a_terminal),
         user("a_terminal_is_three_descriptors", terminals::a_terminal_is_three_descriptors),
@@ -617,7 +619,7 @@ fn listing() -> Vec<Test> {
 }
 
 fn faults() -> Vec<Test> {
-    let busy = |name, run| user(name, run).needs(&[Need::Program(BUSYBOX)]);
+    let busy = |name, run| user(name, run).needs(&[Need::StaticProgram(BUSYBOX)]);
     vec![
         test("every_step_has_its_fault_case", walks::every_step_has_its_fault_case),
         busy("explained_is_what_happens", faults::explained_is_what_happens),
@@ -645,7 +647,7 @@ fn callers() -> Vec<Test> {
 }
 
 fn orphans() -> Vec<Test> {
-    let busy = |name, run| user(name, run).needs(&[Need::Program(BUSYBOX)]).time(Duration::from_secs(300));
+    let busy = |name, run| user(name, run).needs(&[Need::StaticProgram(BUSYBOX)]).time(Duration::from_secs(300));
     vec![
         busy("the_caller_can_be_killed_at_every_call", orphans::the_caller_can_be_killed_at_every_call),
         busy("who_holds_can_be_killed_at_every_call", orphans::who_holds_can_be_killed_at_every_call),

@@ -270,6 +270,7 @@ fn listeners() -> Vec<Test> {
         test("a_supervisor_that_is_gone", listeners::a_supervisor_that_is_gone),
         test("no_listener_in_the_program", listeners::no_listener_in_the_program),
         test("many_listeners_at_once", listeners::many_listeners_at_once),
+        test("many_threads_on_one_listener", listeners::many_threads_on_one_listener),
         test("listeners_that_cannot_be", listeners::listeners_that_cannot_be),
         test("the_exception_is_the_childs_alone", listeners::the_exception_is_the_childs_alone).needs(&[python]),
     ]

@@ -194,6 +194,9 @@ fn identity() -> Vec<Test> {
             .needs(&[Need::OrdinaryUser]),
         root("a_file_that_denies_a_group_is_denied", identity::a_file_that_denies_a_group_is_denied),
         test("subordinate_ids", identity::subordinate_ids).needs(helped).needs(&[Need::SubordinateIds]),
+        test("subordinate_ids_where_children_are_ignored", identity::subordinate_ids_where_children_are_ignored)
+            .needs(helped)
+            .needs(&[Need::SubordinateIds]),
         test("ranges_that_are_not_ours", identity::ranges_that_are_not_ours).needs(helped),
         root("every_call_for_the_maps_can_fail", identity::every_call_for_the_maps_can_fail),
         user("a_user_namespace_is_joined", identity::a_user_namespace_is_joined),

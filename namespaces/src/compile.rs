@@ -10,8 +10,8 @@ use crate::start::Found;
 use crate::sys::SIGNAL_SET_SIZE;
 use crate::{Error, Fallbacks, Fds, Namespaces, Sandbox, Step};
 use crate::{
-    attributes, clocks, engine, fallbacks, gate, idmap, init, limits, mounts, privilege, scheduling, start, sys,
-    sysctl, terminal,
+    attributes, clocks, engine, fallbacks, gate, idmap, init, limits, mounts, parent_death, privilege, scheduling,
+    start, sys, sysctl, terminal,
 };
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -72,6 +72,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
         listens: sandbox.privilege.reserved() > 0,
         highest,
         die_with_parent: sandbox.die_with_parent,
+        forgets_parent: parent_death::is_forgotten(sandbox, &identity, &rights, apart)?,
         init,
         changes_ids: identity.moves,
         maps: identity.maps.filter(|maps| !maps.by_child),

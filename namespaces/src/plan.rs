@@ -68,6 +68,8 @@ pub(crate) struct Parts {
     /// The highest descriptor that is there until the program starts.
     pub(crate) highest: i32,
     pub(crate) die_with_parent: bool,
+    /// Whether the start of the program makes the kernel forget that.
+    pub(crate) forgets_parent: bool,
     pub(crate) init: Option<init::Wanted>,
     /// The maps that the caller writes while the child waits.
     pub(crate) maps: Option<Maps>,

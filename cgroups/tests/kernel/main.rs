@@ -287,6 +287,7 @@ fn trees_list() -> Vec<Test> {
             files_are_found_or_not,
             capabilities_are_what_works,
             what_a_killed_program_left_is_found,
+            what_is_called_alike_is_nobodys,
             what_was_left_frozen_is_found,
             given_directories_are_trees,
         ]

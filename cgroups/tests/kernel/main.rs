@@ -261,6 +261,8 @@ fn actions_list() -> Vec<Test> {
             the_caller_is_not_frozen,
             an_oom_kill_is_an_event,
             refused_forks_and_freezing_are_events,
+            the_end_of_a_cgroup_is_an_event,
+            the_end_of_a_cgroup_ends_a_wait,
             memory_is_reclaimed,
         ]
     );

@@ -275,6 +275,8 @@ pub(crate) fn given_directories_are_trees(hierarchy: &Hierarchy) {
 pub(crate) fn in_a_container() {
     let hierarchy = crate::support::detect();
     let own = hierarchy.own(Controllers::PIDS).unwrap();
+    // What is above cannot be seen, and it has no end as long as we are in it.
+    assert!(!own.events().unwrap().tells_of_the_end());
     let job = match hierarchy.create("job", Controllers::PIDS) {
         // One's own cgroup is all that can be seen, and it has processes.
         Err(error) if hierarchy.layout() == Layout::V2 => {
@@ -287,6 +289,7 @@ pub(crate) fn in_a_container() {
     };
     job.apply(&Limits::new().pids(5), Enforcement::Strict).unwrap();
     println!("{}", std::process::id());
+    assert!(job.events().unwrap().tells_of_the_end());
     for (own, job) in own.paths().zip(job.paths()) {
         assert_eq!(job, own.join("job"));
     }

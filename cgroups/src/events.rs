@@ -65,8 +65,8 @@ pub struct Events {
     epoll: OwnedFd,
     /// Where it is looked whether the cgroup is there still, in one of its trees. `None` once it is not.
     dir: Option<Dir>,
-    /// Read in this order. Whether there are processes comes before what happens to them: who sees that there are none any more has then also
-    /// seen why.
+    /// Read in this order. Whether there are processes comes before what happens to them: who sees that there are none any
+    /// more has then also seen why.
     sources: Vec<Source>,
     state: State,
     /// v1: memory has run out, and nobody was killed yet.
@@ -186,10 +186,10 @@ impl Events {
         Ok(())
     }
 
-    /// Whether the descriptor becomes readable when the cgroup is deleted. It does not where the kernel gives no watch: a
-    /// user may have 128 (`fs.inotify.max_user_instances`, [`inotify(7)`](https://man7.org/linux/man-pages/man7/inotify.7.html)),
-    /// each of these takes one; where `/proc` is missing, and at the top of what is mounted, as in a container. Then
-    /// [`read`](Self::read) has to be called now and then to learn of it; [`wait`](Self::wait) does so every second.
+    /// Whether the descriptor becomes readable when the cgroup is deleted. Each `Events` takes one inotify instance for it,
+    /// of which a user has 128 in all unless `fs.inotify.max_user_instances` says otherwise (`inotify(7)`). It does not when
+    /// these are used up, where `/proc` is missing, and at the top of what is mounted, as in a container. Then
+    /// [`read`](Self::read) has to be called now and then to learn of it; [`wait`](Self::wait) looks every second.
     #[must_use]
     pub fn tells_of_the_end(&self) -> bool {
         self.tells_of_the_end

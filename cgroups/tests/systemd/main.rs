@@ -84,7 +84,7 @@ fn a_quota_is_one_of_the_period_that_the_unit_has() {
         assert_eq!(share(&unit.name), 250_000);
         systemd.set_limits(&unit.name, &Limits::new().cpu_quota(CpuQuota::cores(0.3).unwrap()), Strict).unwrap();
         assert_eq!(share(&unit.name), 300_000);
-        assert_eq!(machine.calls(), [format!("SetUnitProperties {} true", unit.name); 2]);
+        assert_eq!(machine.calls(), vec![format!("SetUnitProperties {} true", unit.name); 2]);
     }
     let error = systemd.set_limits("none.scope", &time(5), Strict).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Gone, "{error}");

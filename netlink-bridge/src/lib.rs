@@ -131,7 +131,8 @@
 //! - A neighbour on the host's wire gives itself a route to the containers: it reaches published ports only.
 //! - A container asks the host to route to another network, to a container that it may not reach, or to the host's loopback.
 //! - Either sends to a port that is published at the host's 127.0.0.1, or says that it comes from there.
-//! - A port that is published at every address takes nothing from what listens at the host's loopback, such as a resolver at 127.0.0.53.
+//! - A port that is published at every address takes nothing from what listens at the host's loopback, such as a resolver at 127.0.0.53 or
+//!   a program at `::1`.
 //! - A container sends router advertisements to the bridge.
 //! - Replies are parsed without trust in their lengths; a datagram that does not come from the kernel is ignored.
 //!

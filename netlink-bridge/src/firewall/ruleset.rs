@@ -167,6 +167,7 @@ const IS_IPV6: Expression = Equal(1, &[10]);
 const IS_LOOPBACK: Expression = Equal(1, &[127]);
 const IS_NOT_LOOPBACK: Expression = NotEqual(1, &[127]);
 const IS_LOCALHOST: Expression = Equal(1, &[127, 0, 0, 1]);
+const IS_NOT_LOCALHOST6: Expression = NotEqual(1, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
 /// The incoming link is not `lo`, which has this index in every namespace.
 const CAME_BY_INDEX: Expression = Meta(4, 1);
 const IS_NOT_LO: Expression = NotEqual(1, &1u32.to_ne_bytes());
@@ -236,8 +237,17 @@ pub(crate) const RULES: &[Rule] = &[
     ),
     rule(
         "publish",
-        "ports at any address, IPv6",
-        &[FAMILY, IS_IPV6, protocol(1), port(9), To(Set::Ports6), Dnat(10, 2)],
+        "ports at any address but ::1, IPv6",
+        &[
+            FAMILY,
+            IS_IPV6,
+            Payload(1, 24, 16, 1),
+            IS_NOT_LOCALHOST6,
+            protocol(1),
+            port(9),
+            To(Set::Ports6),
+            Dnat(10, 2),
+        ],
     ),
     rule("prerouting", "what comes to the host", &[DestinationType(1), IS_LOCAL, PUBLISH]),
     rule("output", "what the host itself sends to itself", &[DestinationType(1), IS_LOCAL, PUBLISH]),

@@ -110,6 +110,7 @@ fn rules() -> Vec<Test> {
         ruled("a_port_at_loopback", defence::a_port_at_loopback),
         ruled("a_source_at_loopback", defence::a_source_at_loopback),
         ruled("a_resolver_at_loopback", defence::a_resolver_at_loopback),
+        ruled("a_listener_at_ipv6_loopback", defence::a_listener_at_ipv6_loopback),
         ruled("at_loopback_from_now_on", defence::at_loopback_from_now_on),
         ruled("alone_at_loopback_from_now_on", defence::alone_at_loopback_from_now_on),
         ruled("apart_from_now_on", isolation::apart_from_now_on),

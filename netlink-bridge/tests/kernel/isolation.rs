@@ -186,6 +186,42 @@ pub(crate) fn an_internal_network() {
     finish(&host, &network, &[first.1, second.1]);
 }
 
+/// A network that is no longer to have rules has none any more: not when it is created so, nor when it is deleted; and another's stay.
+pub(crate) fn without_rules_from_now_on() {
+    let neighbour = outside();
+    let (host, network) = create(&forwarding());
+    let other = Network::create(&host, &other_spec()).unwrap();
+    let (netns, endpoint) = publishing(&network, 2, &["8080:80", "5353:53/udp"]);
+    within(&neighbour, routes_to_the_containers);
+    let closed = listen(&netns, v4(2), 22);
+    let get_in = || within(&neighbour, || try_connect(closed.local_addr().unwrap()));
+    get_in().unwrap_err();
+    let open = forwarding().without_rules();
+    let told = Network::plan(&host, &open, &[]).unwrap();
+    let removed = told.iter().filter(|change| matches!(change, Change::RemoveElement { .. })).count();
+    // Networks, outward, together, two of hairpin; two ports of two families.
+    assert_eq!(removed, 9, "{told:?}");
+    let network = Network::create(&host, &open).unwrap();
+    let shown = nft("list table inet cofferdam");
+    assert!(!shown.contains("br-test") && shown.contains("br-other"), "{shown}");
+    get_in().unwrap();
+    assert_eq!(network.check(&[]).unwrap(), []);
+    endpoint.detach(&host).unwrap();
+    // And by the spec alone, of one that has rules; with it the table goes.
+    other.delete().unwrap();
+    Network::create(&host, &forwarding()).unwrap();
+    Network::open(&host, &open).unwrap().delete().unwrap();
+    assert_eq!(nft("list tables"), "");
+    // A table that is another's is in nobody's way, and stays.
+    nft("add table inet cofferdam");
+    let network = Network::create(&host, &open).unwrap();
+    assert_eq!(network.check(&[]).unwrap(), []);
+    network.detach_all().unwrap();
+    network.delete().unwrap();
+    nft("delete table inet cofferdam");
+    finish(&host, &network, &[]);
+}
+
 /// A network that is told to keep its containers apart does so with those that it has already.
 pub(crate) fn apart_from_now_on() {
     let (host, network) = create(&forwarding());

@@ -114,6 +114,7 @@ fn rules() -> Vec<Test> {
         ruled("at_loopback_from_now_on", defence::at_loopback_from_now_on),
         ruled("alone_at_loopback_from_now_on", defence::alone_at_loopback_from_now_on),
         ruled("apart_from_now_on", isolation::apart_from_now_on),
+        ruled("without_rules_from_now_on", isolation::without_rules_from_now_on),
         ruled("loopback_without_rules", defence::loopback_without_rules),
         root("a_router_in_a_container", defence::a_router_in_a_container),
         ruled("thousands_of_ports", defence::thousands_of_ports).time(LONG),

@@ -45,12 +45,15 @@
 //!    A second message asks for the indices that the kernel gave them.
 //! 2. In the host: the port gets its owner's tag and is brought up.
 //! 3. In the container: loopback up, addresses, `eth0` up and tagged, routes.
-//! 4. If ports are published: one transaction adds an element for each to a map.
+//! 4. If ports are published: one transaction adds an element for each to a map. Of UDP ports, the kernel is asked for the connections to them that it
+//!    remembers, which are forgotten: their packets would go on to where they went before.
 //!
-//! These are three or four sends. The tag needs a send of its own because the kernel ignores an alias at creation, and a message that sets it
+//! These are three or four sends, and two for each UDP port. The tag needs a send of its own because the kernel ignores an alias at creation, and a message that sets it
 //! by name in the same send would tag somebody else's link if the creation found the name taken:
-//! messages of one send do not wait for each other's success. Nothing is ever dumped on this way: what is
-//! sent and received is the same for the first container and the thousandth (the kernel's own work for a port grows a little with the others).
+//! messages of one send do not wait for each other's success. Nothing else is dumped on this way: what is
+//! sent and received is the same for the first container and the thousandth. The kernel's own work for a port grows a little with the others; for a UDP
+//! port it looks through all connections that it remembers, but sends those to the port alone. For more than eight UDP ports at once all
+//! UDP connections are received instead, and looked through here.
 //!
 //! # What gets through
 //!

@@ -56,7 +56,7 @@ pub struct Limits {
     /// Bytes of the map of a sparse file, also in memory, where each piece of the file takes 16: 1 MiB.
     pub sparse_bytes: u64,
     /// Bytes of names and attributes that have to be kept in memory until the end of a layer, twice their length and about 200 for each: 32 MiB. Those of directories,
-    /// whiteouts, links to what comes later, and of what is left out and listed. If a lower layer's file with several names is linked to, 200 and its length for each
+    /// whiteouts (where symlinks lead them to longer names, of those), links to what comes later, and of what is left out and listed. If a lower layer's file with several names is linked to, 200 and its length for each
     /// name of any such file of that layer.
     ///
     /// What the reports of lower layers of the same image list counts too. The layers of an image that are unpacked at the same time ([`Layers`](crate::Layers)) have a

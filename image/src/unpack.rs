@@ -8,6 +8,7 @@ mod kept;
 mod leaf;
 mod links;
 mod lowers;
+mod marks;
 mod meta;
 mod name;
 mod resolve;

@@ -121,7 +121,7 @@ impl Unpacker {
         renewed.extend(self.whiteouts.iter().cloned());
         for path in renewed {
             if !self.is_within_cut(&path) && self.below()?.look(&path)?.is_some() {
-                self.tree.ensure(split(&path).0).map_err(at(&path))?;
+                self.ensure(split(&path).0).map_err(at(&path))?;
                 hidden.push((path, true));
             }
         }
@@ -133,7 +133,7 @@ impl Unpacker {
             {
                 // In place of a directory there may be something else now.
                 if self.tree.has(&path) || self.tree.look(&path)? == super::resolve::Node::Absent {
-                    self.tree.ensure(&path).map_err(at(&path))?;
+                    self.ensure(&path).map_err(at(&path))?;
                     hidden.push((path, false));
                 }
             }

@@ -1,7 +1,9 @@
 //! Archives that want to write outside, or to be taken for something else. For each that could harm a careless unpacker, such a one is
 //! run too: if it does not harm, the test proves nothing.
 
-use crate::support::{Scratch, Tar, is_root, lenient, listing, options, sentinel, unpack, unpack_new, unpack_onto};
+use crate::support::{
+    Scratch, Tar, is_root, lenient, listing, long_path, options, sentinel, unpack, unpack_new, unpack_onto,
+};
 use cofferdam_image::{ErrorKind, Limits, Options};
 use std::fs;
 use std::io::Read;
@@ -258,6 +260,10 @@ pub(crate) fn what_is_kept_has_a_bound() {
     let mut limits = Limits::default();
     limits.kept_bytes = 64 << 10;
     let many = |entry: &dyn Fn(Tar, usize) -> Tar| (0..400).fold(Tar::default(), entry);
+    // Short names that lead to long ones.
+    let through = |name: &dyn Fn(usize) -> String| {
+        (0..100).fold(Tar::default().long_symlink("l", &long_path()), |tar, n| tar.entry(&format!("{}=", name(n))))
+    };
     let long = "x".repeat(90);
     let attribute = vec![b'v'; 200 << 10];
     for (what, tar) in [
@@ -266,6 +272,12 @@ pub(crate) fn what_is_kept_has_a_bound() {
         ("whiteouts", many(&|tar, n| tar.entry(&format!(".wh.{n}{long}")))),
         ("opaque directories", many(&|tar, n| tar.entry(&format!("{n}{long}/.wh..wh..opq")))),
         ("links", many(&|tar, n| tar.entry(&format!("{n}{long}=>later")))),
+        ("whiteouts by way of a symlink", through(&|n| format!("l/.wh.{n}"))),
+        ("opaque directories by way of a symlink", through(&|n| format!("l/{n}/.wh..wh..opq"))),
+        ("links to each other by way of a symlink", {
+            let link = Tar::default().long_symlink("l", &long_path());
+            (0..4).fold(link, |tar, n| tar.entry(&format!("l/{n}=>l/{}", n + 1)))
+        }),
         ("what is skipped", many(&|tar, n| tar.raw(b'Z', &format!("{n}{long}"), "", b""))),
         (
             "attributes of directories",
@@ -282,6 +294,15 @@ pub(crate) fn what_is_kept_has_a_bound() {
         let error = unpack(&tar.end(), &scratch.stage(), None, lenient().limits(limits.clone())).expect_err(what);
         assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{what}: {error}");
         assert!(error.to_string().contains("kept"), "{what}: {error}");
+    }
+    // Marks that ask for many directories each: it is noticed after the first of them.
+    for mark in [".wh.x", ".wh..wh..opq"] {
+        let scratch = Scratch::new();
+        let deep = (0..40).fold(Tar::default(), |tar, n| tar.long_name(&format!("{n}{}/{mark}", "/d".repeat(126))));
+        let stage = scratch.stage();
+        let error = unpack(&deep.end(), &stage, None, lenient().limits(limits.clone())).unwrap_err();
+        assert!(error.kind() == ErrorKind::LimitExceeded && error.to_string().contains("kept"), "{error}");
+        assert!((1..300).contains(&listing(&stage).len()), "{} directories", listing(&stage).len());
     }
     // One directory that is described again and again is one.
     let scratch = Scratch::new();

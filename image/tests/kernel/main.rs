@@ -127,6 +127,7 @@ fn images() -> Vec<Test> {
         test("an_observer_that_panics", store::an_observer_that_panics),
         test("hostile_layers_share_one_bound", memory::hostile_layers_share_one_bound).time(Duration::from_secs(600)),
         test("layers_wait_for_memory", memory::layers_wait_for_memory),
+        test("deep_marks_have_a_bound", memory::deep_marks_have_a_bound),
         test("large_layers_take_no_more", memory::large_layers_take_no_more),
         test("killed_at_any_moment", store::killed_at_any_moment).time(Duration::from_secs(180)),
         test("ended_at_any_moment", store::ended_at_any_moment).time(Duration::from_secs(180)),

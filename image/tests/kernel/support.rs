@@ -85,10 +85,25 @@ impl Tar {
         self.raw(flag, "pax", "", &content)
     }
 
+    /// A symlink whose target may be as long as the kernel's limit.
+    pub(crate) fn long_symlink(self, name: &str, target: &str) -> Self {
+        self.pax(b'x', &[("linkpath", target.as_bytes())]).raw(b'2', name, "", b"")
+    }
+
+    /// A file whose name may be.
+    pub(crate) fn long_name(self, name: &str) -> Self {
+        self.pax(b'x', &[("path", name.as_bytes())]).raw(b'0', "x", "", b"")
+    }
+
     pub(crate) fn end(mut self) -> Vec<u8> {
         self.0.extend_from_slice(&[0; 1024]);
         self.0
     }
+}
+
+/// As long as a path may be, of few components, which do not exist.
+pub(crate) fn long_path() -> String {
+    vec!["x".repeat(255); 16].join("/")
 }
 
 pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {

@@ -45,7 +45,7 @@ pub struct Limits {
     /// Bytes of the archive, decompressed, headers and padding included: 64 GiB. The bytes in files, those copied from lower layers because this
     /// one links to them among them, have the same limit.
     pub bytes: u64,
-    /// Components in the name of an entry: 128.
+    /// Components in the name of an entry, also in what it comes to where it goes through symlinks: 128. What these lead to and fro between has eight times as many at most.
     pub depth: usize,
     /// Bytes in the name of an entry or in the target of a link: 4095, the kernel's own limit.
     pub name_bytes: usize,

@@ -39,6 +39,7 @@ impl Unpacker {
             let mut of_chain = 0;
             loop {
                 let (path, target) = next;
+                self.watch.go_on()?;
                 let target = self.resolve_parent(&target).map_err(at(&path))?;
                 // What it leads to can be longer than what was said; and all of a chain is there twice.
                 let more = cost(path.len() + target.len());
@@ -168,6 +169,7 @@ impl Unpacker {
     pub(super) fn describe_directories(&mut self) -> Result<(), Error> {
         let mut next = self.tree.next(None, |directory| directory.meta.is_none());
         while let Some(path) = next {
+            self.watch.go_on()?;
             let meta = self.passed_through(&path).map_err(at(&path))?;
             self.tree.describe(&path, meta);
             self.check_kept().map_err(at(&path))?;

@@ -3,7 +3,7 @@
 use super::Unpacker;
 use super::finish::at;
 use super::name::{TreePath, join, split};
-use super::resolve::{Node, resolve};
+use super::resolve::Node;
 use super::tree::cost;
 use crate::Error;
 use cofferdam_unionfs::{make_opaque, make_whiteout};
@@ -14,14 +14,18 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
+/// A directory as it is named, and where that leads.
+type Followed = (TreePath, Option<TreePath>);
+
 impl Unpacker {
     /// Finds where the names of whiteouts and opaque directories lead. Those below a file of this layer hide nothing.
     pub(super) fn settle_marks(&mut self) -> Result<(), Error> {
         let mut whiteouts = BTreeSet::new();
+        let mut last = None;
         let mut next = self.whiteouts.first().cloned();
         while let Some(path) = next {
             let (parent, leaf) = split(&path);
-            if let Some(parent) = resolve(parent, |p| self.look(p)).map_err(at(&path))? {
+            if let Some(parent) = self.parent_of_mark(parent, &mut last).map_err(at(&path))? {
                 self.settle(&path, join(&parent, leaf), &mut whiteouts).map_err(at(&path))?;
             }
             next = after(&self.whiteouts, &path);
@@ -29,7 +33,7 @@ impl Unpacker {
         let mut opaques = BTreeSet::new();
         let mut next = self.opaques.first().cloned();
         while let Some(path) = next {
-            if let Some(settled) = resolve(&path, |p| self.look(p)).map_err(at(&path))? {
+            if let Some(settled) = self.opaque_directory(&path, &mut last).map_err(at(&path))? {
                 self.settle(&path, settled, &mut opaques).map_err(at(&path))?;
             }
             next = after(&self.opaques, &path);
@@ -37,6 +41,30 @@ impl Unpacker {
         self.whiteouts = whiteouts;
         self.opaques = opaques;
         Ok(())
+    }
+
+    /// Where the directory of a mark leads: most often where that of the `last` one did.
+    fn parent_of_mark(&mut self, parent: &[u8], last: &mut Option<Followed>) -> Result<Option<TreePath>, Error> {
+        self.watch.go_on()?;
+        if let Some((given, found)) = last
+            && given == parent
+        {
+            return Ok(found.clone());
+        }
+        let found = self.follow(parent)?;
+        *last = Some((parent.to_vec(), found.clone()));
+        Ok(found)
+    }
+
+    fn opaque_directory(&mut self, path: &[u8], last: &mut Option<Followed>) -> Result<Option<TreePath>, Error> {
+        let (parent, leaf) = split(path);
+        let Some(parent) = self.parent_of_mark(parent, last)? else { return Ok(None) };
+        let found = join(&parent, leaf);
+        match self.look(&found)? {
+            Node::Absent | Node::Directory => Ok(Some(found)),
+            Node::Symlink(_) => self.follow(path),
+            Node::Other => Ok(None),
+        }
     }
 
     /// Both names are there until all are settled, and by way of a symlink a short one leads to a long one. (Of the given one twice the length has been counted.)
@@ -50,6 +78,7 @@ impl Unpacker {
     pub(super) fn mark_opaque(&mut self) -> Result<(), Error> {
         let mut next = self.opaques.first().cloned();
         while let Some(path) = next {
+            self.watch.go_on()?;
             if self.is_to_be_opaque(&path)? {
                 self.ensure(&path).and_then(|_| self.set_opaque(&path)).map_err(at(&path))?;
             }
@@ -84,6 +113,7 @@ impl Unpacker {
     pub(super) fn make_whiteouts(&mut self) -> Result<(), Error> {
         let mut next = self.whiteouts.first().cloned();
         while let Some(path) = next {
+            self.watch.go_on()?;
             self.make_whiteout(&path).map_err(at(&path))?;
             next = after(&self.whiteouts, &path);
         }

@@ -230,6 +230,15 @@ pub(crate) fn limits_hold() {
         ("bytes", Tar::of(&[&format!("a={}", "x".repeat(110 << 10))]), "102400 bytes in the archive"),
         ("a size", long(b'0', 7 << 40), "102400 bytes in the archive"),
         ("depth", Tar::of(&["a/b/c/d/e="]), "4 components in a name"),
+        ("where a symlink leads", Tar::of(&["l->a/b/c/d", "l/x="]), "4 components in a path"),
+        ("where a symlink leads a whiteout", Tar::of(&["l->a/b/c/d", "l/.wh.x="]), "4 components in a path"),
+        (
+            "where a symlink leads an opaque directory",
+            Tar::of(&["l->a/b/c/d", "l/x/.wh..wh..opq="]),
+            "4 components in a path",
+        ),
+        ("where a symlink leads a link", Tar::of(&["l->a/b/c/d", "f=>l/x"]), "4 components in a path"),
+        ("to and fro", Tar::of(&[&format!("l->{}", "a/../".repeat(17)), "l/x="]), "32 components on the way of a path"),
         ("a name", Tar::default().pax(b'x', &[("path", &name)]).entry("a="), "300 bytes in a name"),
         ("a GNU name", long(b'L', 1 << 40), "301 bytes in a name"),
         (

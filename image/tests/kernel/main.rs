@@ -6,6 +6,7 @@ mod faults;
 mod hostile;
 mod layout;
 mod links;
+mod marks;
 mod memory;
 mod properties;
 mod python;
@@ -44,6 +45,8 @@ fn main() -> ExitCode {
         test("bytes_of_copied_files_are_limited", links::bytes_of_copied_files_are_limited),
         test("names_of_copied_files_are_limited", links::names_of_copied_files_are_limited),
         test("a_lower_layer_is_walked_once", links::a_lower_layer_is_walked_once),
+        test("the_way_to_marks_is_gone_once", marks::the_way_to_marks_is_gone_once),
+        test("marks_can_be_ended", marks::marks_can_be_ended),
         test("contradictions_are_refused", semantics::contradictions_are_refused),
         test("a_link_to_a_lower_file", semantics::a_link_to_a_lower_file_is_of_one_file_with_all_its_attributes),
         test(

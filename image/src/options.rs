@@ -43,7 +43,8 @@ pub struct Limits {
     /// Entries, and names of lower layers' files that are copied because the layer links to them: 2,000,000.
     pub entries: u64,
     /// Bytes of the archive, decompressed, headers and padding included: 64 GiB. The bytes in files, those copied from lower layers because this
-    /// one links to them among them, have the same limit.
+    /// one links to them among them, have the same limit, together with the names and values of extended attributes that files, directories and all else are given:
+    /// one header in the archive can be for all of them.
     pub bytes: u64,
     /// Components in the name of an entry, also in what it comes to where it goes through symlinks: 128. What these lead to and fro between has eight times as many at most.
     pub depth: usize,

@@ -80,6 +80,8 @@ pub struct Unpacker {
     /// Names that this layer has not, but lower ones, whose files had to be copied.
     copied_names: u64,
     bytes: u64,
+    /// Those of names and values of attributes.
+    attributes: u64,
     skipped: Vec<Skipped>,
     /// Bytes that all these names take in memory,
     kept: u64,
@@ -154,6 +156,7 @@ impl Unpacker {
             entries: 0,
             copied_names: 0,
             bytes: 0,
+            attributes: 0,
             skipped: Vec::new(),
             kept: 0,
             kept_of_skipped: 0,

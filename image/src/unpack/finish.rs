@@ -136,11 +136,17 @@ impl Unpacker {
     fn copy_file(&mut self, path: &[u8], found: &Found, meta: &Meta) -> Result<LeftOut, Error> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
         let from = open_beneath(&found.dir, found.leaf.as_slice(), flags).map_err(fail("openat2", path))?;
+        self.count_attributes(meta)?;
         let to = self.create(path, meta.mode_at_birth())?;
-        let (watch, limit, bytes) = (self.watch.clone(), self.options.limits.bytes, &mut self.bytes);
+        let (watch, limit, attributes) = (self.watch.clone(), self.options.limits.bytes, self.attributes);
+        let bytes = &mut self.bytes;
         let count = |more: u64| {
             *bytes = bytes.saturating_add(more);
-            if *bytes > limit { Err(Error::limit(Operation::Unpack, "bytes in files", limit)) } else { Ok(()) }
+            if bytes.saturating_add(attributes) > limit {
+                Err(Error::limit(Operation::Unpack, "bytes in files", limit))
+            } else {
+                Ok(())
+            }
         };
         copy_data(&File::from(from), &to, found.stat.st_size, path, count, || watch.go_on())?;
         meta.apply_to_new(to.as_fd(), path, &self.options)
@@ -171,6 +177,7 @@ impl Unpacker {
         while let Some(path) = next {
             self.watch.go_on()?;
             let meta = self.passed_through(&path).map_err(at(&path))?;
+            self.count_attributes(&meta).map_err(at(&path))?;
             self.tree.describe(&path, meta);
             self.check_kept().map_err(at(&path))?;
             next = self.tree.next(Some(&path), |directory| directory.meta.is_none());

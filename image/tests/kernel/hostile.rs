@@ -2,7 +2,7 @@
 //! run too: if it does not harm, the test proves nothing.
 
 use crate::support::{
-    Scratch, Tar, is_root, lenient, listing, long_path, options, sentinel, unpack, unpack_new, unpack_onto,
+    Scratch, Tar, is_root, lenient, listing, long_path, options, sentinel, unpack, unpack_new, unpack_onto, xattrs,
 };
 use cofferdam_image::{ErrorKind, Limits, Options};
 use std::fs;
@@ -262,6 +262,43 @@ pub(crate) fn limits_hold() {
         assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{what}: {error}");
         assert!(error.to_string().ends_with(&format!("more than {message}")), "{what}: {error}");
     }
+}
+
+/// One header gives all entries their attributes: what that comes to on the disk is limited like the bytes in files.
+pub(crate) fn bytes_of_attributes_are_limited() {
+    const EACH: usize = 2 << 10;
+    const LIMIT: usize = 16 * EACH;
+    let records: Vec<(String, Vec<u8>)> = ["a", "b", "c", "d"]
+        .map(|name| (format!("SCHILY.xattr.user.{name}"), vec![b'v'; EACH / 4 - "user.a".len()]))
+        .to_vec();
+    let records: Vec<(&str, &[u8])> = records.iter().map(|(key, value)| (key.as_str(), &value[..])).collect();
+    let mut limits = Limits::default();
+    limits.bytes = LIMIT as u64;
+    for entry in ["f=", "d/", "s->x", "p|", "ff=1"] {
+        let at = entry.len() - entry.trim_start_matches(char::is_alphabetic).len();
+        let (name, rest) = entry.split_at(at);
+        let tar = (0..20).fold(Tar::default().pax(b'g', &records), |tar, n| tar.entry(&format!("{name}{n:02}{rest}")));
+        let (scratch, options) = (Scratch::new(), lenient().limits(limits.clone()));
+        let stage = scratch.stage();
+        let error = unpack(&tar.end(), &stage, None, options).expect_err(entry);
+        assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{entry}: {error}");
+        assert!(error.to_string().ends_with("more than 32768 bytes in files"), "{entry}: {error}");
+        // As many as there is room for; with a byte of data each, one less.
+        let made = listing(&stage).len();
+        assert_eq!(made, LIMIT / EACH - usize::from(entry == "ff=1"), "{entry}");
+        let on_disk: usize = std::iter::once(stage.clone())
+            .chain(fs::read_dir(&stage).unwrap().map(|entry| entry.unwrap().path()))
+            .flat_map(|path| xattrs(&path))
+            .filter(|(name, _)| name.starts_with("user."))
+            .map(|(name, value)| name.len() + value.len())
+            .sum();
+        assert!(on_disk <= LIMIT, "{entry}: {on_disk} bytes");
+    }
+    // What there is room for is not data.
+    let scratch = Scratch::new();
+    let tar = (0..3).fold(Tar::default().pax(b'g', &records), |tar, n| tar.entry(&format!("{n}=1")));
+    let report = unpack(&tar.end(), &scratch.stage(), None, lenient().limits(limits)).unwrap();
+    assert_eq!(report.bytes, 3);
 }
 
 /// What has to be remembered until the end of a layer has a bound, whatever it is: few entries can ask for much.

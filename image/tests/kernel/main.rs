@@ -63,6 +63,7 @@ fn main() -> ExitCode {
         test("symlinks_of_lower_layers_stay_inside", hostile::symlinks_of_lower_layers_stay_inside),
         test("what_is_refused", hostile::what_is_refused),
         test("limits_hold", hostile::limits_hold),
+        test("bytes_of_attributes_are_limited", hostile::bytes_of_attributes_are_limited),
         test("what_is_kept_has_a_bound", hostile::what_is_kept_has_a_bound),
         test("a_stage_that_is_not_empty", hostile::a_stage_that_is_not_empty),
         test("no_file_is_written_through_a_link", hostile::no_file_is_written_through_a_link),

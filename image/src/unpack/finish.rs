@@ -4,7 +4,7 @@ use super::Unpacker;
 use super::leaf::write_error;
 use super::lowers::Found;
 use super::meta::{LeftOut, Meta};
-use super::name::{TreePath, ancestors};
+use super::name::ancestors;
 use super::resolve::Node;
 use super::tree::{Directory, cost, fail, interfered};
 use crate::layout::open_beneath;

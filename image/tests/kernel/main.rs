@@ -45,8 +45,6 @@ fn main() -> ExitCode {
         test("bytes_of_copied_files_are_limited", links::bytes_of_copied_files_are_limited),
         test("names_of_copied_files_are_limited", links::names_of_copied_files_are_limited),
         test("a_lower_layer_is_walked_once", links::a_lower_layer_is_walked_once),
-        test("the_way_to_marks_is_gone_once", marks::the_way_to_marks_is_gone_once),
-        test("marks_can_be_ended", marks::marks_can_be_ended),
         test("contradictions_are_refused", semantics::contradictions_are_refused),
         test("a_link_to_a_lower_file", semantics::a_link_to_a_lower_file_is_of_one_file_with_all_its_attributes),
         test(
@@ -63,7 +61,6 @@ fn main() -> ExitCode {
         test("symlinks_of_lower_layers_stay_inside", hostile::symlinks_of_lower_layers_stay_inside),
         test("what_is_refused", hostile::what_is_refused),
         test("limits_hold", hostile::limits_hold),
-        test("bytes_of_attributes_are_limited", hostile::bytes_of_attributes_are_limited),
         test("what_is_kept_has_a_bound", hostile::what_is_kept_has_a_bound),
         test("a_stage_that_is_not_empty", hostile::a_stage_that_is_not_empty),
         test("no_file_is_written_through_a_link", hostile::no_file_is_written_through_a_link),
@@ -103,6 +100,9 @@ fn traps() -> Vec<Test> {
         test("users_of_the_host", advisories::users_of_the_host),
         test("metadata_without_a_bound", advisories::metadata_without_a_bound),
         test("marks_of_overlayfs", advisories::marks_of_overlayfs),
+        test("the_way_to_marks_is_gone_once", marks::the_way_to_marks_is_gone_once),
+        test("marks_can_be_ended", marks::marks_can_be_ended),
+        test("bytes_of_attributes_are_limited", hostile::bytes_of_attributes_are_limited),
     ]
 }
 

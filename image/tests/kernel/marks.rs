@@ -41,7 +41,7 @@ pub(crate) fn marks_can_be_ended() {
     let each = |entry: &dyn Fn(Tar, usize) -> Tar| (0..5).fold(Tar::default(), entry);
     let lower = each(&|tar, n| tar.entry(&format!("d/{n}=")).entry(&format!("o{n}/f=")));
     let upper = each(&|tar, n| tar.entry(&format!("d/.wh.{n}=")).entry(&format!("o{n}/.wh..wh..opq=")));
-    let target = scratch.flat(&[lower.clone()]);
+    let target = scratch.flat(std::slice::from_ref(&lower));
     let lowers: Vec<File> = scratch.layers(&[lower]).iter().map(|path| File::open(path).unwrap()).collect();
     let before = listing(&target);
     let unpacker = |flat: bool| {

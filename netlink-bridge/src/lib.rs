@@ -64,6 +64,7 @@
 //! |---|---|---|
 //! | container | container of its network | unless [`between_containers`](NetworkSpec::between_containers) is off |
 //! | container | its gateway, which is the host | yes |
+//! | container | other addresses of the host | not if [`internal`](NetworkSpec::internal) |
 //! | container | outside | under the host's address; not if [`internal`](NetworkSpec::internal) |
 //! | container | container of another network | only published ports |
 //! | outside, a neighbour with a route too | container | only published ports |
@@ -133,6 +134,7 @@
 //! - Another program's link, table or published port under a name that we want is left as it is; the error says whose name it is.
 //! - A neighbour on the host's wire gives itself a route to the containers: it reaches published ports only.
 //! - A container asks the host to route to another network, to a container that it may not reach, or to the host's loopback.
+//! - A container of an internal network makes itself a route by the bridge: of the host it reaches the bridge's addresses alone.
 //! - Either sends to a port that is published at the host's 127.0.0.1, or says that it comes from there.
 //! - A port that is published at every address takes nothing from what listens at the host's loopback, such as a resolver at 127.0.0.53 or
 //!   a program at `::1`.

@@ -95,8 +95,8 @@ impl NetworkSpec {
         self
     }
 
-    /// Containers reach each other and the bridge's address, but nothing else: they get no default route, what they send further is
-    /// dropped, and no port can be published.
+    /// Containers reach each other and the bridge's address, but nothing else: they get no default route, what they send further, or to other
+    /// addresses of the host, is dropped, and no port can be published. Broadcasts and multicasts on the bridge reach the host, as neighbours are found by them.
     #[must_use]
     pub fn internal(mut self, internal: bool) -> Self {
         self.internal = internal;

@@ -104,6 +104,7 @@ fn rules() -> Vec<Test> {
         ruled("two_networks_are_apart", isolation::two_networks_are_apart),
         ruled("containers_that_are_apart", isolation::containers_that_are_apart),
         ruled("an_internal_network", isolation::an_internal_network),
+        ruled("the_host_of_an_internal_network", isolation::the_host_of_an_internal_network),
         ruled("the_hosts_loopback_is_closed", defence::the_hosts_loopback_is_closed),
         ruled("udp_from_before", published::udp_from_before),
         ruled("udp_after_a_flush", published::udp_after_a_flush),

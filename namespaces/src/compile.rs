@@ -36,7 +36,6 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
     let rights = sandbox.privilege.bind(&mut names, highest, sandbox.fallbacks, identity.leaves_root)?;
     let held = names.finish()?;
     let parent = parent(sandbox, &identity)?;
-    let namespaces = of_clone(sandbox, &cgroup, &identity);
     let fallback_procs = fallbacks::prepare(sandbox.fallbacks, cgroup.directory.as_ref())?;
     let (found, init) = start::find(sandbox, joining.as_ref(), highest)?;
     let bound = Bound {
@@ -62,7 +61,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
         left_out: rights.left_out,
         asked: sandbox.engine,
         engine: engine::choose(sandbox.engine, identity.changes.of_ids(), target.is_some())?,
-        namespaces,
+        namespaces: of_clone(sandbox, &cgroup, &identity),
         apart,
         target,
         timeout: sandbox.join.as_ref().and_then(|join| join.timeout),

@@ -39,6 +39,7 @@ pub(crate) struct Shared {
 
 /// What a plan is made of.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one fact of a plan")]
 pub(crate) struct Parts {
     /// The program as the sandbox names it, wherever in PATH it is looked for.
     pub(crate) name: OsString,

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 /// Blocks until somebody asks, or nobody is left. With the call that failed.
 ///
-/// Only poll(2) tells that nobody is left: the call that takes a notification sleeps on without one, on kernels up to 6.8 at least. So it is made where it
+/// Only poll(2) tells that nobody is left: the call that takes a notification sleeps on without one, before Linux 6.11. So it is made where it
 /// does not sleep, by one thread at a time, which has looked while no other could take what there is.
 pub(crate) fn receive_notification(
     listener: BorrowedFd<'_>,

@@ -231,13 +231,15 @@ pub(crate) fn subordinate_ids_where_children_are_ignored() {
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
     #[expect(unsafe_code, reason = "a disposition is set")]
     // SAFETY: no handler is set, and none was.
-    unsafe { nix::sys::signal::signal(nix::sys::signal::SIGCHLD, nix::sys::signal::SigHandler::SigIgn) }.unwrap();
+    let set = |handler| unsafe { nix::sys::signal::signal(nix::sys::signal::SIGCHLD, handler) }.unwrap();
+    let before = set(nix::sys::signal::SigHandler::SigIgn);
     let mut child = sh(MAPS).user(IdMap::subordinate()).stdout(Stdio::Pipe).spawn().unwrap();
     let text = read(&mut child).split_whitespace().collect::<Vec<_>>().join(" ");
     let own = |id: u32| format!("0 {id} 1 1 100000 65536");
     assert_eq!(text, format!("{} {} allow", own(uid.as_raw()), own(gid.as_raw())));
     assert_eq!(child.wait().unwrap_err().kind(), ErrorKind::StatusLost);
     ranges_that_are_not_ours();
+    set(before);
 }
 
 /// What the administrator does not allow is said in newuidmap's words, and nothing is left.

@@ -8,7 +8,7 @@ use crate::plan::{Parts, Plan};
 use crate::program::{Arg, Finding, Program, SCRATCH, Slot, Stops, Sys, Then};
 use crate::start::Found;
 use crate::sys::SIGNAL_SET_SIZE;
-use crate::{Error, Fallbacks, Fds, Namespaces, Sandbox, Step};
+use crate::{Engine, Error, Fallbacks, Fds, Namespaces, Sandbox, Step};
 use crate::{
     attributes, clocks, engine, fallbacks, gate, idmap, init, limits, mounts, privilege, scheduling, start, sys,
     sysctl, terminal,
@@ -52,7 +52,15 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
         joining: joining.as_ref(),
         init: init.as_ref(),
     };
-    let program = bound.program(sandbox, found)?;
+    let last_calls = start::last_calls(sandbox, &found, init.is_some());
+    let needs = engine::Needs {
+        joins: joining.is_some(),
+        changes_ids: identity.changes.of_ids(),
+        may_be_killed: rights.may_kill(&last_calls),
+        moves_memory: engine::moves_memory(&cgroup.procs),
+    };
+    let engine = engine::choose(sandbox.engine, needs)?;
+    let program = bound.program(sandbox, found, engine)?;
     let (target, of_target) = joining.map(Joining::keep).unzip();
     Ok(Plan::new(Parts {
         name: sandbox.program.clone(),
@@ -61,7 +69,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
         skipped: rights.skipped,
         left_out: rights.left_out,
         asked: sandbox.engine,
-        engine: engine::choose(sandbox.engine, identity.changes.of_ids(), target.is_some())?,
+        engine,
         namespaces,
         apart,
         target,
@@ -125,7 +133,7 @@ struct Bound<'a> {
 
 impl Bound<'_> {
     /// The child's steps, in their order.
-    fn program(&self, sandbox: &Sandbox, found: Found) -> Result<Program, Error> {
+    fn program(&self, sandbox: &Sandbox, found: Found, engine: Engine) -> Result<Program, Error> {
         let mut list = Program::default();
         let program = &mut list;
         self.arrive(program, sandbox);
@@ -162,7 +170,11 @@ impl Bound<'_> {
         limits::compile_descriptors(program, sandbox);
         rights.restrict(program, &sandbox.privilege, sandbox.fallbacks);
         hold(program, sandbox, self.passed);
-        reset_signals(program, sandbox.fallbacks, self.init.is_some())?;
+        if engine == Engine::Copy {
+            // It may be signalled from now on, and killed by its filters: no core dump of the caller's memory, which its root would get.
+            program.call(Step::Hide, "", Sys::prctl, [libc::PR_SET_DUMPABLE.into(), 0_u64.into()]);
+        }
+        reset_signals(program, sandbox, self.init.is_some())?;
         let_go(program, sandbox.fallbacks, self.passed);
         self.start(program, sandbox, found);
         Ok(list)
@@ -353,7 +365,7 @@ fn hold(program: &mut Program, sandbox: &Sandbox, passed: &Passed) {
 /// The clone has reset all handlers, but what the caller ignores stays ignored; Rust's runtime ignores SIGPIPE. The older clone resets nothing.
 ///
 /// An init unblocks them for the program, so that none is lost which comes before it listens.
-fn reset_signals(program: &mut Program, fallbacks: Fallbacks, init: bool) -> Result<(), Error> {
+fn reset_signals(program: &mut Program, sandbox: &Sandbox, init: bool) -> Result<(), Error> {
     let default = program.words([libc::SIG_DFL as u64, 0, 0, 0]);
     let size: Arg = SIGNAL_SET_SIZE.into();
     let reset = |program: &mut Program, signal: u32| {
@@ -364,7 +376,7 @@ fn reset_signals(program: &mut Program, fallbacks: Fallbacks, init: bool) -> Res
     for signal in &ignored {
         reset(program, *signal);
     }
-    if fallbacks.contains(Fallbacks::CLONE) {
+    if sandbox.fallbacks.contains(Fallbacks::CLONE) {
         let fixed = [libc::SIGKILL.cast_unsigned(), libc::SIGSTOP.cast_unsigned()];
         program.only(Fallbacks::CLONE, |program| {
             for signal in (1..=64).filter(|signal| !ignored.contains(signal) && !fixed.contains(signal)) {
@@ -373,6 +385,12 @@ fn reset_signals(program: &mut Program, fallbacks: Fallbacks, init: bool) -> Res
         });
     }
     if !init {
+        // What would end it with a core dump of the caller's memory (and before Linux 5.16, in that memory, all who have it) does so without. Process 1 does not die of it.
+        if !sandbox.namespaces.contains(Namespaces::PID) {
+            let dumping = Finding { word: 0, mask: sys::DUMPING_SIGNALS, value: 0 };
+            let then = Then::Finds([dumping; 2], libc::EINTR);
+            program.call_then(Step::Signals, "pending", Sys::rt_sigpending, [Arg::Scratch, size], then);
+        }
         let none = program.words([0]);
         let args = [libc::SIG_SETMASK.into(), none.into(), 0_u64.into(), size];
         program.call(Step::Signals, "", Sys::rt_sigprocmask, args);

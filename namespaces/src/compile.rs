@@ -7,11 +7,10 @@ use crate::passing::{self, Passed};
 use crate::plan::{Parts, Plan};
 use crate::program::{Arg, Finding, Program, SCRATCH, Slot, Stops, Sys, Then};
 use crate::start::Found;
-use crate::sys::SIGNAL_SET_SIZE;
 use crate::{Engine, Error, Fallbacks, Fds, Namespaces, Sandbox, Step};
 use crate::{
-    attributes, clocks, engine, fallbacks, gate, idmap, init, limits, mounts, privilege, scheduling, start, sys,
-    sysctl, terminal,
+    attributes, clocks, engine, fallbacks, gate, idmap, init, limits, mounts, privilege, scheduling, signals, start,
+    sys, sysctl, terminal,
 };
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -170,11 +169,7 @@ impl Bound<'_> {
         limits::compile_descriptors(program, sandbox);
         rights.restrict(program, &sandbox.privilege, sandbox.fallbacks);
         hold(program, sandbox, self.passed);
-        if engine == Engine::Copy {
-            // It may be signalled from now on, and killed by its filters: no core dump of the caller's memory, which its root would get.
-            program.call(Step::Hide, "", Sys::prctl, [libc::PR_SET_DUMPABLE.into(), 0_u64.into()]);
-        }
-        reset_signals(program, sandbox, self.init.is_some())?;
+        signals::compile(program, sandbox, engine, self.init.is_some())?;
         let_go(program, sandbox.fallbacks, self.passed);
         self.start(program, sandbox, found);
         Ok(list)
@@ -360,42 +355,6 @@ fn hold(program: &mut Program, sandbox: &Sandbox, passed: &Passed) {
     if !sandbox.die_with_parent {
         program.call(Step::Hold, "", Sys::prctl, [libc::PR_SET_PDEATHSIG.into(), none]);
     }
-}
-
-/// The clone has reset all handlers, but what the caller ignores stays ignored; Rust's runtime ignores SIGPIPE. The older clone resets nothing.
-///
-/// An init unblocks them for the program, so that none is lost which comes before it listens.
-fn reset_signals(program: &mut Program, sandbox: &Sandbox, init: bool) -> Result<(), Error> {
-    let default = program.words([libc::SIG_DFL as u64, 0, 0, 0]);
-    let size: Arg = SIGNAL_SET_SIZE.into();
-    let reset = |program: &mut Program, signal: u32| {
-        let args = [signal.into(), default.into(), 0_u64.into(), size];
-        program.call(Step::Signals, format!("signal {signal}"), Sys::rt_sigaction, args);
-    };
-    let ignored = sys::ignored_signals().map_err(|errno| Error::os(Step::Prepare, "rt_sigaction", errno))?;
-    for signal in &ignored {
-        reset(program, *signal);
-    }
-    if sandbox.fallbacks.contains(Fallbacks::CLONE) {
-        let fixed = [libc::SIGKILL.cast_unsigned(), libc::SIGSTOP.cast_unsigned()];
-        program.only(Fallbacks::CLONE, |program| {
-            for signal in (1..=64).filter(|signal| !ignored.contains(signal) && !fixed.contains(signal)) {
-                reset(program, signal);
-            }
-        });
-    }
-    if !init {
-        // What would end it with a core dump of the caller's memory (and before Linux 5.16, in that memory, all who have it) does so without. Process 1 does not die of it.
-        if !sandbox.namespaces.contains(Namespaces::PID) {
-            let dumping = Finding { word: 0, mask: sys::DUMPING_SIGNALS, value: 0 };
-            let then = Then::Finds([dumping; 2], libc::EINTR);
-            program.call_then(Step::Signals, "pending", Sys::rt_sigpending, [Arg::Scratch, size], then);
-        }
-        let none = program.words([0]);
-        let args = [libc::SIG_SETMASK.into(), none.into(), 0_u64.into(), size];
-        program.call(Step::Signals, "", Sys::rt_sigprocmask, args);
-    }
-    Ok(())
 }
 
 /// Without magic links: `/proc/self/fd/7` would lead to whatever the host has there, outside the root too (CVE-2024-21626).

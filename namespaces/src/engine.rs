@@ -19,6 +19,11 @@ use std::path::PathBuf;
 /// | a filter of system calls may kill the child before its program starts, `Seccomp::bpf` | no: the kernel may write the caller's memory into a core dump, and before Linux 5.16 kills the caller too, `core(5)` | yes, without a core dump |
 /// | a version 1 cpuset is entered, where memory has more than one NUMA node | no: the caller's memory policies would change, and its pages move, `cpuset(7)` | yes |
 /// | a child that is [held](crate::Plan::hold) can reach the caller's memory | yes | only read what was in it |
+///
+/// What a filter does is worked out for the calls that are left when it is in place, so that most filters are no reason for a copy. A copy is not dumpable from before it
+/// lets signals in until its program starts. With `Shared`, a signal of those that dump core (`SIGQUIT`) that is pending then is an error, `EINTR`; one that comes in
+/// the moment between that and `execve(2)` makes a core dump of the caller's memory, where limits and `core_pattern` allow it, and before Linux 5.16 ends the caller, whatever those say.
+/// Who cannot risk that (a terminal that the child shares, on such a kernel) asks for `Copy`, or for [a session of its own](crate::Sandbox::new_session).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]

@@ -317,7 +317,7 @@ impl Bound {
         {
             let late = self.capabilities.is_some_and(|sets| sets.late).then_some(libc::SYS_capset);
             let calls: Vec<_> = calls.iter().copied().chain(late).collect();
-            return crate::seccomp::may_kill(&self.filters, &calls);
+            crate::seccomp::may_kill(&self.filters, &calls)
         }
         #[cfg(not(feature = "seccomp"))]
         {

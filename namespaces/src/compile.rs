@@ -51,15 +51,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
         joining: joining.as_ref(),
         init: init.as_ref(),
     };
-    let last_calls = start::last_calls(sandbox, &found, init.is_some());
-    let needs = engine::Needs {
-        joins: joining.is_some(),
-        changes_ids: identity.changes.of_ids(),
-        may_be_killed: rights.may_kill(&last_calls),
-        moves_memory: engine::moves_memory(&cgroup.procs),
-    };
-    let engine = engine::choose(sandbox.engine, needs)?;
-    let program = bound.program(sandbox, found, engine)?;
+    let (program, engine) = bound.program(sandbox, found)?;
     let (target, of_target) = joining.map(Joining::keep).unzip();
     Ok(Plan::new(Parts {
         name: sandbox.program.clone(),
@@ -132,7 +124,8 @@ struct Bound<'a> {
 
 impl Bound<'_> {
     /// The child's steps, in their order.
-    fn program(&self, sandbox: &Sandbox, found: Found, engine: Engine) -> Result<Program, Error> {
+    fn program(&self, sandbox: &Sandbox, found: Found) -> Result<(Program, Engine), Error> {
+        let engine = self.engine(sandbox, &found)?;
         let mut list = Program::default();
         let program = &mut list;
         self.arrive(program, sandbox);
@@ -172,7 +165,18 @@ impl Bound<'_> {
         signals::compile(program, sandbox, engine, self.init.is_some())?;
         let_go(program, sandbox.fallbacks, self.passed);
         self.start(program, sandbox, found);
-        Ok(list)
+        Ok((list, engine))
+    }
+
+    fn engine(&self, sandbox: &Sandbox, found: &Found) -> Result<Engine, Error> {
+        let last_calls = start::last_calls(sandbox, found, self.init.is_some());
+        let needs = engine::Needs {
+            joins: self.joining.is_some(),
+            changes_ids: self.identity.changes.of_ids(),
+            may_be_killed: self.rights.may_kill(&last_calls),
+            moves_memory: engine::moves_memory(self.procs),
+        };
+        engine::choose(sandbox.engine, needs)
     }
 
     /// The program, or the init that starts it. That needs no look at the program before: until it runs, `/proc/self/exe` is the init.

@@ -37,6 +37,7 @@ pub enum Engine {
 
 /// What a child does, or meets, that the caller's memory is not for.
 #[derive(Debug, Clone, Copy, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a reason of its own")]
 pub(crate) struct Needs {
     pub(crate) joins: bool,
     pub(crate) changes_ids: bool,

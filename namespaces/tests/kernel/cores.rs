@@ -15,7 +15,7 @@ fn within(folder: &Path, name: &str) -> Sandbox {
 /// Answers these calls so, and allows all others.
 fn answers(calls: &[i64], answer: u32) -> Seccomp {
     let instruction = |code, jt, jf, k| BpfInstruction { code, jt, jf, k };
-    let one = |call: &i64| [instruction(0x15, 0, 1, *call as u32), instruction(0x06, 0, 0, answer)];
+    let one = |call: &i64| [instruction(0x15, 0, 1, u32::try_from(*call).unwrap()), instruction(0x06, 0, 0, answer)];
     let last = instruction(0x06, 0, 0, libc::SECCOMP_RET_ALLOW);
     Seccomp::bpf([instruction(0x20, 0, 0, 0)].into_iter().chain(calls.iter().flat_map(one)).chain([last]))
 }

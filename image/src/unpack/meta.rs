@@ -213,7 +213,7 @@ fn is_content(name: &[u8], ownership: &Ownership) -> bool {
     !is_overlay_xattr(OsStr::from_bytes(name)) && !is_label(name) && !beyond
 }
 
-/// What security modules keep with a file belongs to the machine: SELinux' and Smack's labels, the signatures of IMA and EVM.
+/// What security modules keep with a file belongs to the machine: labels of `SELinux` and Smack, the signatures of IMA and EVM.
 pub(crate) fn is_label(name: &[u8]) -> bool {
     name.starts_with(b"security.") && name != CAPABILITY
 }

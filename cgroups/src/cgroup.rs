@@ -12,7 +12,7 @@ use crate::dir::{self, Dir, buffer};
 use crate::error::{Error, ErrorKind, Op, Result};
 use crate::layout::Version;
 use crate::member::{Member, Place, SUBTREE_CONTROL, TYPE};
-use crate::text;
+use crate::{owner, text};
 
 const PROCS: &str = "cgroup.procs";
 const HAS_CHILDREN: &str = "controllers are enabled for its children, so that it can have no processes itself";
@@ -73,6 +73,7 @@ impl Cgroup {
     pub fn child(&self, name: impl AsRef<OsStr>) -> Result<Self> {
         let name = name.as_ref();
         dir::check_name(name)?;
+        owner::check_untagged(name)?;
         Self::make(self.members.iter().map(Place::below), name)
     }
 

@@ -15,7 +15,7 @@ use crate::layout::Version;
 const CGROUP_MAGIC: u64 = 0x27_e0eb;
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
 
-/// openat2 answers EAGAIN if something was renamed meanwhile. It hardly ever does here: no path has a `..`.
+/// openat2 answers EAGAIN if something was renamed meanwhile. It hardly ever does here: no path below a directory has a `..`.
 const OPEN_TRIES: u32 = 16;
 
 /// Enough for every file of a fixed number of fields.
@@ -112,11 +112,26 @@ impl Dir {
         reached.map_or_else(|| self.dir(Path::new("")), Ok)
     }
 
+    /// The directory above, whatever it is called by now. `None` at the top of what is mounted.
+    pub(crate) fn above(&self) -> Result<Option<OwnedFd>> {
+        let above =
+            match self.open_as(Path::new(".."), OFlags::PATH | OFlags::DIRECTORY, resolve() - ResolveFlags::BENEATH) {
+                Err(error) if error.errno() == Some(Errno::XDEV) => return Ok(None),
+                above => Dir { fd: above?, path: self.path.join("..") },
+            };
+        // The top of a mount that is attached nowhere is above itself.
+        Ok((!self.is_named(&above, OsStr::new("."))?).then_some(above.fd))
+    }
+
     fn open(&self, relative: &Path, flags: OFlags) -> Result<OwnedFd> {
+        self.open_as(relative, flags, resolve())
+    }
+
+    fn open_as(&self, relative: &Path, flags: OFlags, resolve: ResolveFlags) -> Result<OwnedFd> {
         let mut tries = 0;
         loop {
             let flags = flags | OFlags::CLOEXEC;
-            match rustix::fs::openat2(&self.fd, relative, flags, Mode::empty(), resolve()) {
+            match rustix::fs::openat2(&self.fd, relative, flags, Mode::empty(), resolve) {
                 Ok(fd) => return Ok(fd),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) if tries < OPEN_TRIES => tries += 1,

@@ -1,16 +1,17 @@
 //! What happens in a cgroup, as a descriptor to be polled.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use rustix::fs::inotify;
 use rustix::io::{Errno, retry_on_intr};
 
 use crate::cgroup::Cgroup;
 use crate::controllers::Subsystems;
-use crate::dir::buffer;
+use crate::dir::{Buffer, Dir, buffer};
 use crate::error::{Error, ErrorKind, Op, Result};
 use crate::layout::Version;
 use crate::member::Member;
@@ -24,6 +25,8 @@ const KILL_TAKES: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// How often we look for what has no event.
 const LOOK_FOR_SILENT: Duration = Duration::from_millis(50);
+/// The same for the end of the cgroup, where that has no event.
+const LOOK_FOR_END: Duration = Duration::from_secs(1);
 
 /// Something has happened. Numbers say how often since the last time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,23 +50,31 @@ pub enum Event {
     OomGroupKill(u64),
     /// A fork was refused by the limit of processes. On v1 the descriptor does not become readable for it.
     PidsMax(u64),
-    /// The cgroup was deleted. Nothing more will come.
+    /// The cgroup was deleted. Nothing more will come. The descriptor becomes readable for it if it
+    /// [tells of the end](Events::tells_of_the_end).
     Gone,
 }
 
 /// Tells what happens in a cgroup. It is a descriptor (an epoll instance) that becomes readable: poll it, or give it to
 /// tokio's `AsyncFd` or mio, and [`read`](Self::read); or [`wait`](Self::wait). Made by [`Cgroup::events`].
+///
+/// That the cgroup is deleted the kernel tells in the directory above only, so that the descriptor also becomes readable
+/// when one of its siblings is deleted; there is then nothing to read.
 #[derive(Debug)]
 pub struct Events {
     epoll: OwnedFd,
-    /// Read in this order. Whether there are processes comes first: who sees that there are none any more has then also
-    /// seen why.
+    /// Where it is looked whether the cgroup is there still, in one of its trees. `None` once it is not.
+    dir: Option<Dir>,
+    /// Read in this order. Whether there are processes comes before what happens to them: who sees that there are none any
+    /// more has then also seen why.
     sources: Vec<Source>,
     state: State,
     /// v1: memory has run out, and nobody was killed yet.
     expecting_kill: Option<Instant>,
     /// Something is counted that the kernel gives no event of.
     has_silent: bool,
+    /// There is an event of the cgroup's end.
+    tells_of_the_end: bool,
 }
 
 #[derive(Debug)]
@@ -81,6 +92,8 @@ enum Kind {
     Counts(Plain),
     /// v1's event of having run out.
     Eventfd,
+    /// Something was deleted in the directory above.
+    Above,
 }
 
 impl std::fmt::Debug for Kind {
@@ -89,6 +102,7 @@ impl std::fmt::Debug for Kind {
             Kind::Cgroup => "Cgroup",
             Kind::Counts(_) => "Counts",
             Kind::Eventfd => "Eventfd",
+            Kind::Above => "Above",
         })
     }
 }
@@ -111,8 +125,19 @@ impl Cgroup {
     pub fn events(&self) -> Result<Events> {
         let failed = |errno| Error::os(errno, Op::Watch, self.paths().last().map(PathBuf::from).unwrap_or_default());
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed)?;
-        let mut events =
-            Events { epoll, sources: Vec::new(), state: State::default(), expecting_kill: None, has_silent: false };
+        let mut events = Events {
+            epoll,
+            dir: None,
+            sources: Vec::new(),
+            state: State::default(),
+            expecting_kill: None,
+            has_silent: false,
+            tells_of_the_end: false,
+        };
+        // The unified tree, if there is one: what deletes a cgroup as a whole comes there last.
+        if let Some(last) = self.members().last() {
+            events.add_end(&last.dir)?;
+        }
         if let Some(unified) = self.members().last().filter(|member| member.version() == Version::V2) {
             events.add(unified, "cgroup.events", Kind::Cgroup)?;
         }
@@ -141,6 +166,33 @@ impl Events {
         };
         let path = member.dir.path().join(file);
         self.watch(fd, path, kind, epoll::EventFlags::PRI)
+    }
+
+    /// `cgroup.events` says nothing at the end of a cgroup that was empty already, nor does its directory (`IN_DELETE_SELF`)
+    /// for as long as it is open. That it may be renamed does not matter (v1): it stays where it is. Without a watch we
+    /// look.
+    fn add_end(&mut self, dir: &Dir) -> Result<()> {
+        self.dir = Some(dir.dir(Path::new(""))?);
+        let Some(above) = dir.above()? else { return Ok(()) };
+        let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).and_then(|fd| {
+            // Who has a table of descriptors of his own has it as a thread.
+            let path = format!("/proc/thread-self/fd/{}", above.as_raw_fd());
+            inotify::add_watch(&fd, path, inotify::WatchFlags::DELETE | inotify::WatchFlags::ONLYDIR).map(|_| fd)
+        });
+        if let Ok(watch) = watch {
+            self.watch(watch, dir.path().to_owned(), Kind::Above, epoll::EventFlags::IN)?;
+            self.tells_of_the_end = true;
+        }
+        Ok(())
+    }
+
+    /// Whether the descriptor becomes readable when the cgroup is deleted. Each `Events` takes one inotify instance for it,
+    /// of which a user has 128 in all unless `fs.inotify.max_user_instances` says otherwise (`inotify(7)`). It does not when
+    /// these are used up, where `/proc` is missing, and at the top of what is mounted, as in a container. Then
+    /// [`read`](Self::read) has to be called now and then to learn of it; [`wait`](Self::wait) looks every second.
+    #[must_use]
+    pub fn tells_of_the_end(&self) -> bool {
+        self.tells_of_the_end
     }
 
     fn watch(&mut self, fd: OwnedFd, path: PathBuf, kind: Kind, flags: epoll::EventFlags) -> Result<()> {
@@ -176,6 +228,7 @@ impl Events {
         let now = match self.look() {
             Err(error) if error.is_gone() => {
                 self.sources.clear();
+                self.dir = None;
                 return Ok(vec![Event::Gone]);
             }
             now => now?,
@@ -205,6 +258,7 @@ impl Events {
             let slice = match self.expecting_kill {
                 Some(since) if since.elapsed() < KILL_TAKES => deadline.at_most(LOOK_AGAIN).remaining(),
                 _ if self.has_silent => deadline.at_most(LOOK_FOR_SILENT).remaining(),
+                _ if !self.tells_of_the_end => deadline.at_most(LOOK_FOR_END).remaining(),
                 _ => deadline.remaining(),
             };
             self.sleep(&slice)?;
@@ -229,6 +283,7 @@ impl Events {
             let mut buffer = buffer();
             let read = match kind {
                 Kind::Eventfd => retry_on_intr(|| rustix::io::read(fd, &mut buffer[..])),
+                Kind::Above => drain(fd, &mut buffer),
                 _ => retry_on_intr(|| rustix::io::pread(fd, &mut buffer[..], 0)),
             };
             let text = match read {
@@ -248,9 +303,24 @@ impl Events {
                     let count: Option<[u8; 8]> = text.try_into().ok();
                     state.v1_ooms = count.map_or(0, u64::from_ne_bytes);
                 }
+                Kind::Above => {}
             }
         }
-        Ok(state)
+        // After what tells of the end was taken away: what comes now tells again.
+        match self.dir.as_ref().filter(|dir| !dir.is_alive()) {
+            Some(dir) => Err(Error::new(ErrorKind::Gone, Op::Watch, dir.path())),
+            None => Ok(state),
+        }
+    }
+}
+
+/// Takes everything away, or who is told of changes only would not be told of the next one.
+fn drain(fd: &OwnedFd, buffer: &mut Buffer) -> std::result::Result<usize, Errno> {
+    loop {
+        match retry_on_intr(|| rustix::io::read(fd, &mut buffer[..])) {
+            Err(Errno::AGAIN) => return Ok(0),
+            read => read?,
+        };
     }
 }
 

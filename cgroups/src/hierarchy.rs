@@ -11,7 +11,7 @@ use crate::dir::{self, Dir, buffer};
 use crate::error::{Error, ErrorKind, Op, Result};
 use crate::layout::{self, Layout, Mounted, Version};
 use crate::member::{Member, Place, Places, TYPE, Tree};
-use crate::text;
+use crate::{owner, text};
 
 const MOUNTINFO: &str = "/proc/thread-self/mountinfo";
 const CGROUP: &str = "/proc/thread-self/cgroup";
@@ -137,7 +137,8 @@ impl Hierarchy {
     ///
     /// # Errors
     /// No cgroup is left behind; controllers that were enabled above stay enabled, since others may use them by now. By [`kind`](Error::kind):
-    /// [`InvalidInput`](ErrorKind::InvalidInput), the name is not a plain file name;
+    /// [`InvalidInput`](ErrorKind::InvalidInput), the name is not a plain file name, or has the form of those that
+    /// [`create_owned`](Self::create_owned) makes (`cofferdam-OWNER+NAME`);
     /// [`AlreadyExists`](ErrorKind::AlreadyExists);
     /// [`ControllerUnavailable`](ErrorKind::ControllerUnavailable), it is not mounted, or not handed down to this part
     /// of the tree;
@@ -149,6 +150,12 @@ impl Hierarchy {
     pub fn create(&self, name: impl AsRef<OsStr>, controllers: Controllers) -> Result<Cgroup> {
         let name = name.as_ref();
         dir::check_name(name)?;
+        owner::check_untagged(name)?;
+        self.make(name, controllers)
+    }
+
+    /// With a name that was checked.
+    pub(crate) fn make(&self, name: &OsStr, controllers: Controllers) -> Result<Cgroup> {
         let chosen = self.choose(controllers)?;
         Cgroup::make(
             chosen.into_iter().map(|(tree, subsystems)| {

@@ -19,9 +19,11 @@ use crate::hierarchy::Hierarchy;
 use crate::layout::Version;
 use crate::member::{Member, Tree};
 
-/// Before the owner; between owner and name there is a dot, which no owner has.
+/// Before the owner.
 const TAG: &str = "cofferdam-";
-const SEPARATOR: char = '.';
+/// Between owner and name. No owner has it, nor has any unit of systemd's: on v2 new cgroups are made beside those, and
+/// `cofferdam-exporter.service` must be nobody's.
+const SEPARATOR: char = '+';
 
 /// Who a cgroup belongs to: one running program, for instance, by a number that no other has. 1 to 64 letters, digits,
 /// `-` and `_`.
@@ -66,6 +68,18 @@ impl Owner {
     }
 }
 
+/// Refuses a name that [`Hierarchy::gc`] would take for that of an owner's.
+pub(crate) fn check_untagged(name: &OsStr) -> Result<()> {
+    match Owner::of(name) {
+        None => Ok(()),
+        Some(_) => Err(Error::invalid(
+            name.to_string_lossy(),
+            "cgroup name",
+            "cofferdam-OWNER+NAME is what create_owned makes, and gc removes",
+        )),
+    }
+}
+
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -107,14 +121,16 @@ pub struct Collected {
 }
 
 impl Hierarchy {
-    /// Like [`create`](Self::create), for an owner: the directory is called `cofferdam-OWNER.NAME`, and
+    /// Like [`create`](Self::create), for an owner: the directory is called `cofferdam-OWNER+NAME`, and
     /// [`gc`](Self::gc) finds it when the owner is no more.
     ///
     /// # Errors
     /// As for [`create`](Self::create).
     pub fn create_owned(&self, owner: &Owner, name: impl AsRef<OsStr>, controllers: Controllers) -> Result<Cgroup> {
         crate::dir::check_name(name.as_ref())?;
-        self.create(owner.tagged(name.as_ref()), controllers)
+        let tagged = owner.tagged(name.as_ref());
+        crate::dir::check_name(&tagged)?;
+        self.make(&tagged, controllers)
     }
 
     /// Opens what [`create_owned`](Self::create_owned) made.
@@ -127,9 +143,10 @@ impl Hierarchy {
     }
 
     /// Kills and deletes every cgroup that [`create_owned`](Self::create_owned) made at this place, by whichever
-    /// process, and whose owner `is_live` does not know; and no other. Blocks as long as [`Guard::TIMEOUT`] for each at
-    /// most. It is asked about each owner after its cgroup was found: who starts up while this runs is safe if it makes
-    /// itself known before it makes cgroups.
+    /// process, and whose owner `is_live` does not know; and no other: they are known by their names, which neither
+    /// [`create`](Self::create) makes nor systemd. Blocks as long as [`Guard::TIMEOUT`] for each at most. It is asked about
+    /// each owner after its cgroup was found: who starts up while this runs is safe if it makes itself known before it
+    /// makes cgroups.
     ///
     /// # Errors
     /// If the place cannot be looked at. What becomes of each cgroup is in its [`Collected`].
@@ -186,12 +203,27 @@ mod tests {
             "job",
             "cofferdam-",
             "cofferdam-x",
-            "cofferdam-.x",
-            "cofferdam-a b.x",
+            "cofferdam-+x",
+            "cofferdam-a b+x",
+            "cofferdam-a.b+x",
             "cofferdam-test-1-2",
-            "x.cofferdam-a.b",
+            "x+cofferdam-a+b",
+            "cofferdam-exporter.service",
+            "cofferdam-a.scope",
+            "cofferdam-a@b.service",
+            "cofferdam-a\\x2bb:c_d.slice",
         ] {
             assert_eq!(Owner::of(OsStr::new(foreign)), None, "{foreign:?}");
+            assert!(check_untagged(OsStr::new(foreign)).is_ok(), "{foreign:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_of_an_owner_is_kept_for_them() {
+        for tagged in ["cofferdam-a+b", "cofferdam-a+", "cofferdam-a+b+c.service"] {
+            assert_eq!(Owner::of(OsStr::new(tagged)), Some(Owner::new("a").unwrap()));
+            let error = check_untagged(OsStr::new(tagged)).unwrap_err();
+            assert_eq!(error.kind(), crate::ErrorKind::InvalidInput, "{error}");
         }
     }
 
@@ -200,6 +232,12 @@ mod tests {
         fn an_owner_comes_back(name in "[a-zA-Z0-9_-]{1,64}", job in "[^/\n]{1,80}") {
             let owner = Owner::new(name).unwrap();
             prop_assert_eq!(Owner::of(&owner.tagged(OsStr::new(&job))), Some(owner));
+        }
+
+        /// Whatever systemd may call a unit (`systemd.unit(5)`).
+        #[test]
+        fn a_unit_is_nobodys(unit in "cofferdam-[a-zA-Z0-9:_.@\\\\-]{0,80}") {
+            prop_assert_eq!(Owner::of(OsStr::new(&unit)), None);
         }
 
         #[test]

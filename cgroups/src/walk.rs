@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Op, Result};
 use crate::kill::for_each_below;
 use crate::layout::Version;
 use crate::member::Member;
-use crate::text;
+use crate::{owner, text};
 
 impl Cgroup {
     /// The names of the cgroups directly below, in any of the trees.
@@ -89,6 +89,7 @@ impl Cgroup {
         let Some((last, above)) = names.split_last() else {
             return Err(Error::invalid("", "cgroup path", "a name is needed"));
         };
+        names.iter().try_for_each(|name| owner::check_untagged(name))?;
         let mut reached: Option<Cgroup> = None;
         for name in above {
             let from = reached.as_ref().unwrap_or(self);

@@ -32,7 +32,8 @@ pub struct Progress {
 #[doc(alias = "cancel")]
 pub trait Observer: Send + Sync {
     /// Called at the beginning of a layer, about once for each MiB of its archive, and at its end, by one of the threads that unpack it, which waits
-    /// for the answer. Then again and again, with the numbers of the end, while files of lower layers are looked for and copied because this one links to them.
+    /// for the answer. Then again and again, with the numbers of the end: twice for each whiteout and opaque directory, for each hard link to what comes later or is below,
+    /// for each directory that only other entries told of, and while files of lower layers are looked for and copied because this one links to them.
     /// After `Break` the operation ends with an error of kind [`Cancelled`](crate::ErrorKind::Cancelled).
     fn progress(&self, progress: Progress) -> ControlFlow<()>;
 }

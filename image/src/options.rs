@@ -44,9 +44,10 @@ pub struct Limits {
     /// Entries, and names of lower layers' files that are copied because the layer links to them: 2,000,000.
     pub entries: u64,
     /// Bytes of the archive, decompressed, headers and padding included: 64 GiB. The bytes in files, those copied from lower layers because this
-    /// one links to them among them, have the same limit.
+    /// one links to them among them, have the same limit, together with the names and values of extended attributes that files, directories and all else are given:
+    /// one header in the archive can be for all of them.
     pub bytes: u64,
-    /// Components in the name of an entry: 128.
+    /// Components in the name of an entry, also in what it comes to where it goes through symlinks: 128. What these lead to and fro between has eight times as many at most.
     pub depth: usize,
     /// Bytes in the name of an entry or in the target of a link: 4095, the kernel's own limit.
     pub name_bytes: usize,
@@ -57,7 +58,7 @@ pub struct Limits {
     /// Bytes of the map of a sparse file, also in memory, where each piece of the file takes 16: 1 MiB.
     pub sparse_bytes: u64,
     /// Bytes of names and attributes that have to be kept in memory until the end of a layer, twice their length and about 200 for each: 32 MiB. Those of directories,
-    /// whiteouts, links to what comes later, and of what is left out and listed. If a lower layer's file with several names is linked to, 200 and its length for each
+    /// whiteouts (where symlinks lead them to longer names, of those), links to what comes later, and of what is left out and listed. If a lower layer's file with several names is linked to, 200 and its length for each
     /// name of any such file of that layer.
     ///
     /// What the reports of lower layers of the same image list counts too. The layers of an image that are unpacked at the same time ([`Layers`](crate::Layers)) have a

@@ -8,6 +8,7 @@ mod kept;
 mod leaf;
 mod links;
 mod lowers;
+mod marks;
 mod meta;
 mod name;
 mod resolve;
@@ -27,7 +28,7 @@ pub(crate) use meta::is_label;
 pub(crate) use name::split;
 #[cfg(any(test, fuzzing))]
 use name::{Meaning, meaning};
-use name::{TreePath, ancestors, join};
+use name::{TreePath, ancestors, components, join};
 use resolve::{Node, resolve};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -80,6 +81,8 @@ pub struct Unpacker {
     /// Names that this layer has not, but lower ones, whose files had to be copied.
     copied_names: u64,
     bytes: u64,
+    /// Those of names and values of attributes.
+    attributes: u64,
     skipped: Vec<Skipped>,
     /// Bytes that all these names take in memory,
     kept: u64,
@@ -88,6 +91,9 @@ pub struct Unpacker {
     /// and how many it may be.
     share: Share,
 }
+
+/// What symlinks lead to and fro between has at most so many times the components that a path may have.
+const WAY: usize = 8;
 
 /// Blocks until all layers below are there. It may say where they are now, lowest first.
 pub(crate) struct Wait(pub(crate) Box<dyn FnOnce() -> Result<Option<Vec<OwnedFd>>, Error> + Send>);
@@ -151,6 +157,7 @@ impl Unpacker {
             entries: 0,
             copied_names: 0,
             bytes: 0,
+            attributes: 0,
             skipped: Vec::new(),
             kept: 0,
             kept_of_skipped: 0,
@@ -263,14 +270,14 @@ impl Unpacker {
     }
 
     /// The layers below, when they are all there.
-    fn below(&mut self) -> Result<&Lowers, Error> {
+    fn below(&mut self) -> Result<&mut Lowers, Error> {
         if let Some(Wait(wait)) = self.wait.take()
             && let Some(layers) = wait()?
         {
             let layers: Vec<BorrowedFd<'_>> = layers.iter().map(AsFd::as_fd).collect();
             self.lowers = Lowers::new(&layers, self.options.form)?;
         }
-        Ok(&self.lowers)
+        Ok(&mut self.lowers)
     }
 
     /// Few bytes of a layer can ask for much memory: one global header gives every directory its attributes.
@@ -288,10 +295,22 @@ impl Unpacker {
         if self.tree.has(parent) {
             return Ok(path.to_vec());
         }
-        match resolve(parent, |path| self.look(path))? {
+        match self.follow(parent)? {
             Some(parent) => Ok(join(&parent, leaf)),
             None => Err(Error::refused("is below something that is not a directory")),
         }
+    }
+
+    /// Where the directory of a name leads. With the name it has as many components as a name may have without symlinks: what they lead to is made, and
+    /// looked for in every layer below.
+    fn follow(&mut self, parent: &[u8]) -> Result<Option<TreePath>, Error> {
+        let limit = self.options.limits.depth;
+        resolve(parent, limit.saturating_mul(WAY), |path| {
+            if components(path).count() >= limit {
+                return Err(Error::limit(Operation::Unpack, "components in a path", limit as u64));
+            }
+            self.look(path)
+        })
     }
 
     /// What an entry on its way meets: this layer above the lower ones.

@@ -51,6 +51,13 @@ impl Deadline {
         sys::reap(born.pidfd.as_fd(), Block::Yes)
     }
 
+    /// Whether the program runs, or has run, of a child that came to `execve(2)`: who is killed there tells as little as who starts.
+    pub(crate) fn has_started(self, born: &Born) -> Result<bool, Error> {
+        let failed = |errno| Error::os(Step::Wait, "waitid", errno);
+        let never = sys::never_started(born.pidfd.as_fd()).map_err(failed).inspect_err(|_| self.end(born))?;
+        Ok(!never)
+    }
+
     /// Kills and reaps a child that the caller will not get.
     pub(crate) fn end(self, born: &Born) {
         let _ = sys::send_signal(born.pidfd.as_fd(), libc::SIGKILL);

@@ -56,7 +56,7 @@ impl Maps {
         }
         for (file, ranges, helper) in [("uid_map", &self.uids, "newuidmap"), ("gid_map", &self.gids, "newgidmap")] {
             match write_of(pid, file, &ranges.text()) {
-                Err(error) if error.raw_os_error() == Some(libc::EPERM) => newidmap::run(helper, pid, ranges)?,
+                Err(error) if error.raw_os_error() == Some(libc::EPERM) => newidmap::run(helper, (pid, file), ranges)?,
                 result => result?,
             }
         }

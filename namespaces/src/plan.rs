@@ -281,7 +281,7 @@ impl Shared {
         let Some(call) = self.parts.program.get(outcome.at) else {
             return Ok(());
         };
-        if outcome.errno.is_none() && call.starts_program() {
+        if outcome.errno.is_none() && call.starts_program() && deadline.has_started(born)? {
             return Ok(());
         }
         let status = deadline.reap(born);

@@ -3,13 +3,13 @@
 use crate::firewall::{Element, Set};
 use crate::netlink::Batch;
 use crate::rules::{self, ElementChanges, Scope};
-use crate::{Error, Network, Operation, name};
+use crate::{Error, ErrorKind, Network, Operation, name};
 
 impl Network {
     /// Takes the network's elements out of the sets, and the table with the last network. Tells whether it has: not if somebody has made the bridge anew,
     /// whose they then are.
     pub(crate) fn forget_rules(&self) -> Result<bool, Error> {
-        if !self.spec().rules || !rules::has_table(self.host(), Operation::WriteRules)? {
+        if !self.has_table()? {
             return Ok(true);
         }
         let stay = std::cell::Cell::new(false);
@@ -25,6 +25,16 @@ impl Network {
         })?;
         rules::remove_table_unless_used(self.host(), Operation::WriteRules)?;
         Ok(!stay.get())
+    }
+
+    /// Whether there is a table in which something of this network may be: one without rules may have had some. Such a one is wanted where the kernel
+    /// has none at all, and beside a table that is not ours.
+    fn has_table(&self) -> Result<bool, Error> {
+        match rules::has_table(self.host(), Operation::WriteRules) {
+            Err(error) if error.kind() == ErrorKind::Unsupported => Ok(false),
+            Err(error) if error.kind() == ErrorKind::Foreign && !self.spec().rules => Ok(false),
+            result => result,
+        }
     }
 
     /// Whether there is another bridge of this network than this one. Whoever makes one does so before it writes rules: as long as there is none, and
@@ -43,7 +53,7 @@ impl Network {
         look: impl Fn() -> Result<L, Error>,
         which: impl Fn(&L, &name::EndpointTag<'_>) -> bool,
     ) -> Result<ElementChanges, Error> {
-        if !self.spec().rules {
+        if !self.spec().rules && !self.has_table()? {
             return Ok(ElementChanges::default());
         }
         let changes = rules::unchanged(self.host(), Operation::Unpublish, Scope::Elements, || {
@@ -61,6 +71,21 @@ impl Network {
         let udp = changes.remove.iter().filter_map(Element::udp).map(|(port, _)| port).collect();
         rules::forget_connections(self.host(), Operation::Unpublish, &udp, |_| false)?;
         Ok(changes)
+    }
+
+    /// What the rules have of a network that is to have none.
+    pub(crate) fn leftovers(&self) -> Result<ElementChanges, Error> {
+        if !self.has_table()? || self.is_anothers()? {
+            return Ok(ElementChanges::default());
+        }
+        let mut found = self.found_elements()?;
+        found.extend(rules::list(self.host(), Operation::Inspect, &Set::OF_PORTS)?);
+        found.retain(|(set, element)| match element.tag.as_deref() {
+            Some(tag) if Set::OF_NETWORKS.contains(set) => tag == self.spec().tag(),
+            Some(tag) => name::EndpointTag::parse(tag).is_some_and(|tag| tag.network == self.spec().name),
+            None => false,
+        });
+        Ok(ElementChanges::between(&found, &[]))
     }
 
     /// Whether the rules have a network of this name that is another owner's.

@@ -45,12 +45,15 @@
 //!    A second message asks for the indices that the kernel gave them.
 //! 2. In the host: the port gets its owner's tag and is brought up.
 //! 3. In the container: loopback up, addresses, `eth0` up and tagged, routes.
-//! 4. If ports are published: one transaction adds an element for each to a map.
+//! 4. If ports are published: one transaction adds an element for each to a map. Of UDP ports, the kernel is asked for the connections to them that it
+//!    remembers, which are forgotten: their packets would go on to where they went before.
 //!
-//! These are three or four sends. The tag needs a send of its own because the kernel ignores an alias at creation, and a message that sets it
+//! These are three or four sends, and two for each UDP port. The tag needs a send of its own because the kernel ignores an alias at creation, and a message that sets it
 //! by name in the same send would tag somebody else's link if the creation found the name taken:
-//! messages of one send do not wait for each other's success. Nothing is ever dumped on this way: what is
-//! sent and received is the same for the first container and the thousandth (the kernel's own work for a port grows a little with the others).
+//! messages of one send do not wait for each other's success. Nothing else is dumped on this way: what is
+//! sent and received is the same for the first container and the thousandth. The kernel's own work for a port grows a little with the others; for a UDP
+//! port it looks through all connections that it remembers, but sends those to the port alone. For more than eight UDP ports at once all
+//! UDP connections are received instead, and looked through here.
 //!
 //! # What gets through
 //!
@@ -61,6 +64,7 @@
 //! |---|---|---|
 //! | container | container of its network | unless [`between_containers`](NetworkSpec::between_containers) is off |
 //! | container | its gateway, which is the host | yes |
+//! | container | other addresses of the host | not if [`internal`](NetworkSpec::internal) |
 //! | container | outside | under the host's address; not if [`internal`](NetworkSpec::internal) |
 //! | container | container of another network | only published ports |
 //! | outside, a neighbour with a route too | container | only published ports |
@@ -130,8 +134,10 @@
 //! - Another program's link, table or published port under a name that we want is left as it is; the error says whose name it is.
 //! - A neighbour on the host's wire gives itself a route to the containers: it reaches published ports only.
 //! - A container asks the host to route to another network, to a container that it may not reach, or to the host's loopback.
+//! - A container of an internal network makes itself a route by the bridge: of the host it reaches the bridge's addresses alone.
 //! - Either sends to a port that is published at the host's 127.0.0.1, or says that it comes from there.
-//! - A port that is published at every address takes nothing from what listens at the host's loopback, such as a resolver at 127.0.0.53.
+//! - A port that is published at every address takes nothing from what listens at the host's loopback, such as a resolver at 127.0.0.53 or
+//!   a program at `::1`.
 //! - A container sends router advertisements to the bridge.
 //! - Replies are parsed without trust in their lengths; a datagram that does not come from the kernel is ignored.
 //!

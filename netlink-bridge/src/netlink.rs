@@ -10,7 +10,7 @@ mod route;
 mod socket;
 mod thread;
 
-pub(crate) use conntrack::Connection;
+pub(crate) use conntrack::{Connection, is_to};
 pub(crate) use encode::{Batch, MESSAGES_PER_SEND};
 pub(crate) use nft::{FoundRule, HookedChain, Transaction, by_bytes};
 pub(crate) use route::{Link, Pair, PortFlags};

@@ -299,7 +299,8 @@ impl Network {
 
     fn write_rules(&self) -> Result<(), Error> {
         if !self.spec.rules {
-            return Ok(());
+            // It may have had some.
+            return self.forget_rules().map(drop);
         }
         let wanted = of_network(&self.spec);
         rules::has_table(&self.host, Operation::WriteRules)?;

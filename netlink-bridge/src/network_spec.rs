@@ -95,8 +95,8 @@ impl NetworkSpec {
         self
     }
 
-    /// Containers reach each other and the bridge's address, but nothing else: they get no default route, what they send further is
-    /// dropped, and no port can be published.
+    /// Containers reach each other and the bridge's address, but nothing else: they get no default route, what they send further, or to other
+    /// addresses of the host, is dropped, and no port can be published. Broadcasts and multicasts on the bridge reach the host, as neighbours are found by them.
     #[must_use]
     pub fn internal(mut self, internal: bool) -> Self {
         self.internal = internal;
@@ -151,7 +151,8 @@ impl NetworkSpec {
     }
 
     /// Without any filter or translation: a bridge with addresses, for those who bring rules of their own, or whose kernel has no `nf_tables`.
-    /// Nothing but the bridge itself then separates networks, no port can be published, and `internal` only leaves out the default route.
+    /// Nothing but the bridge itself then separates networks, no port can be published, and `internal` only leaves out the default route. What a network
+    /// of before has in the rules is taken out of them when it is created so, and when it is deleted.
     #[must_use]
     pub fn without_rules(mut self) -> Self {
         self.rules = false;

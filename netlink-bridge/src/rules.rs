@@ -1,7 +1,7 @@
 //! Bringing the rules of a host to what is wanted. What that is stands in [`crate::firewall`].
 
 use crate::firewall::{CHAINS, Element, RULES, Set, Stored, TABLE, TABLE_COMMENT};
-use crate::netlink::{Batch, Connection, MESSAGES_PER_SEND, Transaction, by_bytes};
+use crate::netlink::{Batch, Connection, MESSAGES_PER_SEND, Transaction, by_bytes, is_to};
 use crate::{Endpoint, Error, ErrorKind, Host, Operation, Protocol};
 use std::collections::BTreeSet;
 
@@ -9,6 +9,8 @@ use std::collections::BTreeSet;
 const BYTES_PER_SEND: usize = 64 << 10;
 /// How often a change is tried again that somebody else's came before.
 const ATTEMPTS: usize = 64;
+/// So many ports are looked for one by one.
+const PORTS_ASKED_FOR: usize = 8;
 /// The kernel's answer to a transaction that was meant for an earlier generation of the rules.
 const ERESTART: i32 = 85;
 
@@ -221,11 +223,15 @@ pub(crate) fn forget_connections(
     if ports.is_empty() {
         return Ok(());
     }
-    for family in [libc::AF_INET, libc::AF_INET6] {
+    // Of a few ports the kernel is asked for each; of more it would look at all that it has too often.
+    let few = ports.len() <= PORTS_ASKED_FOR;
+    let asked_for: Vec<_> = if few { ports.iter().copied().map(Some).collect() } else { vec![None] };
+    let udp = Protocol::Udp.number();
+    for (family, port) in [2, 10].into_iter().flat_map(|family| asked_for.iter().map(move |port| (family, *port))) {
         let mut batch = Batch::new();
-        batch.list_connections(operation, u8::try_from(family).unwrap_or(0), Protocol::Udp.number());
-        let mut connections = host.netfilter()?.run(batch)?.connections()?;
-        let udp = Protocol::Udp.number();
+        batch.list_connections(operation, family, udp, port);
+        let answers = host.netfilter()?.run_keeping(batch, &|reply| is_to(reply, ports))?;
+        let mut connections = answers.connections()?;
         connections.retain(|c| c.protocol == udp && ports.contains(&c.to_port) && !c.goes_out() && !stays(c));
         for some in connections.chunks(MESSAGES_PER_SEND) {
             let mut batch = Batch::new();

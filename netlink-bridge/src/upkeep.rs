@@ -32,6 +32,8 @@ impl Network {
         if spec.rules {
             changes.extend(rule_changes(host)?);
             changes.extend(described(&element_changes(host, spec, endpoints)?));
+        } else {
+            changes.extend(described(&Network::found_at(host, spec).leftovers()?));
         }
         changes.extend(port_changes(host, spec, bridge.as_ref(), endpoints)?.into_iter().map(|port| port.change));
         Ok(changes)

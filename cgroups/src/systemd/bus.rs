@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_lite::StreamExt;
 use futures_lite::future::{or, yield_now};
 use zbus::message::Type;
-use zbus::zvariant::{OwnedObjectPath, Value as Variant};
+use zbus::zvariant::{OwnedObjectPath, OwnedValue, Value as Variant};
 use zbus::{Connection, MatchRule, Message, MessageStream};
 
 use crate::error::{Error, ErrorKind, Op, Result};
@@ -71,26 +71,44 @@ impl Bus {
         self.call(Op::Write, unit, "SetUnitProperties", &(unit, true, properties)).map(drop)
     }
 
-    /// What the unit's own interface says, whose name its type has. `None`: a service that has ended already, a unit with
-    /// nothing in it.
+    /// `None`: a service that has ended already, a unit with nothing in it.
     pub(super) fn cgroup(&self, unit: &str) -> Result<Option<String>> {
-        let found = match self.call(Op::Read, unit, "GetUnit", &(unit,)) {
-            Err(error) if error.kind() == ErrorKind::Gone => return Ok(None),
-            found => found?,
-        };
+        match self.property(unit, "ControlGroup") {
+            Err(error) if error.kind() == ErrorKind::Gone => Ok(None),
+            path => path.map(|path: String| Some(path).filter(|path| !path.is_empty())),
+        }
+    }
+
+    /// How often the quota of CPU time is filled up, in microseconds. `None` where systemd has no such property, which is
+    /// before version 242.
+    pub(super) fn cpu_period(&self, unit: &str) -> Result<Option<u64>> {
+        match self.property(unit, "CPUQuotaPeriodUSec") {
+            Err(error) if error.kind() == ErrorKind::Unsupported => Ok(None),
+            period => period.map(Some),
+        }
+    }
+
+    /// What the unit's own interface says, whose name its type has.
+    fn property<T>(&self, unit: &str, name: &str) -> Result<T>
+    where
+        T: TryFrom<OwnedValue, Error: std::fmt::Display>,
+    {
+        let found = self.call(Op::Read, unit, "GetUnit", &(unit,))?;
         let path: OwnedObjectPath = body(Op::Read, unit, &found)?;
         let kind = unit.rsplit('.').next().unwrap_or_default();
         let interface = match kind {
             "service" => "org.freedesktop.systemd1.Service",
             "slice" => "org.freedesktop.systemd1.Slice",
+            "socket" => "org.freedesktop.systemd1.Socket",
+            "mount" => "org.freedesktop.systemd1.Mount",
+            "swap" => "org.freedesktop.systemd1.Swap",
             _ => "org.freedesktop.systemd1.Scope",
         };
-        let asked = (interface, "ControlGroup");
+        let asked = (interface, name);
         let call = self.0.call_method(Some(NAME), &path, Some(PROPERTIES), "Get", &asked);
         let answer = async_io::block_on(call).map_err(|error| explain(Op::Read, unit, &error))?;
-        let answer: zbus::zvariant::OwnedValue = body(Op::Read, unit, &answer)?;
-        let path = String::try_from(answer).map_err(|error| failed(Op::Read, unit).with_note(error.to_string()))?;
-        Ok(Some(path).filter(|path| !path.is_empty()))
+        let answer: OwnedValue = body(Op::Read, unit, &answer)?;
+        T::try_from(answer).map_err(|error| failed(Op::Read, unit).with_note(error.to_string()))
     }
 
     fn call<B>(&self, op: Op, unit: &str, method: &str, body: &B) -> Result<Message>
@@ -242,9 +260,9 @@ fn explain(op: Op, unit: &str, error: &zbus::Error) -> Error {
         "org.freedesktop.DBus.Error.AccessDenied" | "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired" => {
             ErrorKind::PermissionDenied
         }
-        "org.freedesktop.DBus.Error.UnknownMethod" | "org.freedesktop.DBus.Error.PropertyReadOnly" => {
-            ErrorKind::Unsupported
-        }
+        "org.freedesktop.DBus.Error.UnknownMethod"
+        | "org.freedesktop.DBus.Error.UnknownProperty"
+        | "org.freedesktop.DBus.Error.PropertyReadOnly" => ErrorKind::Unsupported,
         "org.freedesktop.DBus.Error.NoReply" => ErrorKind::TimedOut,
         _ => ErrorKind::Os,
     };

@@ -39,7 +39,7 @@ pub use unit::{Content, Unit};
 
 use crate::apply::Enforcement;
 use crate::error::{Error, ErrorKind, Op, Result};
-use crate::limits::Limits;
+use crate::limits::{CpuPeriod, Limits};
 use bus::Bus;
 use properties::Properties;
 
@@ -101,12 +101,21 @@ impl Systemd {
     /// Changes the limits of a unit that runs, until it ends. Returns those for which systemd has no property: none under
     /// [`Enforcement::Strict`].
     ///
+    /// To systemd a quota of CPU time is a share. Given as a time without a period, it is one of the period that the unit
+    /// has. A period alone leaves the share as it is, where [`Cgroup::apply`](crate::Cgroup::apply) leaves the time.
+    ///
     /// # Errors
     /// [`ErrorKind::Gone`]: there is no such unit; otherwise as for [`start`](Self::start).
     pub fn set_limits(&self, unit: &str, limits: &Limits, enforcement: Enforcement) -> Result<Vec<Error>> {
-        let mut properties = Properties::default();
-        properties::of_limits(limits, &drivers(), &mut properties)?;
+        let of_period = |period| {
+            let mut properties = Properties::default();
+            properties::of_limits(limits, period, &drivers(), &mut properties).map(|()| properties)
+        };
+        let mut properties = of_period(CpuPeriod::DEFAULT)?;
         let skipped = refuse_if_strict(properties.skipped, enforcement)?;
+        if properties::needs_period(&limits.cpu) {
+            properties.list = of_period(properties::period(self.bus.cpu_period(unit)?))?.list;
+        }
         if !properties.list.is_empty() {
             self.bus.set(unit, &properties.list)?;
         }

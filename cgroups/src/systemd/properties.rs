@@ -84,13 +84,26 @@ pub(super) fn of_unit(unit: &Unit, drivers: &[u8]) -> Result<Properties> {
     if let Some(time) = unit.runtime_max {
         properties.set("RuntimeMaxUSec", Value::Number(micros(time)));
     }
-    of_limits(&unit.limits, drivers, &mut properties)?;
+    of_limits(&unit.limits, CpuPeriod::DEFAULT, drivers, &mut properties)?;
     Ok(properties)
 }
 
-/// Of a unit that is there.
-pub(super) fn of_limits(limits: &Limits, drivers: &[u8], properties: &mut Properties) -> Result<()> {
-    of_cpu(&limits.cpu, properties)?;
+/// Whether the period that a unit has must be known: to systemd a quota is a share, and a time is one only with a period.
+pub(super) fn needs_period(cpu: &CpuLimits) -> bool {
+    cpu.period.is_none() && matches!(cpu.quota, Some(Max::Limit(quota)) if !quota.needs_period())
+}
+
+/// The period of a unit, as systemd tells it in microseconds: without end where none was set. What the kernel would not
+/// take systemd brings into its range.
+pub(super) fn period(micros: Option<u64>) -> CpuPeriod {
+    let micros = micros.filter(|micros| *micros != NO_LIMIT);
+    let time = micros.map(|micros| Duration::from_micros(micros).clamp(CpuPeriod::MIN, CpuPeriod::MAX));
+    time.and_then(|time| CpuPeriod::new(time).ok()).unwrap_or(CpuPeriod::DEFAULT)
+}
+
+/// Of a unit that is there, and has this period.
+pub(super) fn of_limits(limits: &Limits, period: CpuPeriod, drivers: &[u8], properties: &mut Properties) -> Result<()> {
+    of_cpu(&limits.cpu, period, properties)?;
     for (name, list) in [("AllowedCPUs", &limits.cpuset.cpus), ("AllowedMemoryNodes", &limits.cpuset.mems)] {
         properties.list.extend(list.as_ref().map(|list| (name, Value::Bits(bits(list)))));
     }
@@ -125,7 +138,7 @@ pub(super) fn of_limits(limits: &Limits, drivers: &[u8], properties: &mut Proper
     Ok(())
 }
 
-fn of_cpu(cpu: &CpuLimits, properties: &mut Properties) -> Result<()> {
+fn of_cpu(cpu: &CpuLimits, in_force: CpuPeriod, properties: &mut Properties) -> Result<()> {
     let weight = cpu.weight.map(|weight| u64::from(weight.get()));
     // 0 is the special value "idle", since version 252; any weight ends it.
     let weight = match cpu.idle {
@@ -147,7 +160,7 @@ fn of_cpu(cpu: &CpuLimits, properties: &mut Properties) -> Result<()> {
         None => {}
         Some(Max::Max) => properties.set("CPUQuotaPerSecUSec", Value::Number(NO_LIMIT)),
         Some(Max::Limit(quota)) => {
-            let period = cpu.period.unwrap_or(CpuPeriod::DEFAULT);
+            let period = cpu.period.unwrap_or(in_force);
             let quota = micros(quota.in_period(period)?);
             properties.set("CPUQuotaPerSecUSec", Value::Number(per_second(quota, micros(period.get()))));
         }

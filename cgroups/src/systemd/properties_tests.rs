@@ -6,7 +6,7 @@ const DRIVERS: &[u8] = b"Character devices:\n  1 mem\n136 pts\n\nBlock devices:\
 
 fn limits(limits: &Limits) -> Properties {
     let mut properties = Properties::default();
-    of_limits(limits, DRIVERS, &mut properties).unwrap();
+    of_limits(limits, CpuPeriod::DEFAULT, DRIVERS, &mut properties).unwrap();
     properties
 }
 
@@ -52,6 +52,28 @@ fn quotas_are_those_of_a_second() {
         assert_eq!(limits(&wanted).list.last().unwrap(), &("CPUQuotaPerSecUSec", Value::Number(expected)));
     }
     assert_eq!(limits(&Limits::new().cpu_quota(Max::Max)).list, [("CPUQuotaPerSecUSec", Value::Number(u64::MAX))]);
+}
+
+#[test]
+fn a_time_is_one_of_the_period_in_force() {
+    let ms = |ms| CpuPeriod::new(Duration::from_millis(ms)).unwrap();
+    let time = CpuQuota::time(Duration::from_millis(5)).unwrap();
+    let table = [
+        (time, None, 500_000, true),
+        (time, Some(20), 250_000, false),
+        (CpuQuota::cores(0.3).unwrap(), None, 300_000, false),
+    ];
+    for (quota, given, expected, needs) in table {
+        let mut wanted = Limits::new().cpu_quota(quota);
+        wanted.cpu.period = given.map(ms);
+        let mut found = Properties::default();
+        of_limits(&wanted, ms(10), DRIVERS, &mut found).unwrap();
+        assert_eq!(found.list.last().unwrap(), &("CPUQuotaPerSecUSec", Value::Number(expected)));
+        assert_eq!(needs_period(&wanted.cpu), needs, "{quota:?} {given:?}");
+    }
+    assert!(!needs_period(&Limits::new().cpu_quota(Max::Max).cpu) && !needs_period(&Limits::new().cpu));
+    let told = [None, Some(u64::MAX), Some(10_000), Some(0), Some(2_000_000)].map(period);
+    assert_eq!(told, [ms(100), ms(100), ms(10), ms(1), ms(1000)]);
 }
 
 #[test]
@@ -127,7 +149,7 @@ fn a_driver_is_named_only_if_the_name_is_its_own() {
     let mut wanted = Limits::new();
     wanted.devices = Some(Devices::none().except([DeviceRule::all(DeviceKind::Block, Some(8), Access::READ)]));
     let mut properties = Properties::default();
-    of_limits(&wanted, drivers, &mut properties).unwrap();
+    of_limits(&wanted, CpuPeriod::DEFAULT, drivers, &mut properties).unwrap();
     assert_eq!(properties.skipped[0].path().to_str(), Some("devices: b 8:* r"));
     assert_eq!(properties.list[1].1, Value::Text("strict".to_owned()));
 }

@@ -2,11 +2,14 @@
 
 use std::fs;
 use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use cofferdam_cgroups::{
     Controllers, Enforcement, ErrorKind, Event, Events, Guard, Hierarchy, Layout, Limits, Resource, Waiting as Psi,
 };
+use cofferdam_testkit::fault::{Action, Fault, Watch, Who};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::support::{BOTH, LONG, Waiting, kind, until};
@@ -139,6 +142,53 @@ pub(crate) fn refused_forks_and_freezing_are_events(hierarchy: &Hierarchy) {
     job.kill(LONG).unwrap();
     job.wait_until_empty(LONG).unwrap();
     job.close().unwrap();
+}
+
+/// One that is empty already: nothing in it changes any more.
+pub(crate) fn the_end_of_a_cgroup_is_an_event(hierarchy: &Hierarchy) {
+    let job = make(hierarchy, BOTH);
+    let mut events = job.events().unwrap();
+    assert!(events.tells_of_the_end());
+    assert!(events.read().unwrap().is_empty() && !is_readable(&events));
+    // Others come and go beside it and in it; whatever wakes us, nothing has happened and nothing stays to be read.
+    for other in [hierarchy.create("other", BOTH).unwrap(), job.child("child").unwrap()] {
+        other.delete().unwrap();
+        assert!(events.read().unwrap().is_empty() && !is_readable(&events));
+    }
+    job.delete().unwrap();
+    assert!(is_readable(&events));
+    assert_eq!(events.read().unwrap(), [Event::Gone]);
+    assert!(events.read().unwrap().is_empty() && !is_readable(&events));
+    assert_eq!(kind(job.events()), ErrorKind::Gone);
+}
+
+/// With and without a watch, which not every user can have.
+pub(crate) fn the_end_of_a_cgroup_ends_a_wait(hierarchy: &Hierarchy) {
+    for controllers in [BOTH, Controllers::empty()] {
+        for errno in [None, Some(libc::EMFILE)] {
+            let job = make(hierarchy, controllers);
+            let mut events = match errno {
+                None => job.events().unwrap(),
+                Some(errno) => {
+                    let fault = Fault { who: Who::Parent, nth: 0, action: Action::Errno(errno) };
+                    Watch::only(&[libc::SYS_inotify_init1]).inject(fault, || job.events().unwrap()).1
+                }
+            };
+            assert_eq!(events.tells_of_the_end(), errno.is_none());
+            let (send, answers) = mpsc::channel();
+            let waiter = std::thread::spawn(move || {
+                send.send(Err(fs::read_link("/proc/thread-self").unwrap())).unwrap();
+                send.send(Ok(events.wait(Duration::MAX).unwrap())).unwrap();
+            });
+            let thread = answers.recv().unwrap().unwrap_err();
+            let stat = Path::new("/proc").join(thread).join("stat");
+            until("it waits", || fs::read_to_string(&stat).unwrap().contains(") S "));
+            job.close().unwrap();
+            let answer = answers.recv_timeout(LONG * cofferdam_testkit::patience());
+            assert_eq!(answer, Ok(Ok(vec![Event::Gone])), "{controllers:?} {errno:?}");
+            waiter.join().unwrap();
+        }
+    }
 }
 
 /// Where only the unified tree has something to offer.

@@ -261,6 +261,8 @@ fn actions_list() -> Vec<Test> {
             the_caller_is_not_frozen,
             an_oom_kill_is_an_event,
             refused_forks_and_freezing_are_events,
+            the_end_of_a_cgroup_is_an_event,
+            the_end_of_a_cgroup_ends_a_wait,
             memory_is_reclaimed,
         ]
     );
@@ -287,6 +289,7 @@ fn trees_list() -> Vec<Test> {
             files_are_found_or_not,
             capabilities_are_what_works,
             what_a_killed_program_left_is_found,
+            what_is_called_alike_is_nobodys,
             what_was_left_frozen_is_found,
             given_directories_are_trees,
         ]

@@ -165,7 +165,7 @@ pub(crate) fn what_a_killed_program_left_is_found(hierarchy: &Hierarchy) {
     let collected = collected.unwrap();
     assert!(asked.contains(&owner("alive")) && asked.contains(&owner("dead")));
     let [one] = &collected[..] else { panic!("{collected:?}") };
-    assert_eq!((&one.owner, one.name.to_str()), (&owner("dead"), Some("cofferdam-dead.job")));
+    assert_eq!((&one.owner, one.name.to_str()), (&owner("dead"), Some("cofferdam-dead+job")));
     assert!(one.result.is_ok(), "{one:?}");
     assert!(is_gone(&left_paths));
     until("its process has ended", || {
@@ -183,6 +183,42 @@ pub(crate) fn what_a_killed_program_left_is_found(hierarchy: &Hierarchy) {
         rustix::process::Pid::from_raw(processes[0].cast_signed()),
         rustix::process::WaitOptions::NOHANG,
     );
+}
+
+/// On v2 a place is often one of systemd's, where units are called as they like.
+pub(crate) fn what_is_called_alike_is_nobodys(hierarchy: &Hierarchy) {
+    let names = ["cofferdam-exporter.service", "cofferdam-a.scope", "cofferdam-a.b"];
+    let mut units = names.map(|name| {
+        let unit = hierarchy.create(name, BOTH).unwrap().into_guard();
+        let process = Waiting::in_cgroup(&unit, "exec sleep 600");
+        (unit, process)
+    });
+    let left = paths(&hierarchy.create_owned(&owner("dead"), "job.service", BOTH).unwrap());
+    let mut asked = Vec::new();
+    let collected = hierarchy.gc(|one| {
+        asked.push(one.clone());
+        false
+    });
+    let collected = collected.unwrap();
+    for (unit, process) in &mut units {
+        assert!(!process.has_ended());
+        assert_eq!(unit.processes().unwrap(), [process.pid()]);
+    }
+    assert_eq!(collected.iter().map(|one| &one.owner).collect::<Vec<_>>(), [&owner("dead")]);
+    assert!(asked.iter().all(|one| *one == owner("dead")) && is_gone(&left), "{asked:?}");
+    // Nor can who makes one without an owner hit upon such a name.
+    let (unit, _) = &units[0];
+    let made =
+        [hierarchy.create("cofferdam-a+b", BOTH), unit.child("cofferdam-a+b"), unit.create_below("x/cofferdam-a+b")];
+    for made in made {
+        let error = made.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().contains("create_owned"), "{error}");
+    }
+    assert!(unit.children().unwrap().is_empty());
+    for (unit, _) in &units {
+        unit.close().unwrap();
+    }
 }
 
 /// On v1 a process that is frozen in one tree does not die of a signal that another one brings.
@@ -239,6 +275,8 @@ pub(crate) fn given_directories_are_trees(hierarchy: &Hierarchy) {
 pub(crate) fn in_a_container() {
     let hierarchy = crate::support::detect();
     let own = hierarchy.own(Controllers::PIDS).unwrap();
+    // What is above cannot be seen, and it has no end as long as we are in it.
+    assert!(!own.events().unwrap().tells_of_the_end());
     let job = match hierarchy.create("job", Controllers::PIDS) {
         // One's own cgroup is all that can be seen, and it has processes.
         Err(error) if hierarchy.layout() == Layout::V2 => {
@@ -251,6 +289,7 @@ pub(crate) fn in_a_container() {
     };
     job.apply(&Limits::new().pids(5), Enforcement::Strict).unwrap();
     println!("{}", std::process::id());
+    assert!(job.events().unwrap().tells_of_the_end());
     for (own, job) in own.paths().zip(job.paths()) {
         assert_eq!(job, own.join("job"));
     }

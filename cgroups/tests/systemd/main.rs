@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use cofferdam_cgroups::systemd::{Systemd, Unit};
-use cofferdam_cgroups::{CpuQuota, DeviceRule, Devices, Enforcement, ErrorKind, Limits, PageSize};
+use cofferdam_cgroups::{CpuPeriod, CpuQuota, DeviceRule, Devices, Enforcement, ErrorKind, Limits, PageSize};
 use cofferdam_testkit::{Need, Test};
 
 use Enforcement::{BestEffort, Strict};
@@ -58,6 +58,36 @@ fn a_scope_is_started_limited_and_stopped() {
     let error = systemd.set_limits("job-1.scope", &Limits::new().pids(5), Strict).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Gone);
     assert!(error.to_string().contains("Unit job-1.scope not loaded."), "{error}");
+}
+
+/// What systemd is told is a share, and a time is one only with the period that the unit has.
+fn a_quota_is_one_of_the_period_that_the_unit_has() {
+    let machine = Machine::new();
+    let systemd = machine.systemd();
+    let ms = Duration::from_millis;
+    let time = |time| Limits::new().cpu_quota(CpuQuota::time(ms(time)).unwrap());
+    let share = |unit: &str| machine.state.lock().unwrap().numbers[&(unit.to_owned(), "CPUQuotaPerSecUSec".to_owned())];
+    for unit in
+        [Unit::scope("job.scope", [7]), Unit::service("job.service", "/bin/true", [""; 0]), Unit::slice("job.slice")]
+    {
+        systemd.start(&unit, Strict, LONG).unwrap();
+        // The default, until there is another one.
+        systemd.set_limits(&unit.name, &time(5), Strict).unwrap();
+        assert_eq!(share(&unit.name), 50_000);
+        systemd.set_limits(&unit.name, &Limits::new().cpu_period(CpuPeriod::new(ms(10)).unwrap()), Strict).unwrap();
+        assert_eq!(share(&unit.name), 50_000);
+        systemd.set_limits(&unit.name, &time(5), Strict).unwrap();
+        assert_eq!(share(&unit.name), 500_000);
+        // Nothing is asked where the period does not matter.
+        machine.calls();
+        systemd.set_limits(&unit.name, &time(5).cpu_period(CpuPeriod::new(ms(20)).unwrap()), Strict).unwrap();
+        assert_eq!(share(&unit.name), 250_000);
+        systemd.set_limits(&unit.name, &Limits::new().cpu_quota(CpuQuota::cores(0.3).unwrap()), Strict).unwrap();
+        assert_eq!(share(&unit.name), 300_000);
+        assert_eq!(machine.calls(), vec![format!("SetUnitProperties {} true", unit.name); 2]);
+    }
+    let error = systemd.set_limits("none.scope", &time(5), Strict).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Gone, "{error}");
 }
 
 /// A service that ended at once has no cgroup: none, rather than a path that leads to the root of the tree.
@@ -169,6 +199,7 @@ type Named = (&'static str, fn(), fn());
 
 const TESTS: &[Named] = tests![
     a_scope_is_started_limited_and_stopped,
+    a_quota_is_one_of_the_period_that_the_unit_has,
     without_a_cgroup_there_is_none,
     strictly_nothing_is_asked_for_without_all_of_the_limits,
     a_service_and_a_slice_are_started,

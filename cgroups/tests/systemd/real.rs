@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use cofferdam_cgroups::systemd::{Systemd, Unit};
 use cofferdam_cgroups::{
-    Cgroup, Controllers, CpuQuota, CpuWeight, Device, DeviceRule, Devices, Enforcement, ErrorKind, Hierarchy,
-    IoDeviceLimits, Limits, Max,
+    Cgroup, Controllers, CpuPeriod, CpuQuota, CpuWeight, Device, DeviceRule, Devices, Enforcement, ErrorKind,
+    Hierarchy, IoDeviceLimits, Limits, Max,
 };
 use cofferdam_testkit::patience;
 
@@ -88,6 +88,15 @@ pub(crate) fn a_real_scope() {
     systemd.set_limits("cofferdam-a.scope", &Limits::new().pids(5).memory(Max::Max), Strict).unwrap();
     let found = scope.limits().unwrap();
     assert_eq!((found.pids, found.memory.max), (Some(Max::Limit(5)), Some(Max::Max)));
+    // A time is one of the period that the scope has by now.
+    let ms = Duration::from_millis;
+    let period = Limits::new().cpu_period(CpuPeriod::new(ms(10)).unwrap());
+    systemd.set_limits("cofferdam-a.scope", &period, Strict).unwrap();
+    assert_eq!(scope.limits().unwrap().cpu.cores(), Some(0.5));
+    let quota = Limits::new().cpu_quota(CpuQuota::time(ms(2)).unwrap());
+    systemd.set_limits("cofferdam-a.scope", &quota, Strict).unwrap();
+    let found = scope.limits().unwrap().cpu;
+    assert_eq!((found.cores(), found.period), (Some(0.2), period.cpu.period));
     // There is one of that name.
     let error = systemd.start(&unit, Strict, LONG).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");

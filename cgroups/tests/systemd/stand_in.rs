@@ -27,12 +27,24 @@ pub(crate) struct State {
     pub(crate) calls: Vec<String>,
     /// By unit: names and types of its properties, in their order.
     pub(crate) units: BTreeMap<String, Vec<(String, String)>>,
+    /// By unit and property: the last number that was set.
+    pub(crate) numbers: BTreeMap<(String, String), u64>,
     forgotten: Vec<String>,
     /// Connections that want to be told.
     subscribed: Vec<String>,
     jobs: u32,
     /// Another user of the bus, who has nothing to say about jobs.
     stranger: Option<Connection>,
+}
+
+impl State {
+    fn note_numbers(&mut self, unit: &str, properties: &[(String, OwnedValue)]) {
+        for (name, value) in properties {
+            if let Ok(number) = u64::try_from(value) {
+                self.numbers.insert((unit.to_owned(), name.clone()), number);
+            }
+        }
+    }
 }
 
 pub(crate) type Shared = Arc<Mutex<State>>;
@@ -86,13 +98,21 @@ fn check(unit: &str, properties: &[(String, OwnedValue)]) -> Result<Vec<(String,
 /// A unit's own interface, which has the same property whatever its type.
 macro_rules! unit_interface {
     ($type:ident, $name:literal) => {
-        struct $type(String);
+        struct $type(String, Shared, String);
 
         #[zbus::interface(name = $name)]
         impl $type {
             #[zbus(property)]
             async fn control_group(&self) -> String {
                 self.0.clone()
+            }
+
+            #[zbus(property, name = "CPUQuotaPeriodUSec")]
+            async fn cpu_quota_period(&self) -> u64 {
+                let asked = (self.2.clone(), "CPUQuotaPeriodUSec".to_owned());
+                let state = &mut *self.1.lock().unwrap();
+                state.calls.push(format!("Get {} CPUQuotaPeriodUSec", self.2));
+                state.numbers.get(&asked).copied().unwrap_or(u64::MAX)
             }
         }
     };
@@ -208,13 +228,17 @@ impl Manager {
                 return Err(Refusal::NoSuchProcess("Process does not exist".to_owned()));
             }
             state.units.insert(name.clone(), seen);
+            state.note_numbers(&name, &properties);
         }
         let (path, cgroup) = (unit_path(&name), format!("/system.slice/{name}"));
+        let (state, unit) = (Arc::clone(&self.0), name.clone());
         match name.rsplit('.').next() {
-            Some("scope") => server.at(&path, Scope(cgroup)).await?,
-            Some("service") if name.starts_with("short") => server.at(&path, Service(String::new())).await?,
-            Some("service") => server.at(&path, Service(cgroup)).await?,
-            _ => server.at(&path, Slice(cgroup)).await?,
+            Some("scope") => server.at(&path, Scope(cgroup, state, unit)).await?,
+            Some("service") if name.starts_with("short") => {
+                server.at(&path, Service(String::new(), state, unit)).await?
+            }
+            Some("service") => server.at(&path, Service(cgroup, state, unit)).await?,
+            _ => server.at(&path, Slice(cgroup, state, unit)).await?,
         };
         Ok(self.job(connection, &name).await)
     }
@@ -250,10 +274,12 @@ impl Manager {
     ) -> Result<(), Refusal> {
         self.note(&format!("SetUnitProperties {name} {runtime}"));
         let seen = check(&name, &properties)?;
-        match self.0.lock().unwrap().units.get_mut(&name) {
+        let mut state = self.0.lock().unwrap();
+        match state.units.get_mut(&name) {
             Some(known) => known.extend(seen),
             None => return Err(Refusal::NoSuchUnit(format!("Unit {name} not loaded."))),
         }
+        state.note_numbers(&name, &properties);
         Ok(())
     }
 }

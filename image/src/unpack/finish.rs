@@ -4,19 +4,16 @@ use super::Unpacker;
 use super::leaf::write_error;
 use super::lowers::Found;
 use super::meta::{LeftOut, Meta};
-use super::name::{TreePath, ancestors, join, split};
-use super::resolve::{Node, resolve};
-use super::tree::{Directory, fail, interfered};
+use super::name::ancestors;
+use super::resolve::Node;
+use super::tree::{Directory, cost, fail, interfered};
 use crate::layout::open_beneath;
 use crate::{Error, ErrorKind, Operation};
-use cofferdam_unionfs::{make_opaque, make_whiteout};
 use rustix::fs::{FileType, OFlags, SeekFrom, ftruncate, seek};
 use rustix::io::Errno;
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
-use std::ops::Bound;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 
@@ -34,35 +31,20 @@ impl Unpacker {
         self.finish_directories()
     }
 
-    /// Finds where the names of whiteouts and opaque directories lead. Those below a file of this layer hide nothing.
-    fn settle_marks(&mut self) -> Result<(), Error> {
-        let mut whiteouts = BTreeSet::new();
-        let mut next = self.whiteouts.first().cloned();
-        while let Some(path) = next {
-            let (parent, leaf) = split(&path);
-            let parent = resolve(parent, |p| self.look(p)).map_err(at(&path))?;
-            whiteouts.extend(parent.map(|parent| join(&parent, leaf)));
-            next = after(&self.whiteouts, &path);
-        }
-        let mut opaques = BTreeSet::new();
-        let mut next = self.opaques.first().cloned();
-        while let Some(path) = next {
-            opaques.extend(resolve(&path, |p| self.look(p)).map_err(at(&path))?);
-            next = after(&self.opaques, &path);
-        }
-        self.whiteouts = whiteouts;
-        self.opaques = opaques;
-        Ok(())
-    }
-
     /// Links whose targets came after them, and those whose targets are in lower layers.
     fn make_links(&mut self) -> Result<(), Error> {
         while let Some(mut next) = self.links.pop_first() {
             // A target can itself be a link that waits: that one goes first. Taking them off as we go ends every circle.
             let mut chain = Vec::new();
+            let mut of_chain = 0;
             loop {
                 let (path, target) = next;
+                self.watch.go_on()?;
                 let target = self.resolve_parent(&target).map_err(at(&path))?;
+                // What it leads to can be longer than what was said; and all of a chain is there twice.
+                let more = cost(path.len() + target.len());
+                (self.kept, of_chain) = (self.kept.saturating_add(more), of_chain + more);
+                self.check_kept().map_err(at(&path))?;
                 let following = self.links.remove_entry(&target);
                 chain.push((path, target));
                 match following {
@@ -74,8 +56,9 @@ impl Unpacker {
             self.links.extend(chain.iter().cloned());
             for (path, target) in chain.into_iter().rev() {
                 self.links.remove(&path);
-                self.late_link(&path, &target).map_err(at(&path))?;
+                self.late_link(&path, &target).and_then(|()| self.check_kept()).map_err(at(&path))?;
             }
+            self.kept = self.kept.saturating_sub(of_chain);
         }
         Ok(())
     }
@@ -153,11 +136,17 @@ impl Unpacker {
     fn copy_file(&mut self, path: &[u8], found: &Found, meta: &Meta) -> Result<LeftOut, Error> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
         let from = open_beneath(&found.dir, found.leaf.as_slice(), flags).map_err(fail("openat2", path))?;
+        self.count_attributes(meta)?;
         let to = self.create(path, meta.mode_at_birth())?;
-        let (watch, limit, bytes) = (self.watch.clone(), self.options.limits.bytes, &mut self.bytes);
+        let (watch, limit, attributes) = (self.watch.clone(), self.options.limits.bytes, self.attributes);
+        let bytes = &mut self.bytes;
         let count = |more: u64| {
             *bytes = bytes.saturating_add(more);
-            if *bytes > limit { Err(Error::limit(Operation::Unpack, "bytes in files", limit)) } else { Ok(()) }
+            if bytes.saturating_add(attributes) > limit {
+                Err(Error::limit(Operation::Unpack, "bytes in files", limit))
+            } else {
+                Ok(())
+            }
         };
         copy_data(&File::from(from), &to, found.stat.st_size, path, count, || watch.go_on())?;
         meta.apply_to_new(to.as_fd(), path, &self.options)
@@ -182,71 +171,13 @@ impl Unpacker {
         Ok(())
     }
 
-    fn mark_opaque(&mut self) -> Result<(), Error> {
-        let mut next = self.opaques.first().cloned();
-        while let Some(path) = next {
-            if self.is_to_be_opaque(&path)? {
-                self.tree.ensure(&path).map_err(at(&path))?;
-                self.set_opaque(&path).map_err(at(&path))?;
-            }
-            next = after(&self.opaques, &path);
-        }
-        Ok(())
-    }
-
-    fn is_to_be_opaque(&mut self, path: &[u8]) -> Result<bool, Error> {
-        // Within another one, or within a whiteout, nothing of a lower layer is left to hide.
-        if self.is_within_cut(path) || (self.whiteouts.contains(path) && !self.tree.has(path)) {
-            return Ok(false);
-        }
-        Ok(match self.tree.look(path)? {
-            Node::Directory => true,
-            Node::Absent => {
-                let below = self.below()?;
-                !below.complete() || below.look(path)?.is_some_and(|f| f.is_directory())
-            }
-            // It hides more than that by itself.
-            Node::Symlink(_) | Node::Other => false,
-        })
-    }
-
-    fn make_whiteouts(&mut self) -> Result<(), Error> {
-        let mut next = self.whiteouts.first().cloned();
-        while let Some(path) = next {
-            self.make_whiteout(&path).map_err(at(&path))?;
-            next = after(&self.whiteouts, &path);
-        }
-        Ok(())
-    }
-
-    fn make_whiteout(&mut self, path: &[u8]) -> Result<(), Error> {
-        match self.tree.look(path)? {
-            // The whiteout is about the lower layers' entry; this layer's own one stays, and does not merge with it.
-            Node::Directory => return self.set_opaque(path),
-            Node::Symlink(_) | Node::Other => return Ok(()),
-            Node::Absent => {}
-        }
-        // Where nothing is merged, overlayfs would list the whiteout as a name that cannot be opened: leave out what hides nothing.
-        let below = self.below()?;
-        let hides = !below.complete() || below.look(path)?.is_some();
-        if self.is_within_cut(path) || !hides {
-            return Ok(());
-        }
-        let (parent, leaf) = split(path);
-        let dir = self.tree.ensure(parent)?;
-        make_whiteout(&*dir, OsStr::from_bytes(leaf)).map_err(|e| Error::from_unionfs(&e))
-    }
-
-    fn set_opaque(&mut self, path: &[u8]) -> Result<(), Error> {
-        let dir = self.tree.open(path)?;
-        make_opaque(&*dir, self.options.form).map_err(|e| Error::from_unionfs(&e))
-    }
-
     /// What directories without an entry of their own are like: as the lower layers have them.
     pub(super) fn describe_directories(&mut self) -> Result<(), Error> {
         let mut next = self.tree.next(None, |directory| directory.meta.is_none());
         while let Some(path) = next {
+            self.watch.go_on()?;
             let meta = self.passed_through(&path).map_err(at(&path))?;
+            self.count_attributes(&meta).map_err(at(&path))?;
             self.tree.describe(&path, meta);
             self.check_kept().map_err(at(&path))?;
             next = self.tree.next(Some(&path), |directory| directory.meta.is_none());
@@ -280,11 +211,6 @@ impl Unpacker {
         self.skip_xattrs(path, left_out);
         Ok(())
     }
-}
-
-/// The path after this one. (No copy of all of them is made: they are as many as may be kept in memory.)
-fn after(paths: &BTreeSet<TreePath>, path: &[u8]) -> Option<TreePath> {
-    paths.range::<[u8], _>((Bound::Excluded(path), Bound::Unbounded)).next().cloned()
 }
 
 /// As many bytes are copied at a time.

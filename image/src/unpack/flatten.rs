@@ -120,12 +120,14 @@ impl Unpacker {
         }
         renewed.extend(self.whiteouts.iter().cloned());
         for path in renewed {
+            self.watch.go_on()?;
             if !self.is_within_cut(&path) && self.below()?.look(&path)?.is_some() {
-                self.tree.ensure(split(&path).0).map_err(at(&path))?;
+                self.ensure(split(&path).0).map_err(at(&path))?;
                 hidden.push((path, true));
             }
         }
         for path in self.opaques.clone() {
+            self.watch.go_on()?;
             let is_directory = |found: Found| found.is_directory();
             if !self.is_within_cut(&path)
                 && !self.whiteouts.contains(&path)
@@ -133,7 +135,7 @@ impl Unpacker {
             {
                 // In place of a directory there may be something else now.
                 if self.tree.has(&path) || self.tree.look(&path)? == super::resolve::Node::Absent {
-                    self.tree.ensure(&path).map_err(at(&path))?;
+                    self.ensure(&path).map_err(at(&path))?;
                     hidden.push((path, false));
                 }
             }

@@ -16,8 +16,17 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 
 impl Unpacker {
+    /// Attributes that something new is about to get. One global header gives them to every entry: few bytes of an archive ask for many on the disk.
+    pub(super) fn count_attributes(&mut self, meta: &Meta) -> Result<(), Error> {
+        self.attributes = self.attributes.saturating_add(meta.xattr_bytes());
+        let limit = self.options.limits.bytes;
+        let too_many = !meta.xattrs.is_empty() && self.bytes.saturating_add(self.attributes) > limit;
+        if too_many { Err(Error::limit(Operation::Unpack, "bytes in files", limit)) } else { Ok(()) }
+    }
+
     /// A directory. What it is beside its name is done at the end, when nothing is made in it any more.
     pub(super) fn directory(&mut self, path: &[u8], meta: Meta) -> Result<(), Error> {
+        self.count_attributes(&meta)?;
         // Something else that stood here hides what lower layers have, as it would if layers were unpacked one onto the other.
         let mut opaque = self.links.contains_key(path);
         if opaque {
@@ -49,6 +58,7 @@ impl Unpacker {
         sparse: Option<&Sparse>,
         archive: &mut Archive<R>,
     ) -> Result<LeftOut, Error> {
+        self.count_attributes(meta)?;
         let file = self.create(path, meta.mode_at_birth())?;
         match sparse {
             None => self.write_at(&file, path, 0, u64::MAX, archive)?,
@@ -104,11 +114,13 @@ impl Unpacker {
         if target.is_empty() {
             return Err(Error::refused("is a symbolic link without a target"));
         }
+        self.count_attributes(meta)?;
         self.replacing(path, "symlinkat", |dir, leaf| symlinkat(target, dir, leaf))?;
         self.finish_node(path, FileType::Symlink, 0, meta)
     }
 
     pub(super) fn node(&mut self, path: &[u8], kind: FileType, device: Dev, meta: &Meta) -> Result<LeftOut, Error> {
+        self.count_attributes(meta)?;
         self.replacing(path, "mknodat", |dir, leaf| mknodat(dir, leaf, kind, Mode::RUSR | Mode::WUSR, device))?;
         self.finish_node(path, kind, device, meta)
     }

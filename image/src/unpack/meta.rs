@@ -91,6 +91,11 @@ impl Meta {
         self.xattrs.iter().map(|(name, value)| cost(name.len() + value.len())).sum()
     }
 
+    /// Bytes of their names and values.
+    pub(super) fn xattr_bytes(&self) -> u64 {
+        self.xattrs.iter().map(|(name, value)| (name.len() + value.len()) as u64).sum()
+    }
+
     /// For a directory that neither this layer nor a lower one describes: root's.
     pub(super) fn of_nothing(ownership: &Ownership) -> Result<Self, Error> {
         let user = ownership.user(0).ok_or_else(|| ownership.nobody())?;

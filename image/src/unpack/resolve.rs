@@ -5,7 +5,7 @@
 //! The result has no symlinks, and is opened in a way that would refuse any.
 
 use super::name::{TreePath, components, join, split};
-use crate::Error;
+use crate::{Error, Operation};
 use std::collections::VecDeque;
 
 /// As many as the kernel follows.
@@ -20,9 +20,11 @@ pub(super) enum Node {
     Other,
 }
 
-/// Follows the symlinks in all components of `path`. `None` if one of them is neither a directory nor absent.
+/// Follows the symlinks in all components of `path`. `None` if one of them is neither a directory nor absent. Those of the path and of all targets together
+/// may be so `many`: few symlinks can lead to and fro between very many.
 pub(super) fn resolve(
     path: &[u8],
+    many: usize,
     mut look: impl FnMut(&[u8]) -> Result<Node, Error>,
 ) -> Result<Option<TreePath>, Error> {
     #[cfg(feature = "test-hooks")]
@@ -31,7 +33,7 @@ pub(super) fn resolve(
     }
     let mut found = TreePath::new();
     let mut rest: VecDeque<Vec<u8>> = components(path).map(<[u8]>::to_vec).collect();
-    let mut symlinks = 0;
+    let (mut symlinks, mut all) = (0, rest.len());
     while let Some(component) = rest.pop_front() {
         match component.as_slice() {
             b"" | b"." => continue,
@@ -49,6 +51,10 @@ pub(super) fn resolve(
                 symlinks += 1;
                 if symlinks > MAX_SYMLINKS {
                     return Err(Error::refused("is below a symbolic link that leads nowhere"));
+                }
+                all += components(&target).count();
+                if all > many {
+                    return Err(Error::limit(Operation::Unpack, "components on the way of a path", many as u64));
                 }
                 if target.starts_with(b"/") {
                     found.clear();
@@ -70,7 +76,7 @@ mod tests {
 
     fn walk(path: &str, symlinks: &[(&str, &str)]) -> Result<Option<String>, Error> {
         let symlinks: BTreeMap<_, _> = symlinks.iter().copied().collect();
-        let found = resolve(path.as_bytes(), |path| {
+        let found = resolve(path.as_bytes(), 200, |path| {
             let path = std::str::from_utf8(path).unwrap();
             Ok(match symlinks.get(path) {
                 Some(target) => Node::Symlink(target.as_bytes().to_vec()),
@@ -105,6 +111,15 @@ mod tests {
         assert!(walk("a", &[("a", "a")]).is_err());
         assert!(walk("a", &[("a", "b"), ("b", "a")]).is_err());
         assert!(walk("a", &[("a", "a/a/a")]).is_err());
+    }
+
+    #[test]
+    fn to_and_fro_ends() {
+        let long = "a/../".repeat(60);
+        assert_eq!(walk("l", &[("l", &long)]).unwrap().as_deref(), Some(""));
+        let error = walk("l/m", &[("l", &long), ("m", &long)]).unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::LimitExceeded);
+        assert!(error.to_string().contains("200 components"), "{error}");
     }
 
     proptest! {

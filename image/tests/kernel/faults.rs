@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 
 /// What concerns files. (Of the rest, memory and closing, failures are not ours to tell.)
-const CALLS: &[i64] = &[
+pub(crate) const CALLS: &[i64] = &[
     libc::SYS_openat,
     libc::SYS_openat2,
     libc::SYS_mkdirat,

@@ -1,7 +1,9 @@
 //! Archives that want to write outside, or to be taken for something else. For each that could harm a careless unpacker, such a one is
 //! run too: if it does not harm, the test proves nothing.
 
-use crate::support::{Scratch, Tar, is_root, lenient, listing, options, sentinel, unpack, unpack_new, unpack_onto};
+use crate::support::{
+    Scratch, Tar, is_root, lenient, listing, long_path, options, sentinel, unpack, unpack_new, unpack_onto, xattrs,
+};
 use cofferdam_image::{ErrorKind, Limits, Options};
 use std::fs;
 use std::io::Read;
@@ -228,6 +230,15 @@ pub(crate) fn limits_hold() {
         ("bytes", Tar::of(&[&format!("a={}", "x".repeat(110 << 10))]), "102400 bytes in the archive"),
         ("a size", long(b'0', 7 << 40), "102400 bytes in the archive"),
         ("depth", Tar::of(&["a/b/c/d/e="]), "4 components in a name"),
+        ("where a symlink leads", Tar::of(&["l->a/b/c/d", "l/x="]), "4 components in a path"),
+        ("where a symlink leads a whiteout", Tar::of(&["l->a/b/c/d", "l/.wh.x="]), "4 components in a path"),
+        (
+            "where a symlink leads an opaque directory",
+            Tar::of(&["l->a/b/c/d", "l/x/.wh..wh..opq="]),
+            "4 components in a path",
+        ),
+        ("where a symlink leads a link", Tar::of(&["l->a/b/c/d", "f=>l/x"]), "4 components in a path"),
+        ("to and fro", Tar::of(&[&format!("l->{}", "a/../".repeat(17)), "l/x="]), "32 components on the way of a path"),
         ("a name", Tar::default().pax(b'x', &[("path", &name)]).entry("a="), "300 bytes in a name"),
         ("a GNU name", long(b'L', 1 << 40), "301 bytes in a name"),
         (
@@ -253,11 +264,52 @@ pub(crate) fn limits_hold() {
     }
 }
 
+/// One header gives all entries their attributes: what that comes to on the disk is limited like the bytes in files.
+pub(crate) fn bytes_of_attributes_are_limited() {
+    const EACH: usize = 2 << 10;
+    const LIMIT: usize = 16 * EACH;
+    let records: Vec<(String, Vec<u8>)> = ["a", "b", "c", "d"]
+        .map(|name| (format!("SCHILY.xattr.user.{name}"), vec![b'v'; EACH / 4 - "user.a".len()]))
+        .to_vec();
+    let records: Vec<(&str, &[u8])> = records.iter().map(|(key, value)| (key.as_str(), &value[..])).collect();
+    let mut limits = Limits::default();
+    limits.bytes = LIMIT as u64;
+    for entry in ["f=", "d/", "s->x", "p|", "ff=1"] {
+        let at = entry.len() - entry.trim_start_matches(char::is_alphabetic).len();
+        let (name, rest) = entry.split_at(at);
+        let tar = (0..20).fold(Tar::default().pax(b'g', &records), |tar, n| tar.entry(&format!("{name}{n:02}{rest}")));
+        let (scratch, options) = (Scratch::new(), lenient().limits(limits.clone()));
+        let stage = scratch.stage();
+        let error = unpack(&tar.end(), &stage, None, options).expect_err(entry);
+        assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{entry}: {error}");
+        assert!(error.to_string().ends_with("more than 32768 bytes in files"), "{entry}: {error}");
+        // As many as there is room for; with a byte of data each, one less.
+        let made = listing(&stage).len();
+        assert_eq!(made, LIMIT / EACH - usize::from(entry == "ff=1"), "{entry}");
+        let on_disk: usize = std::iter::once(stage.clone())
+            .chain(fs::read_dir(&stage).unwrap().map(|entry| entry.unwrap().path()))
+            .flat_map(|path| xattrs(&path))
+            .filter(|(name, _)| name.starts_with("user."))
+            .map(|(name, value)| name.len() + value.len())
+            .sum();
+        assert!(on_disk <= LIMIT, "{entry}: {on_disk} bytes");
+    }
+    // What there is room for is not data.
+    let scratch = Scratch::new();
+    let tar = (0..3).fold(Tar::default().pax(b'g', &records), |tar, n| tar.entry(&format!("{n}=1")));
+    let report = unpack(&tar.end(), &scratch.stage(), None, lenient().limits(limits)).unwrap();
+    assert_eq!(report.bytes, 3);
+}
+
 /// What has to be remembered until the end of a layer has a bound, whatever it is: few entries can ask for much.
 pub(crate) fn what_is_kept_has_a_bound() {
     let mut limits = Limits::default();
     limits.kept_bytes = 64 << 10;
     let many = |entry: &dyn Fn(Tar, usize) -> Tar| (0..400).fold(Tar::default(), entry);
+    // Short names that lead to long ones.
+    let through = |name: &dyn Fn(usize) -> String| {
+        (0..100).fold(Tar::default().long_symlink("l", &long_path()), |tar, n| tar.entry(&format!("{}=", name(n))))
+    };
     let long = "x".repeat(90);
     let attribute = vec![b'v'; 200 << 10];
     for (what, tar) in [
@@ -266,6 +318,12 @@ pub(crate) fn what_is_kept_has_a_bound() {
         ("whiteouts", many(&|tar, n| tar.entry(&format!(".wh.{n}{long}")))),
         ("opaque directories", many(&|tar, n| tar.entry(&format!("{n}{long}/.wh..wh..opq")))),
         ("links", many(&|tar, n| tar.entry(&format!("{n}{long}=>later")))),
+        ("whiteouts by way of a symlink", through(&|n| format!("l/.wh.{n}"))),
+        ("opaque directories by way of a symlink", through(&|n| format!("l/{n}/.wh..wh..opq"))),
+        ("links to each other by way of a symlink", {
+            let link = Tar::default().long_symlink("l", &long_path());
+            (0..4).fold(link, |tar, n| tar.entry(&format!("l/{n}=>l/{}", n + 1)))
+        }),
         ("what is skipped", many(&|tar, n| tar.raw(b'Z', &format!("{n}{long}"), "", b""))),
         (
             "attributes of directories",
@@ -282,6 +340,15 @@ pub(crate) fn what_is_kept_has_a_bound() {
         let error = unpack(&tar.end(), &scratch.stage(), None, lenient().limits(limits.clone())).expect_err(what);
         assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{what}: {error}");
         assert!(error.to_string().contains("kept"), "{what}: {error}");
+    }
+    // Marks that ask for many directories each: it is noticed after the first of them.
+    for mark in [".wh.x", ".wh..wh..opq"] {
+        let scratch = Scratch::new();
+        let deep = (0..40).fold(Tar::default(), |tar, n| tar.long_name(&format!("{n}{}/{mark}", "/d".repeat(126))));
+        let stage = scratch.stage();
+        let error = unpack(&deep.end(), &stage, None, lenient().limits(limits.clone())).unwrap_err();
+        assert!(error.kind() == ErrorKind::LimitExceeded && error.to_string().contains("kept"), "{error}");
+        assert!((1..300).contains(&listing(&stage).len()), "{} directories", listing(&stage).len());
     }
     // One directory that is described again and again is one.
     let scratch = Scratch::new();

@@ -1,14 +1,11 @@
 //! Hard links to files of lower layers: what they bring into a layer has the same limits as what is in its archive, and can be ended.
 
-use crate::support::{Scratch, Tar, options, unpack};
-use cofferdam_image::{Error, ErrorKind, LayerReader, Limits, Observer, Options, Progress, Report, Unpacker};
+use crate::support::{Scratch, Tar, observed, options, unpack};
+use cofferdam_image::{Error, ErrorKind, Limits, Report, Unpacker};
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Unpacks onto one lower layer, with limits that are changed in one place.
 fn linking(
@@ -75,17 +72,8 @@ pub(crate) fn names_of_copied_files_are_limited() {
 
 /// Unpacks with an observer that says no after so many times. Returns how often it was asked.
 fn watched(lower: &[PathBuf], upper: &Tar, stage: &Path, ends: usize) -> (usize, Result<Report, Error>) {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let calls = Arc::clone(&asked);
-    let observer: Arc<dyn Observer> = Arc::new(move |_: Progress| {
-        let before = calls.fetch_add(1, Ordering::SeqCst);
-        if before < ends { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    });
     let lower: Vec<File> = lower.iter().map(|path| File::open(path).unwrap()).collect();
-    let options: Options = options();
-    let unpacker = Unpacker::new(File::open(stage).unwrap(), options).unwrap().lowers(&lower).unwrap();
-    let result = unpacker.observer(observer).unpack(LayerReader::new(&upper.clone().end()[..]).unwrap());
-    (asked.load(Ordering::SeqCst), result)
+    observed(Unpacker::new(File::open(stage).unwrap(), options()).unwrap().lowers(&lower).unwrap(), upper, ends)
 }
 
 /// However many files with several names are linked to, the layer below is walked once.
@@ -101,8 +89,8 @@ pub(crate) fn a_lower_layer_is_walked_once() {
     let (asked, result) = watched(&lower, &upper, &stage, usize::MAX);
     result.unwrap();
     assert_eq!(fs::metadata(stage.join("h7")).unwrap().nlink(), 3);
-    // At the beginning and the end of the archive, in every directory, for every file's data and its names.
-    assert_eq!(asked, 2 + 1 + DIRECTORIES + FILES * 3);
+    // At the beginning and the end of the archive, in every directory, for every link, its file's data and names; for the directories that came with them.
+    assert_eq!(asked, 2 + 1 + DIRECTORIES + FILES * 4 + 1 + FILES);
     // Each time it can be ended, but for the end of the archive.
     for ends in [0, 2, 3, 2 + 1 + DIRECTORIES, asked - 1] {
         let (_, result) = watched(&lower, &upper, &scratch.stage(), ends);

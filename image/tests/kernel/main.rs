@@ -8,6 +8,7 @@ mod faults;
 mod hostile;
 mod layout;
 mod links;
+mod marks;
 mod memory;
 mod properties;
 mod python;
@@ -107,6 +108,9 @@ fn traps() -> Vec<Test> {
         test("users_of_the_host", advisories::users_of_the_host),
         test("metadata_without_a_bound", advisories::metadata_without_a_bound),
         test("marks_of_overlayfs", advisories::marks_of_overlayfs),
+        test("the_way_to_marks_is_gone_once", marks::the_way_to_marks_is_gone_once),
+        test("marks_can_be_ended", marks::marks_can_be_ended),
+        test("bytes_of_attributes_are_limited", hostile::bytes_of_attributes_are_limited),
     ]
 }
 
@@ -137,6 +141,7 @@ fn images() -> Vec<Test> {
         test("an_observer_that_panics", store::an_observer_that_panics),
         test("hostile_layers_share_one_bound", memory::hostile_layers_share_one_bound).time(Duration::from_secs(600)),
         test("layers_wait_for_memory", memory::layers_wait_for_memory),
+        test("deep_marks_have_a_bound", memory::deep_marks_have_a_bound),
         test("large_layers_take_no_more", memory::large_layers_take_no_more),
         test("killed_at_any_moment", store::killed_at_any_moment).time(Duration::from_secs(180)),
         test("ended_at_any_moment", store::ended_at_any_moment).time(Duration::from_secs(180)),

@@ -1,9 +1,9 @@
 //! How much memory unpacking takes at most, measured: whatever an image is like, and however many of its layers are unpacked at once.
 
 use crate::store::start;
-use crate::support::{Scratch, Tar, gzip, lenient};
+use crate::support::{Scratch, Tar, gzip, lenient, long_path};
 use cofferdam_image::test_hooks::{Defence, without};
-use cofferdam_image::{ErrorKind, Layers, Limits};
+use cofferdam_image::{Error, ErrorKind, LayerReader, Layers, Limits, Options, Unpacker};
 use nix::sys::wait::{WaitStatus, waitpid};
 use std::fs::{self, File};
 use std::io::{BufWriter, Read, Write};
@@ -51,6 +51,14 @@ fn long(number: usize) -> String {
     format!("{number:08}{}", "x".repeat(80))
 }
 
+/// Entries in a directory whose name is long, by way of a symlink.
+fn through(name: impl Fn(usize) -> String + 'static) -> Entries {
+    Box::new(move |n| match n {
+        0 => Tar::default().long_symlink("l", &long_path()),
+        n => Tar::of(&[&name(n)]),
+    })
+}
+
 /// What few bytes of a layer ask to be remembered, as much as there may be of it and more.
 fn hostile() -> Vec<(&'static str, usize, Entries)> {
     let attribute = vec![b'v'; 50 << 10];
@@ -61,6 +69,8 @@ fn hostile() -> Vec<(&'static str, usize, Entries)> {
         ("directories", 30_000, Box::new(|n| Tar::of(&[&format!("{}/", long(n))]))),
         ("whiteouts", 30_000, Box::new(|n| Tar::of(&[&format!(".wh.{}=", long(n))]))),
         ("links to what comes later", 30_000, Box::new(|n| Tar::of(&[&format!("{}=>{}", long(n), long(n + 1))]))),
+        ("whiteouts by way of a symlink", 30_000, through(|n| format!("l/.wh.{n}="))),
+        ("opaque directories by way of a symlink", 30_000, through(|n| format!("l/{n}/.wh..wh..opq="))),
         ("what is left out", 30_000, Box::new(|n| Tar::default().raw(b'Z', &long(n), "", b""))),
         (
             "attributes of directories",
@@ -89,19 +99,29 @@ const LAYERS: usize = 4;
 
 /// Unpacks as many layers of that kind as are unpacked at once, in a process of its own. Says how much memory that took at most, and how it ended.
 fn unpack_all(scratch: &Scratch, blob: &Path, defences: &[Defence]) -> (u64, Option<ErrorKind>) {
-    let (mut read, write) = std::io::pipe().unwrap();
     let stages: Vec<File> = (0..LAYERS).map(|_| File::open(scratch.stage()).unwrap()).collect();
+    measured(|options| {
+        let layers = (0..LAYERS).fold(Layers::new(options), |all, _| all.layer(File::open(blob).unwrap()));
+        without(defences, || layers.at_a_time(LAYERS).unpack(&stages)).map(drop)
+    })
+}
+
+/// The same of one layer, of which nothing is known that is below.
+fn unpack_alone(scratch: &Scratch, blob: &Path) -> (u64, Option<ErrorKind>) {
+    let stage = File::open(scratch.stage()).unwrap();
+    measured(|options| Unpacker::new(&stage, options)?.unpack(LayerReader::new(File::open(blob).unwrap())?).map(drop))
+}
+
+fn measured(unpack: impl FnOnce(Options) -> Result<(), Error>) -> (u64, Option<ErrorKind>) {
+    let (mut read, write) = std::io::pipe().unwrap();
     let child = start(|| {
-        let mut result = Ok(Vec::new());
+        let mut result = Ok(());
         let most = peak(|| {
             let mut limits = Limits::default();
             limits.kept_bytes = KEPT;
-            let layers = Layers::new(lenient().limits(limits));
-            let layers = (0..LAYERS).fold(layers, |all, _| all.layer(File::open(blob).unwrap()));
-            result = without(defences, || layers.at_a_time(LAYERS).unpack(&stages));
+            result = unpack(lenient().limits(limits));
         });
-        let kind = result.map(drop).map_err(|e| (e.kind(), e.to_string()));
-        let told = match kind {
+        let told = match result.map_err(|e| (e.kind(), e.to_string())) {
             Ok(()) => "fine".to_owned(),
             Err((ErrorKind::LimitExceeded, _)) => "too much".to_owned(),
             Err((_, words)) => words,
@@ -139,6 +159,18 @@ pub(crate) fn hostile_layers_share_one_bound() {
     // What is said of an image is true of what may usually be kept.
     let usual = Limits::default().kept_bytes;
     assert!(BUFFERS + usual + usual / 4 <= 64 << 20);
+}
+
+/// Names below which nothing is known, each of which asks for a hundred directories in the end.
+pub(crate) fn deep_marks_have_a_bound() {
+    for mark in [".wh.x", ".wh..wh..opq"] {
+        let scratch = Scratch::new();
+        let entry: Entries = Box::new(move |n| Tar::default().long_name(&format!("{n}{}/{mark}", "/d".repeat(126))));
+        let blob = layer(&scratch, 2000, &entry);
+        let (most, end) = unpack_alone(&scratch, &blob);
+        println!("{mark}: {} KiB", most >> 10);
+        assert!(most <= BOUND && end == Some(ErrorKind::LimitExceeded), "{mark}: {} MiB, {end:?}", most >> 20);
+    }
 }
 
 /// What one layer may keep, several may that are unpacked at once: those that have no room wait.

@@ -1,14 +1,16 @@
 //! Archives, good and hostile, and trees to compare.
 
-use cofferdam_image::{Error, LayerReader, Layers, Options, Policy, Report, Unpacker};
+use cofferdam_image::{Error, LayerReader, Layers, Observer, Options, Policy, Progress, Report, Unpacker};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{Cursor, Write as _};
+use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// A tar archive, written header by header, so that it can be as wrong as a test wants.
@@ -85,10 +87,25 @@ impl Tar {
         self.raw(flag, "pax", "", &content)
     }
 
+    /// A symlink whose target may be as long as the kernel's limit.
+    pub(crate) fn long_symlink(self, name: &str, target: &str) -> Self {
+        self.pax(b'x', &[("linkpath", target.as_bytes())]).raw(b'2', name, "", b"")
+    }
+
+    /// A file whose name may be.
+    pub(crate) fn long_name(self, name: &str) -> Self {
+        self.pax(b'x', &[("path", name.as_bytes())]).raw(b'0', "x", "", b"")
+    }
+
     pub(crate) fn end(mut self) -> Vec<u8> {
         self.0.extend_from_slice(&[0; 1024]);
         self.0
     }
+}
+
+/// As long as a path may be, of few components, which do not exist.
+pub(crate) fn long_path() -> String {
+    vec!["x".repeat(255); 16].join("/")
 }
 
 pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -185,6 +202,18 @@ pub(crate) fn unpack(blob: &[u8], stage: &Path, lowers: Option<&[PathBuf]>, opti
         unpacker = unpacker.lowers(&lowers)?;
     }
     unpacker.unpack(LayerReader::new(blob)?)
+}
+
+/// Unpacks with an observer that says no after so many times. Returns how often it was asked.
+pub(crate) fn observed(unpacker: Unpacker, layer: &Tar, ends: usize) -> (usize, Result<Report, Error>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let calls = Arc::clone(&asked);
+    let observer: Arc<dyn Observer> = Arc::new(move |_: Progress| {
+        let before = calls.fetch_add(1, Ordering::SeqCst);
+        if before < ends { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    let result = unpacker.observer(observer).unpack(LayerReader::new(&layer.clone().end()[..]).unwrap());
+    (asked.load(Ordering::SeqCst), result)
 }
 
 /// Unpacks into a new stage.

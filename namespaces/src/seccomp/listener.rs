@@ -2,10 +2,12 @@
 
 use crate::{Error, Step, sys};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Mutex;
 
 /// The caller's side of a filter that asks, `seccomp_unotify(2)`: [`Child::seccomp_listener`](crate::Child).
 ///
-/// It polls readable when a call waits to be received, and hung up when nobody is left who is under the filter (Linux 5.8). Several threads may use it. When the last copy of it is dropped, what
+/// It polls readable when a call waits to be received, and hung up when nobody is left who is under the filter (Linux 5.8). Several threads may use it,
+/// by reference: where each has a copy of the descriptor, one that is too late for a call may wait for ever (Linux up to 6.8 at least). When the last copy of it is dropped, what
 /// waits fails with `ENOSYS`, and so does whatever the filter asks afterwards.
 ///
 /// ```no_run
@@ -23,7 +25,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// read there is no defence ([`Answer::GoOn`]). Answer for it instead, with what was read once.
 #[derive(Debug)]
 #[doc(alias("seccomp_notif", "SECCOMP_IOCTL_NOTIF_RECV"))]
-pub struct SeccompListener(OwnedFd);
+pub struct SeccompListener {
+    fd: OwnedFd,
+    /// Held by who takes a call: see `sys::receive_notification`.
+    taking: Mutex<()>,
+}
 
 /// A system call that waits for its answer, `struct seccomp_notif`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,15 +63,16 @@ pub enum Answer {
 
 impl SeccompListener {
     pub(crate) fn new(fd: OwnedFd) -> Self {
-        SeccompListener(fd)
+        SeccompListener { fd, taking: Mutex::new(()) }
     }
 
-    /// The next call that waits, or `None` when nobody is left. Blocks.
+    /// The next call that waits, or `None` when nobody is left. Blocks, also if the descriptor polls readable and another thread takes the call.
     ///
     /// # Errors
     /// What `poll(2)` and `ioctl(2)` say.
     pub fn receive(&self) -> Result<Option<Notification>, Error> {
-        sys::receive_notification(self.0.as_fd()).map_err(|(call, errno)| Error::os(Step::Supervise, call, errno))
+        sys::receive_notification(self.fd.as_fd(), &self.taking)
+            .map_err(|(call, errno)| Error::os(Step::Supervise, call, errno))
     }
 
     /// Whether it still waits: whoever made it may have been killed, or interrupted by a signal. What is opened by its pid (`/proc/PID/mem`) is its own
@@ -75,7 +82,7 @@ impl SeccompListener {
     /// What `ioctl(2)` says.
     #[doc(alias = "SECCOMP_IOCTL_NOTIF_ID_VALID")]
     pub fn is_waiting(&self, id: u64) -> Result<bool, Error> {
-        there(sys::is_notification(self.0.as_fd(), id)).map(|there| there.is_some())
+        there(sys::is_notification(self.fd.as_fd(), id)).map(|there| there.is_some())
     }
 
     /// Answers a call. False if it does not wait any more.
@@ -87,7 +94,7 @@ impl SeccompListener {
         if matches!(answer, Answer::Errno(errno) if !(1..=4095).contains(&errno)) {
             return Err(Error::config("answer", "is no errno"));
         }
-        there(sys::answer_notification(self.0.as_fd(), id, answer)).map(|there| there.is_some())
+        there(sys::answer_notification(self.fd.as_fd(), id, answer)).map(|there| there.is_some())
     }
 
     /// Opens a copy of a descriptor in the process that waits, as the lowest number that is free there, and answers its call with that number. `None` if it does not wait
@@ -97,7 +104,7 @@ impl SeccompListener {
     /// What `ioctl(2)` says: `EMFILE` if it has too many.
     #[doc(alias("SECCOMP_IOCTL_NOTIF_ADDFD", "SECCOMP_ADDFD_FLAG_SEND"))]
     pub fn answer_with_fd(&self, id: u64, fd: impl AsFd, cloexec: bool) -> Result<Option<u32>, Error> {
-        there(sys::add_fd(self.0.as_fd(), id, fd.as_fd(), cloexec))
+        there(sys::add_fd(self.fd.as_fd(), id, fd.as_fd(), cloexec))
     }
 }
 
@@ -112,19 +119,19 @@ fn there<T>(result: Result<T, i32>) -> Result<Option<T>, Error> {
 
 impl AsFd for SeccompListener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }
 
 impl From<SeccompListener> for OwnedFd {
     fn from(listener: SeccompListener) -> OwnedFd {
-        listener.0
+        listener.fd
     }
 }
 
 /// Of a listener that came by another way: from a program that passes its own on, say.
 impl From<OwnedFd> for SeccompListener {
     fn from(fd: OwnedFd) -> Self {
-        SeccompListener(fd)
+        SeccompListener::new(fd)
     }
 }

@@ -10,7 +10,7 @@ mod table;
 use crate::{Capabilities, CapabilitySet, Error, Sandbox};
 pub(crate) use listening::Bound;
 use listening::Listening;
-use policy::Machine;
+use policy::{Machine, NO_CALL};
 
 pub use bpf::BpfInstruction;
 pub use listener::{Answer, Notification, SeccompListener};
@@ -94,11 +94,13 @@ impl Seccomp {
 
     /// Asks the caller about these system calls (`libc::SYS_mkdirat`), which the [listener](Seccomp::listener) answers. All others are allowed. Those of other ABIs of the
     /// machine (32-bit, x32), whose numbers mean something else, are `ENOSYS`.
+    ///
+    /// A number that no call has, negative or from `0x4000_0000` on (where x32 begins), would never be asked about: it is an error of the plan.
     #[must_use]
     #[doc(alias("SECCOMP_RET_USER_NOTIF", "SCMP_ACT_NOTIFY"))]
     pub fn notify(calls: impl IntoIterator<Item = libc::c_long>) -> Self {
-        // What is no number of a call is none that is made.
-        let calls = calls.into_iter().filter_map(|call| u32::try_from(call).ok()).collect();
+        // What does not fit is no number of a call: the plan says so.
+        let calls = calls.into_iter().map(|call| u32::try_from(call).unwrap_or(u32::MAX)).collect();
         Seccomp::from(Filter::Notify(calls)).listener()
     }
 
@@ -190,6 +192,9 @@ impl Seccomp {
 
     /// With the exception that a listener makes.
     fn bind(&self, highest: i32) -> Result<Bound, Error> {
+        if matches!(&self.filter, Filter::Notify(calls) if calls.iter().any(|call| *call >= NO_CALL)) {
+            return Err(Error::config("seccomp filter", "is to ask about a number that no system call has"));
+        }
         let mut program = self.program();
         bpf::check(&program)?;
         let mut flags = 0;

@@ -18,9 +18,12 @@ pub(super) enum Abi {
 
 impl Abi {
     pub(super) fn bit(self) -> u32 {
-        if self == Abi::X32 { 0x4000_0000 } else { 0 }
+        if self == Abi::X32 { NO_CALL } else { 0 }
     }
 }
+
+/// The first number that no call of a machine's own ABI has: on x86-64 those of x32 begin here.
+pub(super) const NO_CALL: u32 = 0x4000_0000;
 
 /// ABIs of one architecture of the kernel's.
 pub(super) struct Family {
@@ -156,15 +159,18 @@ impl Policy {
             _ => ranges.push((start, rule)),
         };
         let own = self.rules.range((abi, 0)..=(abi, u32::MAX)).map(|((_, number), rule)| (*number, rule));
-        let mut end = 0;
+        // Where the rest begins, if there is one behind the highest number.
+        let mut rest = Some(0);
         for (number, rule) in own {
-            if number > end {
-                add(end, Rule::Always(default));
+            if let Some(rest) = rest.filter(|rest| number > *rest) {
+                add(rest, Rule::Always(default));
             }
             add(number, rule.clone());
-            end = number + 1;
+            rest = number.checked_add(1);
         }
-        add(end, Rule::Always(default));
+        if let Some(rest) = rest {
+            add(rest, Rule::Always(default));
+        }
         ranges
     }
 }

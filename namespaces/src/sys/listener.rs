@@ -4,20 +4,23 @@ use super::last_errno;
 use crate::{Answer, Notification};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::{Mutex, PoisonError};
 
 /// Blocks until somebody asks, or nobody is left. With the call that failed.
-pub(crate) fn receive_notification(listener: BorrowedFd<'_>) -> Result<Option<Notification>, (&'static str, i32)> {
+///
+/// Only poll(2) tells that nobody is left: the call that takes a notification sleeps on without one, on kernels up to 6.8 at least. So it is made where it
+/// does not sleep, by one thread at a time, which has looked while no other could take what there is.
+pub(crate) fn receive_notification(
+    listener: BorrowedFd<'_>,
+    taking: &Mutex<()>,
+) -> Result<Option<Notification>, (&'static str, i32)> {
     loop {
-        let mut ready = [PollFd::new(listener, PollFlags::POLLIN)];
-        match poll(&mut ready, PollTimeout::NONE) {
-            Ok(_) => {}
-            Err(nix::errno::Errno::EINTR) => continue,
-            Err(errno) => return Err(("poll", errno as i32)),
+        if ready(listener, PollTimeout::NONE)? == Ready::Gone {
+            return Ok(None);
         }
-        let [ready] = ready.map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
-        if !ready.contains(PollFlags::POLLIN) {
-            // Nothing waits, and nobody will.
-            return if ready.contains(PollFlags::POLLHUP) { Ok(None) } else { Err(("poll", libc::EINVAL)) };
+        let _taking = taking.lock().unwrap_or_else(PoisonError::into_inner);
+        if ready(listener, PollTimeout::ZERO)? != Ready::Asks {
+            continue;
         }
         // The kernel wants zeros.
         let data = libc::seccomp_data { nr: 0, arch: 0, instruction_pointer: 0, args: [0; 6] };
@@ -26,10 +29,41 @@ pub(crate) fn receive_notification(listener: BorrowedFd<'_>) -> Result<Option<No
         let result = unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut asked) };
         match (result, last_errno()) {
             (0, _) => return Ok(Some(notification(&asked))),
-            // Whoever asked has gone meanwhile, or another thread was faster.
+            // Whoever asked has gone meanwhile.
             (_, libc::EINTR | libc::ENOENT) => {}
             (_, errno) => return Err(("ioctl", errno)),
         }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ready {
+    /// A call waits.
+    Asks,
+    /// Nothing waits, and nothing will.
+    Gone,
+    NotYet,
+}
+
+fn ready(listener: BorrowedFd<'_>, timeout: PollTimeout) -> Result<Ready, (&'static str, i32)> {
+    loop {
+        let mut ready = [PollFd::new(listener, PollFlags::POLLIN)];
+        match poll(&mut ready, timeout) {
+            Ok(_) => {}
+            Err(nix::errno::Errno::EINTR) => continue,
+            Err(errno) => return Err(("poll", errno as i32)),
+        }
+        let [ready] = ready.map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
+        return match ready {
+            _ if ready.contains(PollFlags::POLLIN) => Ok(Ready::Asks),
+            _ if ready.contains(PollFlags::POLLHUP) => Ok(Ready::Gone),
+            _ if ready.is_empty() => Ok(Ready::NotYet),
+            // A signal came while another thread had the kernel's lock; or it is no listener.
+            _ => match is_notification(listener, 0) {
+                Ok(()) | Err(libc::ENOENT | libc::EINTR) => continue,
+                Err(_) => Err(("poll", libc::EINVAL)),
+            },
+        };
     }
 }
 

@@ -35,7 +35,7 @@ pub(crate) use init::{InitFacts, RECORD, STAGES, init_image};
 pub(crate) use interpreter::Frame;
 #[cfg(feature = "seccomp")]
 pub(crate) use listener::{add_fd, answer_notification, is_notification, random, receive_notification};
-pub(crate) use process::{Block, copy_above, own_pidfd, pidfd_of, reap, received, send_signal};
+pub(crate) use process::{Block, copy_above, never_started, own_pidfd, pidfd_of, reap, received, send_signal};
 pub(crate) use related::{Related, kind_of_namespace, owner_of_namespace, related_namespace};
 pub(crate) use relay::clone_relay;
 pub(crate) use rights::known_capabilities;

@@ -52,10 +52,26 @@ pub(crate) fn reap(pidfd: BorrowedFd<'_>, block: Block) -> Result<Option<i32>, i
 
 /// Whether this number is a pidfd of a child that has not been waited for.
 pub(super) fn is_child(number: RawFd) -> bool {
-    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+    number >= 0 && is_there(number, libc::__WALL) == Ok(true)
+}
+
+/// Whether a child that has left this memory did so by its end, and has started no program: it has no exit signal. One that has started a program has `SIGCHLD`, and is
+/// none of these. It may be about to end yet: the kernel wakes its caller first.
+pub(crate) fn never_started(pidfd: BorrowedFd<'_>) -> Result<bool, i32> {
+    is_there(pidfd.as_raw_fd(), libc::__WCLONE)
+}
+
+/// Whether there is such a child, running or not, that has not been waited for.
+fn is_there(number: RawFd, which: i32) -> Result<bool, i32> {
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | which;
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     // SAFETY: `info` is writable and of the right type; a number that is no pidfd is refused.
-    number >= 0 && unsafe { libc::waitid(libc::P_PIDFD, number.cast_unsigned(), info.as_mut_ptr(), options) } == 0
+    let result = unsafe { libc::waitid(libc::P_PIDFD, number.cast_unsigned(), info.as_mut_ptr(), options) };
+    match (result, last_errno()) {
+        (0, _) => Ok(true),
+        (_, libc::ECHILD) => Ok(false),
+        (_, errno) => Err(errno),
+    }
 }
 
 /// `pidfd_send_signal(2)`.

@@ -226,6 +226,20 @@ pub(crate) fn subordinate_ids() {
     assert_eq!(owner.uid(), 100_006);
 }
 
+/// Where the status of every child is lost, the helpers' too: what they have written is there, and what they have not is said.
+pub(crate) fn subordinate_ids_where_children_are_ignored() {
+    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    #[expect(unsafe_code, reason = "a disposition is set")]
+    // SAFETY: no handler is set, and none was.
+    unsafe { nix::sys::signal::signal(nix::sys::signal::SIGCHLD, nix::sys::signal::SigHandler::SigIgn) }.unwrap();
+    let mut child = sh(MAPS).user(IdMap::subordinate()).stdout(Stdio::Pipe).spawn().unwrap();
+    let text = read(&mut child).split_whitespace().collect::<Vec<_>>().join(" ");
+    let own = |id: u32| format!("0 {id} 1 1 100000 65536");
+    assert_eq!(text, format!("{} {} allow", own(uid.as_raw()), own(gid.as_raw())));
+    assert_eq!(child.wait().unwrap_err().kind(), ErrorKind::StatusLost);
+    ranges_that_are_not_ours();
+}
+
 /// What the administrator does not allow is said in newuidmap's words, and nothing is left.
 pub(crate) fn ranges_that_are_not_ours() {
     let of_root = [IdRange::new(0, 0, 1)];

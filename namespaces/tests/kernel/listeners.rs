@@ -12,7 +12,9 @@ use cofferdam_namespaces::{
     Seccomp, SeccompListener, Stdio, Step,
 };
 use cofferdam_testkit::fault::Watch;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::thread;
 
@@ -199,6 +201,36 @@ pub(crate) fn many_listeners_at_once() {
             });
         }
     });
+}
+
+/// Of several threads each takes what another has not, and all of them hear that nobody is left: also those that found the descriptor readable, as an event loop
+/// does, and were too late.
+pub(crate) fn many_threads_on_one_listener() {
+    let worker = "(i=0; while [ $i -lt 100 ]; do cd / && i=$((i + 1)); done; echo $i) & ".repeat(4);
+    let sandbox = sh(&format!("{worker} wait")).stdout(Stdio::Pipe).no_new_privs();
+    let plan = sandbox.seccomp(Seccomp::notify([libc::SYS_chdir])).prepare(Fds::new()).unwrap();
+    for _ in 0..5 {
+        let mut child = plan.spawn().unwrap();
+        let listener = &listener(&mut child);
+        let take = |first_looks: bool| {
+            let mut taken = 0;
+            loop {
+                if first_looks {
+                    poll(&mut [PollFd::new(listener.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE).unwrap();
+                }
+                let Some(call) = listener.receive().unwrap() else { return taken };
+                assert!(listener.answer(call.id, Answer::Value(0)).unwrap(), "nobody else's");
+                taken += 1;
+            }
+        };
+        let taken: usize = thread::scope(|scope| {
+            let threads: Vec<_> = (0..6).map(|at| scope.spawn(move || take(at % 2 == 0))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(taken, 400);
+        assert_eq!(read(&mut child), "100\n".repeat(4));
+        assert!(child.wait().unwrap().success());
+    }
 }
 
 pub(crate) fn listeners_that_cannot_be() {

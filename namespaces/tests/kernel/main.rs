@@ -194,6 +194,9 @@ fn identity() -> Vec<Test> {
             .needs(&[Need::OrdinaryUser]),
         root("a_file_that_denies_a_group_is_denied", identity::a_file_that_denies_a_group_is_denied),
         test("subordinate_ids", identity::subordinate_ids).needs(helped).needs(&[Need::SubordinateIds]),
+        test("subordinate_ids_where_children_are_ignored", identity::subordinate_ids_where_children_are_ignored)
+            .needs(helped)
+            .needs(&[Need::SubordinateIds]),
         test("ranges_that_are_not_ours", identity::ranges_that_are_not_ours).needs(helped),
         root("every_call_for_the_maps_can_fail", identity::every_call_for_the_maps_can_fail),
         user("a_user_namespace_is_joined", identity::a_user_namespace_is_joined),
@@ -270,6 +273,7 @@ fn listeners() -> Vec<Test> {
         test("a_supervisor_that_is_gone", listeners::a_supervisor_that_is_gone),
         test("no_listener_in_the_program", listeners::no_listener_in_the_program),
         test("many_listeners_at_once", listeners::many_listeners_at_once),
+        test("many_threads_on_one_listener", listeners::many_threads_on_one_listener),
         test("listeners_that_cannot_be", listeners::listeners_that_cannot_be),
         test("the_exception_is_the_childs_alone", listeners::the_exception_is_the_childs_alone).needs(&[python]),
     ]

@@ -3,9 +3,10 @@
 #![allow(clippy::cast_sign_loss, reason = "as C passes numbers to the kernel")]
 
 use crate::escape;
+use crate::faults::no_child_is_left;
 use crate::support::{output, output_with, program, read, refused, sh};
 use cofferdam_namespaces::{
-    BpfInstruction, Capabilities, Capability, CapabilitySet, ErrorKind, Fds, IdMap, Seccomp, Stdio, Step,
+    BpfInstruction, Capabilities, Capability, CapabilitySet, ErrorKind, Fds, IdMap, Sandbox, Seccomp, Stdio, Step,
 };
 use nix::pty::openpty;
 use seccompiler::{SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule};
@@ -223,9 +224,18 @@ pub(crate) fn a_filter_that_forbids_the_start() {
     // The child cannot even end as it is used to.
     let error = refused(&sh("true").no_new_privs().seccomp(compiled(rules(&all), errno.clone())));
     assert_eq!((error.step(), error.raw_os_error()), (Step::Exec, Some(libc::EXFULL)), "{error}");
-    // Whether it dies in execve or right after it is the same to everybody.
-    let deadly = sh("true").no_new_privs().seccomp(compiled(rules(&all), SeccompAction::KillProcess));
-    assert_eq!(deadly.spawn().unwrap().wait().unwrap().signal(), Some(libc::SIGSYS));
+    // It dies in execve: nothing has started, and nothing is left.
+    let deadly = |calls: &[i64]| sh("true").no_new_privs().seccomp(compiled(rules(calls), SeccompAction::KillProcess));
+    let held = |sandbox: Sandbox| sandbox.prepare(Fds::new()).unwrap().hold().unwrap().release();
+    for error in [refused(&deadly(&all)), held(deadly(&all)).unwrap_err()] {
+        assert_eq!((error.step(), error.kind()), (Step::Exec, ErrorKind::Killed), "{error}");
+        assert_eq!((error.signal(), error.object().unwrap().to_str()), (Some(libc::SIGSYS), Some("/bin/sh")));
+        no_child_is_left();
+    }
+    // And right after it: that is a program's end.
+    for child in [deadly(&all[1..3]).spawn(), held(deadly(&all[1..3]))] {
+        assert_eq!(child.unwrap().wait().unwrap().signal(), Some(libc::SIGSYS));
+    }
     let forbidding = |call| {
         let sandbox = sh("true").user(IdMap::root()).capabilities(Capabilities::none());
         refused(&sandbox.seccomp(compiled(rules(&[call]), errno.clone())).seccomp(Seccomp::no_user_namespaces()))
@@ -243,6 +253,24 @@ pub(crate) fn filters_that_cannot_be() {
         assert_eq!((error.step(), error.kind()), (Step::Configure, ErrorKind::InvalidConfig), "{error}");
     }
     output(sh("true").no_new_privs().seccomp(Seccomp::bpf(vec![allow; 4096])));
+    // Numbers that no call has: of x32, the highest, and what is no number of 32 bits.
+    let (last, first) = (0x3fff_ffff, 0x4000_0000);
+    let wrong = [first, first + 0x53, u32::MAX.into(), i64::from(u32::MAX) + 1, i64::MAX, -1, i64::MIN];
+    let by_hand = |number: u32| {
+        let text = format!("filter.notify = [80, {number}]\nlistener = true");
+        toml::from_str::<Seccomp>(&text).unwrap()
+    };
+    let wrong = wrong.map(|number| Seccomp::notify([libc::SYS_chdir, number]));
+    for filter in wrong.into_iter().chain([0x4000_0000, u32::MAX - 1, u32::MAX].map(by_hand)) {
+        let error = sh("true").no_new_privs().seccomp(filter.clone()).prepare(Fds::new()).unwrap_err();
+        assert_eq!((error.step(), error.kind()), (Step::Configure, ErrorKind::InvalidConfig), "{error}");
+        assert!(!filter.program().is_empty());
+    }
+    assert_eq!(by_hand(7), Seccomp::notify([80, 7]));
+    for number in [0, 1, last - 1, last] {
+        let filter = Seccomp::notify([libc::SYS_chdir, number]);
+        sh("true").no_new_privs().seccomp(filter).prepare(Fds::new()).unwrap();
+    }
     // One that runs off its end.
     let error =
         refused(&sh("true").no_new_privs().seccomp(Seccomp::bpf([BpfInstruction { code: 0x20, k: 0, ..allow }])));

@@ -3,7 +3,7 @@
 //! A packet to a published port has its destination changed on the way in (`prerouting`; `output` for the host's own),
 //! is let through because of that (`forward`), and gets the host as its source where the answer would otherwise not come
 //! back by the host (`postrouting`). Everything else that would enter a network is dropped in `forward`: other networks, other
-//! machines that have made themselves a route here. Inside a network is what does not leave its bridge, and what the set `together` allows.
+//! machines that have made themselves a route here; and in `input` what an internal network sends to other addresses of the host. Inside a network is what does not leave its bridge, and what the set `together` allows.
 
 use super::Set;
 
@@ -37,6 +37,7 @@ pub(crate) const CHAINS: &[Chain] = &[
     Chain { name: "publish", hook: None },
     hooked("prerouting", "nat", 0, -100),
     hooked("output", "nat", 3, -100),
+    hooked("input", "filter", 1, 0),
     hooked("forward", "filter", 2, 0),
     hooked("postrouting", "nat", 4, 100),
 ];
@@ -77,8 +78,9 @@ pub(crate) enum Expression {
     Payload(u32, u32, u32, u32),
     /// Loads something about the connection.
     Connection(u32, u32),
-    /// Loads the type of the destination address.
+    /// Loads the type of the destination address; the type that it has at the link by which the packet came.
     DestinationType(u32),
+    DestinationTypeThere(u32),
     /// Keeps some bits of a number.
     Mask(u32, &'static [u8]),
     /// Goes on if a register has this value, or has not.
@@ -110,7 +112,7 @@ impl Expression {
             Expression::Meta(..) => "meta",
             Expression::Payload(..) => "payload",
             Expression::Connection(..) => "ct",
-            Expression::DestinationType(_) => "fib",
+            Expression::DestinationType(_) | Expression::DestinationTypeThere(_) => "fib",
             Expression::Mask(..) => "bitwise",
             Expression::Equal(..) | Expression::NotEqual(..) => "cmp",
             Expression::In(_) | Expression::To(_) => "lookup",
@@ -130,8 +132,9 @@ impl Expression {
             Expression::Payload(base, offset, length, register) => {
                 vec![(1, Number(register)), (2, Number(base)), (3, Number(offset)), (4, Number(length))]
             }
-            // Its result is the address' type (3), of the destination (flag 2).
+            // Its result is the address' type (3), of the destination (flag 2) at the incoming link (flag 8).
             Expression::DestinationType(register) => vec![(1, Number(register)), (2, Number(3)), (3, Number(2))],
+            Expression::DestinationTypeThere(register) => vec![(1, Number(register)), (2, Number(3)), (3, Number(10))],
             Expression::Mask(register, mask) => {
                 let to = Number(register);
                 vec![(1, to), (2, to), (3, Number(4)), (4, Value(mask)), (5, Value(&[0; 4]))]
@@ -150,7 +153,9 @@ impl Expression {
     }
 }
 
-use Expression::{Connection, DestinationType, Dnat, Equal, In, Mask, Masquerade, Meta, NotEqual, Payload, To};
+use Expression::{
+    Connection, DestinationType, DestinationTypeThere, Dnat, Equal, In, Mask, Masquerade, Meta, NotEqual, Payload, To,
+};
 
 const ACCEPT: Expression = Expression::Verdict(Verdict::Accept);
 const DROP: Expression = Expression::Verdict(Verdict::Drop);
@@ -167,11 +172,17 @@ const IS_IPV6: Expression = Equal(1, &[10]);
 const IS_LOOPBACK: Expression = Equal(1, &[127]);
 const IS_NOT_LOOPBACK: Expression = NotEqual(1, &[127]);
 const IS_LOCALHOST: Expression = Equal(1, &[127, 0, 0, 1]);
+const IS_NOT_LOCALHOST6: Expression = NotEqual(1, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
 /// The incoming link is not `lo`, which has this index in every namespace.
 const CAME_BY_INDEX: Expression = Meta(4, 1);
 const IS_NOT_LO: Expression = NotEqual(1, &1u32.to_ne_bytes());
 /// The host itself has the destination address (`RTN_LOCAL`).
 const IS_LOCAL: Expression = Equal(1, &2u32.to_ne_bytes());
+/// Neither is it an address of the host (`RTN_LOCAL`), nor one of all or of several hosts (`RTN_BROADCAST`, `RTN_MULTICAST`).
+const IS_NOT_LOCAL: Expression = NotEqual(1, &2u32.to_ne_bytes());
+const IS_NOT_BROADCAST: Expression = NotEqual(1, &3u32.to_ne_bytes());
+const IS_NOT_MULTICAST: Expression = NotEqual(1, &5u32.to_ne_bytes());
+const IS_NOT_MULTICAST6: Expression = NotEqual(1, &[0xff]);
 const STATE: Expression = Connection(0, 1);
 const STATUS: Expression = Connection(2, 1);
 const KNOWN: Expression = Mask(1, &6u32.to_ne_bytes());
@@ -236,11 +247,53 @@ pub(crate) const RULES: &[Rule] = &[
     ),
     rule(
         "publish",
-        "ports at any address, IPv6",
-        &[FAMILY, IS_IPV6, protocol(1), port(9), To(Set::Ports6), Dnat(10, 2)],
+        "ports at any address but ::1, IPv6",
+        &[
+            FAMILY,
+            IS_IPV6,
+            Payload(1, 24, 16, 1),
+            IS_NOT_LOCALHOST6,
+            protocol(1),
+            port(9),
+            To(Set::Ports6),
+            Dnat(10, 2),
+        ],
     ),
     rule("prerouting", "what comes to the host", &[DestinationType(1), IS_LOCAL, PUBLISH]),
     rule("output", "what the host itself sends to itself", &[DestinationType(1), IS_LOCAL, PUBLISH]),
+    // The host takes what is for any of its addresses by any link. The answers are to what it has sent from another of them.
+    rule("input", "answers", &[CAME_BY, In(Set::Internal), STATE, KNOWN, IS_SET, ACCEPT]),
+    rule(
+        "input",
+        "an internal network reaches the bridge's addresses alone, IPv4",
+        &[
+            CAME_BY,
+            In(Set::Internal),
+            FAMILY,
+            IS_IPV4,
+            DestinationTypeThere(1),
+            IS_NOT_LOCAL,
+            IS_NOT_BROADCAST,
+            IS_NOT_MULTICAST,
+            DROP,
+        ],
+    ),
+    // Neighbours ask for each other by multicast.
+    rule(
+        "input",
+        "an internal network reaches the bridge's addresses alone, IPv6",
+        &[
+            CAME_BY,
+            In(Set::Internal),
+            FAMILY,
+            IS_IPV6,
+            Payload(1, 24, 1, 1),
+            IS_NOT_MULTICAST6,
+            DestinationTypeThere(1),
+            IS_NOT_LOCAL,
+            DROP,
+        ],
+    ),
     rule("forward", "answers", &[STATE, KNOWN, IS_SET, ACCEPT]),
     rule("forward", "inside a network", &[CAME_BY, AND_GOES_BY, In(Set::Together), ACCEPT]),
     rule("forward", "nothing gets out of an internal network", &[CAME_BY, In(Set::Internal), DROP]),

@@ -5,6 +5,7 @@ use super::encode::{Attribute, Batch, Kind, flag};
 use super::route::{address, define_attributes};
 use super::socket::Answers;
 use crate::{Error, Operation};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 define_attributes! {
@@ -16,8 +17,9 @@ define_attributes! {
 
 const LIST: Kind = Kind { number: 1 << 8 | 1, name: "IPCTNL_MSG_CT_GET", flags: flag::DUMP, reply: 1 << 8 };
 const DELETE: Kind = Kind { number: 1 << 8 | 2, name: "IPCTNL_MSG_CT_DELETE", flags: 0, reply: 0 };
-/// Of the filter: compare the protocol's number.
+/// Of the filter: compare the protocol's number, the destination's port.
 const FILTER_PROTOCOL: u32 = 1 << 3;
+const FILTER_TO_PORT: u32 = 1 << 5;
 const IPS_SRC_NAT: u32 = 1 << 4;
 const IPS_DST_NAT: u32 = 1 << 5;
 
@@ -44,10 +46,19 @@ impl Connection {
 }
 
 impl Batch {
-    pub(crate) fn list_connections(&mut self, operation: Operation, family: u8, protocol: u8) {
+    /// Those to one port, or to any. The kernel looks at all that it has, but sends no others.
+    pub(crate) fn list_connections(&mut self, operation: Operation, family: u8, protocol: u8, to_port: Option<u16>) {
         self.message(LIST, (operation, "connections"), &[family, 0, 0, 0], |m| {
-            m.nested(CTA_TUPLE_ORIG, |m| m.nested(CTA_TUPLE_PROTO, |m| m.bytes(CTA_PROTO_NUM, &[protocol])));
-            m.nested(CTA_FILTER, |m| m.u32(CTA_FILTER_ORIG_FLAGS, FILTER_PROTOCOL));
+            m.nested(CTA_TUPLE_ORIG, |m| {
+                m.nested(CTA_TUPLE_PROTO, |m| {
+                    m.bytes(CTA_PROTO_NUM, &[protocol]);
+                    if let Some(port) = to_port {
+                        m.bytes(CTA_PROTO_DST_PORT, &port.to_be_bytes());
+                    }
+                });
+            });
+            let flags = FILTER_PROTOCOL | if to_port.is_some() { FILTER_TO_PORT } else { 0 };
+            m.nested(CTA_FILTER, |m| m.u32(CTA_FILTER_ORIG_FLAGS, flags));
         });
     }
 
@@ -68,6 +79,11 @@ impl Answers {
     pub(crate) fn connections(self) -> Result<Vec<Connection>, Error> {
         self.list(connection)
     }
+}
+
+/// Whether this is one to these ports: of a list of very many, few are kept. What makes no sense is, and is told later.
+pub(crate) fn is_to(payload: &[u8], ports: &BTreeSet<u16>) -> bool {
+    connection(payload).map_or(true, |found| ports.contains(&found.to_port))
 }
 
 fn connection(payload: &[u8]) -> Result<Connection, Malformed> {

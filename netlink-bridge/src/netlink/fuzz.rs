@@ -21,7 +21,7 @@ fn question(which: u8) -> Batch {
         7 => batch.list_chains(operation),
         8 => batch.list_rules(operation),
         9 => batch.find_generation(operation),
-        _ => batch.list_connections(operation, 2, Protocol::Udp.number()),
+        _ => batch.list_connections(operation, 2, Protocol::Udp.number(), None),
     }
     batch
 }

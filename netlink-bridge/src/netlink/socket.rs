@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The kernel answers at once; this is for one that does not answer at all.
+/// The kernel answers at once, and goes on at once; this is for one that does not.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// As much as the kernel ever puts into one datagram.
 const LONGEST_DATAGRAM: usize = 32 << 10;
@@ -77,10 +77,15 @@ impl Session {
     /// Sends a batch and brings an answer to each of its messages, in their order.
     ///
     /// An error means that not all answers came: what was asked for may or may not have been done.
-    pub(crate) fn run(&self, mut batch: Batch) -> Result<Answers, Error> {
+    pub(crate) fn run(&self, batch: Batch) -> Result<Answers, Error> {
+        self.run_keeping(batch, &|_| true)
+    }
+
+    /// As [`run`](Self::run), but of what was asked for only that which `keep` wants.
+    pub(crate) fn run_keeping(&self, mut batch: Batch, keep: Keep<'_>) -> Result<Answers, Error> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..LISTINGS {
-            let (answers, interrupted) = self.once(&mut state, &mut batch)?;
+            let (answers, interrupted) = self.once(&mut state, &mut batch, keep)?;
             if !interrupted {
                 return Ok(answers);
             }
@@ -88,7 +93,12 @@ impl Session {
         Err(lost(&batch, "the list changed each time that it was asked for"))
     }
 
-    fn once(&self, state: &mut MutexGuard<'_, State>, batch: &mut Batch) -> Result<(Answers, bool), Error> {
+    fn once(
+        &self,
+        state: &mut MutexGuard<'_, State>,
+        batch: &mut Batch,
+        keep: Keep<'_>,
+    ) -> Result<(Answers, bool), Error> {
         let first = state.sequence;
         // A batch is short: it never has as many messages as there are numbers.
         state.sequence = first.wrapping_add(u32::try_from(batch.sent().len()).unwrap_or(u32::MAX));
@@ -100,14 +110,16 @@ impl Session {
             }
         };
         sent.map_err(|errno| broken(batch, "sendto", errno))?;
-        let until = Instant::now() + PATIENCE;
-        let mut desk = Desk::new(first, batch.sent());
+        let mut until = Instant::now() + PATIENCE;
+        let mut desk = Desk { keep, ..Desk::new(first, batch.sent()) };
         while desk.open > 0 {
             if Instant::now() > until {
                 return Err(lost(batch, "the kernel did not answer in time"));
             }
             if let Some(datagram) = self.receive(batch, &mut state.buffer)? {
                 desk.take(datagram).map_err(|Malformed| lost(batch, "the kernel's reply makes no sense"))?;
+                // A list may be so long that all of it takes longer.
+                until = Instant::now() + PATIENCE;
             }
         }
         let interrupted = desk.interrupted;
@@ -130,6 +142,9 @@ impl Session {
     }
 }
 
+/// Whether a reply's payload is of use.
+pub(super) type Keep<'a> = &'a dyn Fn(&[u8]) -> bool;
+
 /// Sorts what arrives to the messages that it answers.
 struct Desk<'a> {
     first: u32,
@@ -138,12 +153,14 @@ struct Desk<'a> {
     /// How many are without a verdict.
     open: usize,
     interrupted: bool,
+    keep: Keep<'a>,
 }
 
 impl<'a> Desk<'a> {
     fn new(first: u32, sent: &'a [Sent]) -> Self {
         let answers = sent.iter().map(|_| Answer::default()).collect();
-        Desk { first, sent, answers, open: sent.iter().filter(|sent| !sent.mark).count(), interrupted: false }
+        let open = sent.iter().filter(|sent| !sent.mark).count();
+        Desk { first, sent, answers, open, interrupted: false, keep: &|_| true }
     }
 
     fn take(&mut self, datagram: &[u8]) -> Result<(), Malformed> {
@@ -160,7 +177,9 @@ impl<'a> Desk<'a> {
                 ERROR => hook::replaced(Verdict::parse(message.flags, message.payload, true)?),
                 DONE if sent.dump => hook::replaced(Verdict::parse(message.flags, message.payload, false)?),
                 reply if reply == sent.reply => {
-                    answer.replies.push(message.payload.to_vec());
+                    if (self.keep)(message.payload) {
+                        answer.replies.push(message.payload.to_vec());
+                    }
                     continue;
                 }
                 _ => return Err(Malformed),

@@ -1,10 +1,12 @@
 //! Ways in, and ways around: each is closed, and with what closes it taken away it is open.
 
-use crate::support::{PATIENCE, clean_up, container, ip, links, network, nft, outside, run_ip, v4, within};
+use crate::support::{
+    PATIENCE, clean_up, container, ip, links, network, nft, outside, outside_v6, run_ip, v4, v6, within,
+};
 use crate::traffic::{connect, say};
 use crate::with_rules::{A_WHILE, create, finish, forwarding, listen, publishing, try_connect};
 use cofferdam_netlink_bridge::{Change, Finding, Host, NetNs, Network, NetworkSpec};
-use std::net::{Ipv6Addr, SocketAddrV6, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
 
 /// Lets a namespace send to and from 127.0.0.0/8 by a link.
 fn loopback_by(link: &str, gateway: &str) {
@@ -108,6 +110,34 @@ pub(crate) fn a_resolver_at_loopback() {
     finish(&host, &network, &[]);
 }
 
+/// The same with IPv6, whose loopback is one address: what the host has there stays reached, and the published port is at all its others.
+pub(crate) fn a_listener_at_ipv6_loopback() {
+    let machine = outside();
+    let (host, network) = create(&forwarding());
+    let local = (TcpListener::bind("[::1]:8080").unwrap(), UdpSocket::bind("[::1]:53").unwrap());
+    let (netns, endpoint) = publishing(&network, 2, &["8080:80", "53:53/udp"]);
+    let inside = (listen(&netns, v6(2), 80), within(&netns, || UdpSocket::bind((v6(2), 53)).unwrap()));
+    let knock = |public: IpAddr, (listener, socket): &(TcpListener, UdpSocket), patience| {
+        let client = UdpSocket::bind("[::]:0")?;
+        client.send_to(b"x", (public, 53))?;
+        socket.set_read_timeout(Some(patience))?;
+        socket.recv_from(&mut [0; 8])?;
+        say(|| TcpStream::connect_timeout(&(public, 8080).into(), patience), listener)
+    };
+    let loopback = IpAddr::from(Ipv6Addr::LOCALHOST);
+    knock(loopback, &local, PATIENCE).unwrap();
+    for public in [v6(1), outside_v6(1)] {
+        knock(public, &inside, PATIENCE).unwrap_or_else(|e| panic!("{public}: {e}"));
+    }
+    within(&machine, || knock(outside_v6(1), &inside, PATIENCE)).unwrap();
+    // Where the rule says nothing of it, what is sent there leads to the container, and so nowhere.
+    nft("add rule inet cofferdam publish meta nfproto ipv6 dnat ip6 to meta l4proto . th dport map @ports6");
+    knock(loopback, &local, A_WHILE).unwrap_err();
+    try_connect((loopback, 8080)).unwrap_err();
+    assert_ne!(network.check(std::slice::from_ref(&endpoint)).unwrap(), []);
+    finish(&host, &network, &[endpoint]);
+}
+
 /// A network whose ports are to be at the host's loopback too, or no longer, while it has endpoints: that is found, told and done, and real connections
 /// get where they should. The records are those of before.
 pub(crate) fn at_loopback_from_now_on() {
@@ -186,7 +216,7 @@ pub(crate) fn loopback_without_rules() {
         socket.send_to(b"x", "127.0.0.1:7777").unwrap();
         secret.recv_from(&mut [0; 8])
     };
-    nft("delete table inet cofferdam");
+    assert_eq!(nft("list tables"), "");
     knock().unwrap_err();
     std::fs::write("/proc/sys/net/ipv4/conf/br-test/route_localnet", "1").unwrap();
     secret.set_read_timeout(Some(PATIENCE)).unwrap();

@@ -166,7 +166,8 @@ pub(crate) fn messages_of_an_attach() {
 pub(crate) fn as_much_for_the_last_as_for_the_first() {
     let (host, network) = network();
     let netns = NetNs::new().unwrap();
-    let wanted = addresses(2).id("web").publish("81-84:81-84".parse().unwrap());
+    let wanted = addresses(2).id("web").publish("81-84:81-84".parse().unwrap()).publish("53:53/udp".parse().unwrap());
+    crate::support::run_ip("link set lo up");
     let measure = || {
         let watch = Watch::only(&[libc::SYS_sendto, libc::SYS_recvfrom]);
         let (calls, endpoint) = watch.record(|| network.attach(&netns, &wanted));
@@ -176,7 +177,8 @@ pub(crate) fn as_much_for_the_last_as_for_the_first() {
         (names(&calls), names(&more))
     };
     let first = measure();
-    assert_eq!(first.0.iter().filter(|name| **name == "sendto").count(), 4, "{first:?}");
+    // Four, and for the UDP port the connections to it of each family.
+    assert_eq!(first.0.iter().filter(|name| **name == "sendto").count(), 6, "{first:?}");
     let many = |from: u8, until: u8| (from..until).map(|n| crate::support::container(&network, n)).collect::<Vec<_>>();
     let one = many(3, 4);
     assert_eq!(measure(), first, "beside one");
@@ -186,6 +188,12 @@ pub(crate) fn as_much_for_the_last_as_for_the_first() {
     let ports = addresses(200).publish("10000-14999:10000-14999".parse().unwrap());
     let ports = network.attach(&crowded, &ports).unwrap();
     assert_eq!(measure(), first, "beside 5,000 ports");
+    // Each is a connection that the kernel remembers, for half a minute.
+    let busy = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    for port in 20_000..22_000 {
+        busy.send_to(b"x", ("127.0.0.1", port)).unwrap();
+    }
+    assert_eq!(measure(), first, "beside 2,000 connections");
     network.detach_all().unwrap();
     drop((one, hundred));
     clean_up(&host, &network, &[ports]);

@@ -1,13 +1,17 @@
 //! Real packets through the rules, of both families: what must not get through does not, and with the rule off it does.
 
-use crate::support::{at, container, nft, outside, outside_v4, outside_v6, run_ip, spec, v4, v6, within};
+use crate::support::{
+    PATIENCE, addresses, at, container, ip, nft, outside, outside_v4, outside_v6, run_ip, spec, v4, v6,
+    wait_for_link_local, within,
+};
 use crate::traffic::{connect, say};
 use crate::with_rules::{
-    bridged_packets_are_seen, connect_at_last, create, finish, forwarding, listen, publishing, source, try_connect,
+    A_WHILE, bridged_packets_are_seen, connect_at_last, create, finish, forwarding, listen, publishing, source,
+    try_connect,
 };
 use cofferdam_netlink_bridge::{Change, EndpointSpec, Finding, NetNs, Network, NetworkSpec};
 use std::io::ErrorKind;
-use std::net::{IpAddr, TcpListener};
+use std::net::{IpAddr, Ipv6Addr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
 
 pub(crate) fn out_under_the_hosts_address() {
     let internet = outside();
@@ -184,6 +188,106 @@ pub(crate) fn an_internal_network() {
         Network::create(&host, &spec).unwrap();
     }
     finish(&host, &network, &[first.1, second.1]);
+}
+
+/// Of the host an internal network reaches the bridge's own addresses, but none that it has elsewhere, where its programs listen too.
+pub(crate) fn the_host_of_an_internal_network() {
+    let _machine = outside();
+    let spec = spec().internal(true);
+    let (host, network) = create(&spec);
+    let other = Network::create(&host, &other_spec()).unwrap();
+    let netns = NetNs::new().unwrap();
+    // Its link-local address can be used at once.
+    within(&netns, || std::fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0")).unwrap();
+    let endpoint = network.attach(&netns, &addresses(2)).unwrap();
+    within(&netns, || wait_for_link_local("eth0"));
+    wait_for_link_local("br-test");
+    let bridge = ip("-6 address show dev br-test scope link")[0]["addr_info"].take();
+    let link_local = bridge.as_array().unwrap().iter().find_map(|one| one["local"].as_str()).unwrap();
+    let link_local: Ipv6Addr = link_local.parse().unwrap();
+    for (own, elsewhere) in [
+        (v4(1), [outside_v4(1), [10, 99, 0, 1].into()]),
+        (v6(1), [outside_v6(1), [0xfd00, 0x99, 0, 0, 0, 0, 0, 1].into()]),
+    ] {
+        within(&netns, || run_ip(&format!("route add default via {own}")));
+        let any: IpAddr = if own.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+        let (listener, socket) = (TcpListener::bind((any, 22)).unwrap(), UdpSocket::bind((any, 53)).unwrap());
+        let knock = |to: IpAddr, patience| {
+            socket.set_read_timeout(Some(patience))?;
+            within(&netns, || UdpSocket::bind(at(any))?.send_to(b"x", (to, 53)))?;
+            socket.recv_from(&mut [0; 8])?;
+            let client = within(&netns, || TcpStream::connect_timeout(&(to, 22).into(), patience));
+            say(|| client, &listener)
+        };
+        knock(own, PATIENCE).unwrap();
+        for to in elsewhere {
+            assert_eq!(knock(to, A_WHILE).unwrap_err().kind(), ErrorKind::WouldBlock, "UDP at {to}");
+            let error = within(&netns, || try_connect((to, 22))).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::TimedOut, "{to}");
+        }
+        // What the host itself begins from such an address is answered.
+        let inside = within(&netns, || UdpSocket::bind((if own.is_ipv4() { v4(2) } else { v6(2) }, 53)).unwrap());
+        let asking = UdpSocket::bind(at(elsewhere[0])).unwrap();
+        for socket in [&asking, &inside] {
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        }
+        asking.send_to(b"?", inside.local_addr().unwrap()).unwrap();
+        let (_, from) = inside.recv_from(&mut [0; 8]).unwrap();
+        inside.send_to(b"!", from).unwrap();
+        asking.recv_from(&mut [0; 8]).unwrap();
+        if own.is_ipv6() {
+            // The bridge's link-local address is its own too, and neighbours are found anew.
+            within(&netns, || run_ip("neighbour flush dev eth0"));
+            run_ip("neighbour flush dev br-test");
+            let index = within(&netns, || ip("link show eth0"))[0]["ifindex"].as_u64().unwrap().try_into().unwrap();
+            let to = SocketAddrV6::new(link_local, 22, 0, index);
+            within(&netns, || say(|| connect(to.into()), &listener)).unwrap();
+            knock(own, PATIENCE).unwrap();
+        }
+        nft("flush chain inet cofferdam input");
+        for to in elsewhere {
+            knock(to, PATIENCE).unwrap_or_else(|e| panic!("{to}: {e}"));
+        }
+        Network::create(&host, &spec).unwrap();
+    }
+    other.delete().unwrap();
+    finish(&host, &network, &[endpoint]);
+}
+
+/// A network that is no longer to have rules has none any more: not when it is created so, nor when it is deleted; and another's stay.
+pub(crate) fn without_rules_from_now_on() {
+    let neighbour = outside();
+    let (host, network) = create(&forwarding());
+    let other = Network::create(&host, &other_spec()).unwrap();
+    let (netns, endpoint) = publishing(&network, 2, &["8080:80", "5353:53/udp"]);
+    within(&neighbour, routes_to_the_containers);
+    let closed = listen(&netns, v4(2), 22);
+    let get_in = || within(&neighbour, || try_connect(closed.local_addr().unwrap()));
+    get_in().unwrap_err();
+    let open = forwarding().without_rules();
+    let told = Network::plan(&host, &open, &[]).unwrap();
+    let removed = told.iter().filter(|change| matches!(change, Change::RemoveElement { .. })).count();
+    // Networks, outward, together, two of hairpin; two ports of two families.
+    assert_eq!(removed, 9, "{told:?}");
+    let network = Network::create(&host, &open).unwrap();
+    let shown = nft("list table inet cofferdam");
+    assert!(!shown.contains("br-test") && shown.contains("br-other"), "{shown}");
+    get_in().unwrap();
+    assert_eq!(network.check(&[]).unwrap(), []);
+    endpoint.detach(&host).unwrap();
+    // And by the spec alone, of one that has rules; with it the table goes.
+    other.delete().unwrap();
+    Network::create(&host, &forwarding()).unwrap();
+    Network::open(&host, &open).unwrap().delete().unwrap();
+    assert_eq!(nft("list tables"), "");
+    // A table that is another's is in nobody's way, and stays.
+    nft("add table inet cofferdam");
+    let network = Network::create(&host, &open).unwrap();
+    assert_eq!(network.check(&[]).unwrap(), []);
+    network.detach_all().unwrap();
+    network.delete().unwrap();
+    nft("delete table inet cofferdam");
+    finish(&host, &network, &[]);
 }
 
 /// A network that is told to keep its containers apart does so with those that it has already.

@@ -181,8 +181,9 @@ pub(crate) fn udp_from_before() {
         let on_host = udp((public, 5353));
         let client = within(&machine, || udp((remote, 0)));
         arrives(&client, public, &on_host);
-        for number in [2, 3] {
-            let (netns, endpoint) = publishing(&network, number, &["5353:53/udp"]);
+        // One port, and more than are asked for one by one.
+        for (number, more) in [(2, &[][..]), (3, &["7001-7009:7001-7009/udp"][..])] {
+            let (netns, endpoint) = publishing(&network, number, &[&["5353:53/udp"], more].concat());
             arrives(&client, public, &within(&netns, || udp((inner(number), 53))));
             endpoint.detach(&host).unwrap();
             arrives(&client, public, &on_host);

@@ -41,10 +41,11 @@ pub(crate) fn labels_are_the_machines() {
         }
     }
     // It could be had.
-    let foo = Tar::default().pax(b'x', &[("SCHILY.xattr.security.foo", b"chosen")]);
-    let (scratch, foo) = (Scratch::new(), ["f=1", "d/", "s->f", "p|"].map(|entry| foo.clone().entry(entry).0).concat());
+    let label = Tar::default().pax(b'x', &[("SCHILY.xattr.security.foo", b"chosen")]);
+    let (scratch, layer) =
+        (Scratch::new(), ["f=1", "d/", "s->f", "p|"].map(|entry| label.clone().entry(entry).0).concat());
     let stage = scratch.stage();
-    without(&[Defence::Labels], || unpack(&Tar(foo).end(), &stage, None, Options::new())).unwrap();
+    without(&[Defence::Labels], || unpack(&Tar(layer).end(), &stage, None, Options::new())).unwrap();
     assert_eq!(chosen(&stage), 4, "{:?}", tree(&stage));
 }
 

@@ -9,8 +9,8 @@ use crate::program::{Arg, Finding, Program, SCRATCH, Slot, Stops, Sys, Then};
 use crate::start::Found;
 use crate::{Engine, Error, Fallbacks, Fds, Namespaces, Sandbox, Step};
 use crate::{
-    attributes, clocks, engine, fallbacks, gate, idmap, init, limits, mounts, privilege, scheduling, signals, start,
-    sys, sysctl, terminal,
+    attributes, clocks, engine, fallbacks, gate, idmap, init, limits, mounts, parent_death, privilege, scheduling,
+    signals, start, sys, sysctl, terminal,
 };
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -35,7 +35,6 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
     let rights = sandbox.privilege.bind(&mut names, highest, sandbox.fallbacks, identity.leaves_root)?;
     let held = names.finish()?;
     let parent = parent(sandbox, &identity)?;
-    let namespaces = of_clone(sandbox, &cgroup, &identity);
     let fallback_procs = fallbacks::prepare(sandbox.fallbacks, cgroup.directory.as_ref())?;
     let (found, init) = start::find(sandbox, joining.as_ref(), highest)?;
     let bound = Bound {
@@ -61,7 +60,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
         left_out: rights.left_out,
         asked: sandbox.engine,
         engine,
-        namespaces,
+        namespaces: of_clone(sandbox, &cgroup, &identity),
         apart,
         target,
         timeout: sandbox.join.as_ref().and_then(|join| join.timeout),
@@ -71,6 +70,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
         listens: sandbox.privilege.reserved() > 0,
         highest,
         die_with_parent: sandbox.die_with_parent,
+        forgets_parent: parent_death::is_forgotten(sandbox, &identity, &rights, apart)?,
         init,
         changes_ids: identity.moves,
         maps: identity.maps.filter(|maps| !maps.by_child),

@@ -120,7 +120,9 @@ pub(crate) fn run(hook: &Hook, (mut sandbox, fds): (Sandbox, Fds), json: &str) -
     let sandbox = sandbox.stdin(Stdio::fd("state")).stdout(Stdio::fd("said")).stderr(Stdio::fd("said"));
     let (said, theirs) = pipe().map_err(failed(hook, "pipe2"))?;
     let begin = Instant::now();
-    let child = sandbox.spawn_with(fds.bind("state", file_of(hook, json)?).bind("said", theirs))?;
+    // It dies with its caller where the kernel does not forget that: it is waited for here all the same.
+    let fds = fds.bind("state", file_of(hook, json)?).bind("said", theirs);
+    let child = crate::compile::compile(&sandbox, fds)?.spawn()?;
     let mut said = Said { pipe: Some(said), end: Vec::new() };
     let ended = said.listen(hook, &child, hook.timeout.and_then(|timeout| begin.checked_add(timeout)));
     if !matches!(ended, Ok(true)) {

@@ -391,6 +391,7 @@ mod mounts;
 mod namespace;
 mod newidmap;
 mod oci_state;
+mod parent_death;
 mod passing;
 mod plan;
 mod privilege;

@@ -39,6 +39,7 @@ pub(crate) struct Shared {
 
 /// What a plan is made of.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one fact of a plan")]
 pub(crate) struct Parts {
     /// The program as the sandbox names it, wherever in PATH it is looked for.
     pub(crate) name: OsString,
@@ -68,6 +69,8 @@ pub(crate) struct Parts {
     /// The highest descriptor that is there until the program starts.
     pub(crate) highest: i32,
     pub(crate) die_with_parent: bool,
+    /// Whether the start of the program makes the kernel forget that.
+    pub(crate) forgets_parent: bool,
     pub(crate) init: Option<init::Wanted>,
     /// The maps that the caller writes while the child waits.
     pub(crate) maps: Option<Maps>,

@@ -5,6 +5,7 @@
 
 use crate::bind::Names;
 use crate::program::{Arg, Program, Slot, Sys, Then};
+use crate::sys::Rights;
 use crate::{Capabilities, Capability, CapabilitySet, Error, Fallbacks, Sandbox, SecureBits, Step, sys};
 
 /// The child's end of what hands over a filter's listener.
@@ -254,6 +255,16 @@ impl Capabilities {
 
 #[cfg_attr(not(all(feature = "landlock", feature = "seccomp")), allow(clippy::unused_self, reason = "for features"))]
 impl Bound {
+    /// The sets with which `execve(2)` is called, of who had these before.
+    pub(crate) fn at_start(&self, before: Rights) -> Rights {
+        self.capabilities.as_ref().map_or(before, |Sets { last, .. }| Rights {
+            permitted: last.permitted.bits(),
+            bounding: last.bounding.bits() & before.bounding,
+            inheritable: last.inheritable.bits(),
+            ..before
+        })
+    }
+
     /// Those of rulesets.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = i32> {
         #[cfg(feature = "landlock")]

@@ -304,8 +304,18 @@ impl Sandbox {
     /// Kills the process (`SIGKILL`) when the *thread* that spawned it ends, by whatever death, `PR_SET_PDEATHSIG(2const)`.
     ///
     /// Linux binds this to the thread, not to the process: spawn from a thread that lives as long as the sandbox should, for example the
-    /// main thread, and not from a pool that retires its threads. A program that changes its
-    /// credentials, or a set-user-id program, loses it. With [`Namespaces::PID`] everything inside dies along.
+    /// main thread, and not from a pool that retires its threads. With [`Namespaces::PID`] everything inside dies along.
+    ///
+    /// The kernel forgets it where a program gets more rights than its process had, or other ones, from then on for good:
+    ///
+    /// - A program of user 0 that starts with a permitted set that does not have all of its bounding and inheritable set: an error of the plan, unless it has
+    ///   [`no_new_privs`](Sandbox::no_new_privs) or [`SecureBits::NOROOT`](crate::SecureBits::NOROOT).
+    /// - A program whose file is set-user-id, set-group-id or has capabilities, without `no_new_privs`; one that changes its credentials itself.
+    /// - A program that starts under another label: [`selinux_label`](Sandbox::selinux_label), [`apparmor_profile`](Sandbox::apparmor_profile), or what the machine's
+    ///   policy has for its file.
+    ///
+    /// That is not to be seen when the plan is made, but for the first. Whoever must be sure, and cannot exclude the others, kills the sandbox by its cgroup, or holds it by a pid namespace
+    /// whose process 1 is another program.
     #[must_use]
     #[doc(alias("pdeathsig", "die-with-parent"))]
     pub fn die_with_parent(mut self) -> Self {
@@ -334,7 +344,12 @@ impl Sandbox {
     /// [`InvalidConfig`](crate::ErrorKind::InvalidConfig) for what makes no sense; otherwise what [`Step::Prepare`](crate::Step::Prepare) meets
     /// when it opens `/dev/null`. Nothing has been spawned then.
     pub fn prepare(&self, fds: Fds) -> Result<Plan, Error> {
-        crate::compile::compile(self, fds)
+        let plan = crate::compile::compile(self, fds)?;
+        if plan.0.parts.forgets_parent {
+            let words = "would be forgotten when the program starts, as user 0 with more than its permitted capabilities: permit what is in the bounding and the inheritable set, or ask for no_new_privs";
+            return Err(Error::config("die_with_parent", words));
+        }
+        Ok(plan)
     }
 
     /// Spawns a sandbox that names no descriptors. Returns when the program has started.

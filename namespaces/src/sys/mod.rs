@@ -38,9 +38,9 @@ pub(crate) use listener::{add_fd, answer_notification, is_notification, random, 
 pub(crate) use process::{Block, copy_above, never_started, own_pidfd, pidfd_of, reap, received, send_signal};
 pub(crate) use related::{Related, kind_of_namespace, owner_of_namespace, related_namespace};
 pub(crate) use relay::clone_relay;
-pub(crate) use rights::known_capabilities;
 #[cfg(feature = "landlock")]
 pub(crate) use rights::landlock_abi;
+pub(crate) use rights::{Rights, has_no_new_privs, known_capabilities};
 pub(crate) use script::HEAD;
 pub(crate) use shared::SharedPage;
 pub(crate) use signals::{DUMPING_SIGNALS, SIGNAL_SET_SIZE, SignalMask, ignored_signals};

@@ -32,6 +32,7 @@ mod listeners;
 mod listing;
 mod mounts;
 mod orphans;
+mod parent_death;
 mod passing;
 mod privilege;
 mod programs;
@@ -187,6 +188,8 @@ fn identity() -> Vec<Test> {
         root("credentials_are_the_programs", identity::credentials_are_the_programs),
         root("other_credentials_die_with_the_parent", identity::other_credentials_die_with_the_parent),
         root("asked_once_it_outlives_the_parent", identity::asked_once_it_outlives_the_parent),
+        user("what_a_start_would_forget_is_refused", parent_death::what_a_start_would_forget_is_refused),
+        root("root_with_less_than_it_could_have", parent_death::root_with_less_than_it_could_have),
         root("other_ids_of_the_caller_stay_outside", identity::other_ids_of_the_caller_stay_outside),
         root("closed_streams_of_the_caller", identity::closed_streams_of_the_caller),
         test("umask_is_the_programs", identity::umask_is_the_programs),

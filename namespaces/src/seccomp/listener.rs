@@ -67,6 +67,7 @@ impl SeccompListener {
     }
 
     /// The next call that waits, or `None` when nobody is left. Blocks, also if the descriptor polls readable and another thread takes the call.
+    /// Before Linux 6.11 who has ended is left until it is reaped: whoever waits here for the end should not be who reaps it afterwards.
     ///
     /// # Errors
     /// What `poll(2)` and `ioctl(2)` say.

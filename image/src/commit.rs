@@ -26,7 +26,7 @@ use std::os::fd::AsFd;
 ///
 /// The same files give the same bytes: entries are sorted, without names of users, access times or anything else of the machine; extended attributes are
 /// sorted too, and those that belong to the machine (`security.*` but capabilities) or to overlayfs are left out. Sockets are left out, as
-/// `tar(1)` does. Files that are one by hard links are one in the layer.
+/// `tar(1)` does; a mark says that what was below a socket is gone, too. Files that are one by hard links are one in the layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[doc(alias("commit", "diff", "export"))]
 pub struct LayerBuilder {

@@ -86,6 +86,8 @@
 //!
 //! [`Options::new`] is for root, or root of a user namespace in which the image's users are mapped; [`Ownership::Mapped`] for root who prepares files for such a
 //! namespace; [`Options::rootless`] for an ordinary user, to whom all files then belong. What was left out is in [`Report::skipped`].
+//! An ordinary user may not read files of some modes even if they are theirs (0000 of `/etc/shadow`, 4111 of `sudo`). They are unpacked all the same; but a layer with a hard link to
+//! one of a lower layer, which has to be copied for that, and a [`LayerBuilder`] that comes to one are an error that names it. Root of a user namespace may read them.
 //!
 //! # Memory
 //!
@@ -107,6 +109,8 @@
 //! - Archives that tar readers understand differently are refused.
 //! - Attributes (`trusted.overlay.*`, `user.overlay.*`) and devices (0:0) by which a layer would steer overlayfs are refused (attributes: or left out, as
 //!   [`Policy`] says).
+//! - Labels and signatures of security modules (`security.*` but `security.capability`) are left out and listed: by `security.SMACK64EXEC` or `security.selinux` a layer
+//!   would choose what its programs run as on this machine, by `security.ima` what is trusted.
 //! - Until the end every directory of the stage has mode 0700. Afterwards it is the caller's part that nobody else can enter the directory above:
 //!   a layer has set-user-id programs.
 #![deny(

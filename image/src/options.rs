@@ -5,15 +5,16 @@ use cofferdam_unionfs::Form;
 
 /// What to do with an entry, or a part of one, that cannot be had exactly as it is in the archive.
 ///
-/// What is hostile (names that lead outside, for example) is refused either way.
+/// What is hostile (names that lead outside, for example) is refused either way. The labels and signatures of security modules (`security.*` but
+/// `security.capability`) are the machine's to give: an image's are left out and [listed](crate::Report::skipped) either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Policy {
     /// It is an error. So is a name that comes twice (other than as a directory): not all readers agree on which counts.
     #[default]
     Strict,
-    /// It is left out and [listed](crate::Report::skipped): entries of unknown types; attributes that the file system or the user cannot have, or
-    /// by which a layer would steer overlayfs; devices where making them is not allowed. Of several entries with one name the last counts.
+    /// It is left out and [listed](crate::Report::skipped): entries of unknown types; attributes that the file system or the user cannot have (also because they are too
+    /// large: ext4 has one block for all attributes of a file), or by which a layer would steer overlayfs; devices where making them is not allowed. Of several entries with one name the last counts.
     #[doc(alias = "best effort")]
     Lenient,
 }

@@ -43,7 +43,8 @@ pub enum SkippedPart {
     AufsMetadata,
     /// All of it: its type flag is not known, by [`Policy::Lenient`](crate::Policy::Lenient).
     UnknownType(u8),
-    /// This extended attribute, by [`Ownership::Caller`](crate::Ownership::Caller) or [`Policy::Lenient`](crate::Policy::Lenient).
+    /// This extended attribute, by [`Ownership::Caller`](crate::Ownership::Caller) or [`Policy::Lenient`](crate::Policy::Lenient), or because it is a
+    /// label that the machine gives (`security.*` but `security.capability`).
     Xattr(OsString),
 }
 

@@ -30,6 +30,8 @@ pub enum Defence {
     InRoot = 1024,
     /// Layers that are unpacked at the same time have one bound for what they keep in memory.
     Budget = 2048,
+    /// Attributes that belong to the machine's security modules are not made.
+    Labels = 4096,
 }
 
 static OFF: AtomicU32 = AtomicU32::new(0);

@@ -24,6 +24,7 @@ use flatten::Target;
 pub(crate) use kept::{Budget, Share};
 use links::Groups;
 use lowers::Lowers;
+pub(crate) use meta::is_label;
 pub(crate) use name::split;
 #[cfg(any(test, fuzzing))]
 use name::{Meaning, meaning};

@@ -7,11 +7,10 @@ use crate::passing::{self, Passed};
 use crate::plan::{Parts, Plan};
 use crate::program::{Arg, Finding, Program, SCRATCH, Slot, Stops, Sys, Then};
 use crate::start::Found;
-use crate::sys::SIGNAL_SET_SIZE;
-use crate::{Error, Fallbacks, Fds, Namespaces, Sandbox, Step};
+use crate::{Engine, Error, Fallbacks, Fds, Namespaces, Sandbox, Step};
 use crate::{
     attributes, clocks, engine, fallbacks, gate, idmap, init, limits, mounts, parent_death, privilege, scheduling,
-    start, sys, sysctl, terminal,
+    signals, start, sys, sysctl, terminal,
 };
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -51,7 +50,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
         joining: joining.as_ref(),
         init: init.as_ref(),
     };
-    let program = bound.program(sandbox, found)?;
+    let (program, engine) = bound.program(sandbox, found)?;
     let (target, of_target) = joining.map(Joining::keep).unzip();
     Ok(Plan::new(Parts {
         name: sandbox.program.clone(),
@@ -60,7 +59,7 @@ pub(crate) fn compile(sandbox: &Sandbox, fds: Fds) -> Result<Plan, Error> {
         skipped: rights.skipped,
         left_out: rights.left_out,
         asked: sandbox.engine,
-        engine: engine::choose(sandbox.engine, identity.changes.of_ids(), target.is_some())?,
+        engine,
         namespaces: of_clone(sandbox, &cgroup, &identity),
         apart,
         target,
@@ -125,7 +124,8 @@ struct Bound<'a> {
 
 impl Bound<'_> {
     /// The child's steps, in their order.
-    fn program(&self, sandbox: &Sandbox, found: Found) -> Result<Program, Error> {
+    fn program(&self, sandbox: &Sandbox, found: Found) -> Result<(Program, Engine), Error> {
+        let engine = self.engine(sandbox, &found)?;
         let mut list = Program::default();
         let program = &mut list;
         self.arrive(program, sandbox);
@@ -162,10 +162,21 @@ impl Bound<'_> {
         limits::compile_descriptors(program, sandbox);
         rights.restrict(program, &sandbox.privilege, sandbox.fallbacks);
         hold(program, sandbox, self.passed);
-        reset_signals(program, sandbox.fallbacks, self.init.is_some())?;
+        signals::compile(program, sandbox, engine, self.init.is_some())?;
         let_go(program, sandbox.fallbacks, self.passed);
         self.start(program, sandbox, found);
-        Ok(list)
+        Ok((list, engine))
+    }
+
+    fn engine(&self, sandbox: &Sandbox, found: &Found) -> Result<Engine, Error> {
+        let last_calls = start::last_calls(sandbox, found, self.init.is_some());
+        let needs = engine::Needs {
+            joins: self.joining.is_some(),
+            changes_ids: self.identity.changes.of_ids(),
+            may_be_killed: self.rights.may_kill(&last_calls),
+            moves_memory: engine::moves_memory(self.procs),
+        };
+        engine::choose(sandbox.engine, needs)
     }
 
     /// The program, or the init that starts it. That needs no look at the program before: until it runs, `/proc/self/exe` is the init.
@@ -348,36 +359,6 @@ fn hold(program: &mut Program, sandbox: &Sandbox, passed: &Passed) {
     if !sandbox.die_with_parent {
         program.call(Step::Hold, "", Sys::prctl, [libc::PR_SET_PDEATHSIG.into(), none]);
     }
-}
-
-/// The clone has reset all handlers, but what the caller ignores stays ignored; Rust's runtime ignores SIGPIPE. The older clone resets nothing.
-///
-/// An init unblocks them for the program, so that none is lost which comes before it listens.
-fn reset_signals(program: &mut Program, fallbacks: Fallbacks, init: bool) -> Result<(), Error> {
-    let default = program.words([libc::SIG_DFL as u64, 0, 0, 0]);
-    let size: Arg = SIGNAL_SET_SIZE.into();
-    let reset = |program: &mut Program, signal: u32| {
-        let args = [signal.into(), default.into(), 0_u64.into(), size];
-        program.call(Step::Signals, format!("signal {signal}"), Sys::rt_sigaction, args);
-    };
-    let ignored = sys::ignored_signals().map_err(|errno| Error::os(Step::Prepare, "rt_sigaction", errno))?;
-    for signal in &ignored {
-        reset(program, *signal);
-    }
-    if fallbacks.contains(Fallbacks::CLONE) {
-        let fixed = [libc::SIGKILL.cast_unsigned(), libc::SIGSTOP.cast_unsigned()];
-        program.only(Fallbacks::CLONE, |program| {
-            for signal in (1..=64).filter(|signal| !ignored.contains(signal) && !fixed.contains(signal)) {
-                reset(program, signal);
-            }
-        });
-    }
-    if !init {
-        let none = program.words([0]);
-        let args = [libc::SIG_SETMASK.into(), none.into(), 0_u64.into(), size];
-        program.call(Step::Signals, "", Sys::rt_sigprocmask, args);
-    }
-    Ok(())
 }
 
 /// Without magic links: `/proc/self/fd/7` would lead to whatever the host has there, outside the root too (CVE-2024-21626).

@@ -45,7 +45,7 @@
 //! Because no page table is copied, a spawn takes as long from a program with an 8 GiB heap as from a small one.
 //! [`Plan::explain`] shows the list.
 //!
-//! Where that cannot be, because user and group change or [code of the caller's](Plan::spawn_fn) is to run inside, the child has a copy of the
+//! Where that cannot be, because user and group change, a filter may kill the child or [code of the caller's](Plan::spawn_fn) is to run inside, the child has a copy of the
 //! memory, and takes the same steps: see [`Engine`].
 //!
 //! # A root of its own
@@ -285,6 +285,7 @@
 //! | `Sandbox::init` | `execveat` of a file of `memfd_create` | 3.19 |
 //! | `Seccomp::listener` | `SECCOMP_FILTER_FLAG_NEW_LISTENER` | 5.0 |
 //! | `SeccompListener::answer_with_fd`, `Seccomp::wait_killable` | `SECCOMP_ADDFD_FLAG_SEND`, `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV` | 5.14, 5.19 |
+//! | [`Engine::Shared`]: a core dump of the child is not the end of the caller | core dumps of one process | 5.16: before, see [`Engine`] |
 //! | binds, masks, anything [read-only](Mount::read_only), [`Sandbox::read_only_root`] | `mount_setattr` | 5.12 |
 //!
 //! An older kernel, or a seccomp filter around the caller that hides a call, gives an error of kind [`Unsupported`](ErrorKind::Unsupported) that names the call. There
@@ -330,6 +331,8 @@
 //!   host's own program (CVE-2019-5736). It must be readable for that, and two descriptors free (`RLIMIT_NOFILE`). Who can write to the root at this very moment, another sandbox say, can still
 //!   exchange it after the look; and what `binfmt_misc` of the host names without the flag `F`, the kernel looks up in the root by itself.
 //! - The init of a sandbox is no part of the host's program, but a file of its own that is sealed, for each spawn another; it has no descriptors, and no more rights than the program.
+//! - A child that may die of a filter before its program starts is a copy, of which no core dump is written: it would be the host program's memory, in the sandbox's
+//!   root. For a signal that comes in the moment before `execve(2)` see [`Engine`].
 //! - Nothing of the host program's memory outlives `execve(2)`, and nothing of it changes: signal mask, dumpable flag,
 //!   working directory and descriptors are as before.
 //!
@@ -401,6 +404,7 @@ mod scheduling;
 mod scope;
 #[cfg(feature = "seccomp")]
 mod seccomp;
+mod signals;
 #[cfg(feature = "serde")]
 mod spec;
 mod start;

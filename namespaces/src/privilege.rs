@@ -322,6 +322,21 @@ impl Bound {
         let _ = allowed;
     }
 
+    /// Whether the child may die of its filters before its program starts, which it does by these `calls`.
+    pub(crate) fn may_kill(&self, calls: &[libc::c_long]) -> bool {
+        #[cfg(feature = "seccomp")]
+        {
+            let late = self.capabilities.is_some_and(|sets| sets.late).then_some(libc::SYS_capset);
+            let calls: Vec<_> = calls.iter().copied().chain(late).collect();
+            crate::seccomp::may_kill(&self.filters, &calls)
+        }
+        #[cfg(not(feature = "seccomp"))]
+        {
+            let _ = calls;
+            false
+        }
+    }
+
     /// When the descriptors are those of the program.
     pub(crate) fn prepare_listener(&self, program: &mut Program) {
         #[cfg(feature = "seccomp")]

@@ -76,6 +76,15 @@ pub(crate) fn compile(
     }
 }
 
+/// The system calls that are left when the filters are in place.
+pub(crate) fn last_calls(sandbox: &Sandbox, found: &Found, init: bool) -> Vec<libc::c_long> {
+    let mut calls = vec![if init { libc::SYS_execveat } else { libc::SYS_execve }];
+    if !init && found.places.len() > 1 && sandbox.root != Root::Host {
+        calls.extend([libc::SYS_openat2, libc::SYS_read, libc::SYS_close]);
+    }
+    calls
+}
+
 /// Nothing happens if it is a device, or a pipe that nobody writes to.
 const READ: i32 = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
 

@@ -122,6 +122,8 @@ steps! {
     Landlock child "restrict by landlock",
     /// Waiting for [`Held::release`](crate::Held::release), if the child is held.
     Hold child "wait for the release",
+    /// Keeping a copy of the caller's memory out of core dumps, and out of sight, until the program starts.
+    Hide child "hide the caller's memory",
     /// Signals as a new program expects them: nothing blocked, SIGPIPE not ignored.
     Signals child "reset signals",
     /// Closing every descriptor but the standard streams: nothing of the caller's is open when the kernel looks for the program.

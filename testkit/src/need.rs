@@ -48,6 +48,8 @@ pub enum Need {
     StaticProgram(&'static str),
     /// The Debian that `testkit/debian` makes is there, and the caller may read it.
     Debian,
+    /// A process that dumps core leaves a file in its working directory: the machine's `core_pattern` names no pipe and no path, and there may be such files.
+    CoreFiles,
     /// This file is there, for example one that only some kernels have.
     File(&'static str),
     /// That many bytes of memory are available (`MemAvailable`).
@@ -83,6 +85,7 @@ impl Need {
                 _ => Err("there is no such file".into()),
             },
             Self::Memory(bytes) => probe::memory(bytes),
+            Self::CoreFiles => probe::core_files(),
             Self::CgroupLayout(wanted) => match Layout::of_this_machine()? {
                 found if found == wanted => Ok(()),
                 found => Err(format!("this machine has {found}")),
@@ -115,6 +118,7 @@ impl fmt::Display for Need {
             Self::Veth => f.write_str("veth"),
             Self::Vxlan => f.write_str("vxlan"),
             Self::Debian => f.write_str("testkit/debian"),
+            Self::CoreFiles => f.write_str("core dumps in the working directory"),
             Self::StaticProgram(path) => write!(f, "a static {path}"),
             Self::Program(path) | Self::File(path) => f.write_str(path),
             Self::Memory(bytes) => write!(f, "{} MiB of memory", bytes >> 20),

@@ -170,6 +170,18 @@ pub(crate) fn memory(bytes: u64) -> Result<(), String> {
     if kib << 10 >= bytes { Ok(()) } else { Err(format!("{} MiB are available", kib >> 10)) }
 }
 
+pub(crate) fn core_files() -> Result<(), String> {
+    let pattern = read("/proc/sys/kernel/core_pattern")?;
+    if pattern.trim().is_empty() || pattern.contains(['|', '/']) {
+        return Err(format!("core_pattern is {:?}", pattern.trim()));
+    }
+    match nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_CORE) {
+        Ok((_, hard)) if hard == nix::sys::resource::RLIM_INFINITY => Ok(()),
+        Ok((_, hard)) => Err(format!("RLIMIT_CORE is at most {hard}")),
+        Err(errno) => Err(format!("cannot ask for RLIMIT_CORE: {errno}")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

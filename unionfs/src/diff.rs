@@ -31,7 +31,9 @@ use std::path::{Path, PathBuf};
 /// ```
 ///
 /// What was added or modified is to be taken from [`open`](Self::open): owner, mode, times, extended attributes, data with its holes,
-/// devices. Attributes by which overlayfs keeps its own books ([`is_overlay_xattr`](crate::is_overlay_xattr)) are no part of the change.
+/// devices. Attributes by which overlayfs keeps its own books ([`is_overlay_xattr`](crate::is_overlay_xattr)) are no part of the change. A socket is told
+/// like any other file; an archive has no place for it, so what writes one and leaves it out writes a whiteout where it was
+/// [`Modified`](ChangeKind::Modified), or what it has replaced would be back.
 #[derive(Debug)]
 pub struct Diff {
     method: DiffMethod,

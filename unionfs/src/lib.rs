@@ -86,6 +86,12 @@
 //!
 //! `CAP_SYS_ADMIN` in the user namespace that owns the caller's mount namespace: real root, or root of a user namespace with a mount namespace of its own.
 //! [`LayerStore`] and [`RootDir`] need only the right to the files.
+//!
+//! Images have files that even their owner may not read (`/etc/shadow` with mode 0000, `sudo` with 4111). Root of a user namespace may, if its owner is mapped there; an ordinary
+//! user outside of one may not. To publish and to mount takes no right to read them; to copy or compare them does ([`Backend::Copy`], [`Container::commit`],
+//! [`Diff::between`]), and is [`PermissionDenied`](ErrorKind::PermissionDenied), with the name of the file. Their mode is not changed for a while to read them: who copies
+//! the same layer at that moment would copy that mode, a mount of it would show it, and after a crash it would stay.
+//!
 //! Real root uses [`Form::Trusted`], root of a user namespace [`Form::User`]. Layers given as descriptors must have been opened in the
 //! caller's mount namespace.
 //!

@@ -2,7 +2,7 @@
 
 use super::list::Item;
 use crate::archive::{Entry, Kind, Time, pad, write_end, write_entry};
-use crate::unpack::{Dirs, names, split, stat_in};
+use crate::unpack::{Dirs, is_label, names, split, stat_in};
 use crate::{Error, ErrorKind, Operation};
 use cofferdam_unionfs::{Form, is_opaque, is_overlay_xattr, is_whiteout};
 use rustix::fs::{FileType, Mode, OFlags, Stat, getxattr, listxattr, openat, readlinkat};
@@ -53,6 +53,11 @@ impl Facts {
         self.kind() == FileType::Directory
     }
 
+    /// An archive has no place for it, and a layer none but a mark that hides what was there.
+    pub(super) fn is_socket(&self) -> bool {
+        self.kind() == FileType::Socket
+    }
+
     pub(super) fn links(&self) -> u64 {
         self.stat.st_nlink
     }
@@ -88,7 +93,8 @@ impl Tree {
 
     pub(super) fn find(&mut self, path: &[u8]) -> Result<Option<Facts>, Error> {
         let (parent, leaf) = place(path);
-        let Ok(dir) = self.dir(parent) else { return Ok(None) };
+        let dir = self.0.find(parent).map_err(|e| e.during(Operation::Commit))?;
+        let Some(dir) = dir else { return Ok(None) };
         let found = stat_in(dir.as_fd(), leaf).map_err(|e| e.during(Operation::Commit))?;
         let Some(stat) = found else { return Ok(None) };
         let fail = |call| failed_call(call, path);
@@ -166,7 +172,12 @@ impl Tree {
     ) -> Result<(), Error> {
         let failed = |e| Error::from_io(Operation::Commit, e).about(OsStr::from_bytes(path));
         let facts = self.facts(path)?;
-        let Some(mut entry) = entry_of(path, &facts, not_after) else { return Ok(()) };
+        let Some(mut entry) = entry_of(path, &facts, not_after) else {
+            // Without a mark it would show what was there before.
+            let words = "became a socket while it was read";
+            let error = Error::new(ErrorKind::Interfered, Operation::Commit, words);
+            return Err(error.about(OsStr::from_bytes(path)));
+        };
         if facts.links() > 1 && !facts.is_directory() {
             let file = (facts.stat.st_dev, facts.stat.st_ino);
             if let Some(first) = first_names.get(&file) {
@@ -274,9 +285,8 @@ fn xattrs(dir: &OwnedFd, leaf: &[u8]) -> Result<Vec<Xattr>, Errno> {
     };
     let mut found = Vec::new();
     for name in names.get(..count).unwrap_or_default().split(|b| *b == 0).filter(|name| !name.is_empty()) {
-        let label = name.starts_with(b"security.") && name != b"security.capability";
         // A name with "=" would be read as another one.
-        if label || is_overlay_xattr(OsStr::from_bytes(name)) || name.contains(&b'=') {
+        if is_label(name) || is_overlay_xattr(OsStr::from_bytes(name)) || name.contains(&b'=') {
             continue;
         }
         let mut value = vec![0; XATTR_BYTES];

@@ -34,7 +34,10 @@ fn add(tree: &mut Tree, path: Vec<u8>, items: &mut Vec<Item>) -> Result<(), Erro
             // The first one is taken off first.
             waiting.extend(children(tree, &path)?.into_iter().rev());
         }
-        items.push(Item::File(path));
+        // Nothing is below that could show in its place.
+        if !facts.is_socket() {
+            items.push(Item::File(path));
+        }
     }
     Ok(())
 }
@@ -69,8 +72,14 @@ pub(super) fn of_upper(tree: &mut Tree, form: Form) -> Result<Vec<Item>, Error> 
                 &path,
             ));
         }
+        let facts = tree.facts(&path)?;
+        if facts.is_socket() {
+            // It cannot be in a layer, but it hides what is below. What that is nobody knows here; a mark too many hides nothing.
+            items.push(Item::Whiteout(path));
+            continue;
+        }
         items.push(Item::File(path.clone()));
-        if tree.facts(&path)?.is_directory() {
+        if facts.is_directory() {
             waiting.extend(children(tree, &path)?.into_iter().rev());
             if tree.is_opaque(&path, form)? {
                 items.push(Item::Opaque(path));
@@ -119,6 +128,13 @@ fn compare(before: &mut Tree, after: &mut Tree, found: &mut Found) -> Result<(),
     let mut waiting = vec![Vec::new()];
     while let Some(path) = waiting.pop() {
         let (old, new) = (before.find(&path)?, after.facts(&path)?);
+        if new.is_socket() {
+            // Neither is in a layer. What else was there must not come back.
+            if old.is_some_and(|old| !old.is_socket()) {
+                found.gone.push(path);
+            }
+            continue;
+        }
         if new.links() > 1 && !new.is_directory() {
             found.inodes.insert(path.clone(), new.inode());
         }

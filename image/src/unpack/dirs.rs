@@ -34,6 +34,23 @@ impl Dirs {
 
     /// Opens a directory that is known to be there.
     pub(crate) fn open(&mut self, path: &[u8]) -> Result<Arc<OwnedFd>, Error> {
+        self.open_cached(path).map_err(|errno| match errno {
+            // It was there a moment ago.
+            Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV => interfered(path),
+            errno => fail("openat2", path)(errno),
+        })
+    }
+
+    /// As [`open`](Self::open); `None` if there is no directory at this path. That it cannot be opened does not mean that it is not there.
+    pub(crate) fn find(&mut self, path: &[u8]) -> Result<Option<Arc<OwnedFd>>, Error> {
+        match self.open_cached(path) {
+            Ok(dir) => Ok(Some(dir)),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            Err(errno) => Err(fail("openat2", path)(errno)),
+        }
+    }
+
+    fn open_cached(&mut self, path: &[u8]) -> Result<Arc<OwnedFd>, Errno> {
         if path.is_empty() {
             return Ok(Arc::clone(&self.root));
         }
@@ -44,12 +61,7 @@ impl Dirs {
             return Ok(fd);
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let opened = open_beneath(&*self.root, path, flags);
-        let fd = Arc::new(opened.map_err(|errno| match errno {
-            // It was there a moment ago.
-            Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV => interfered(path),
-            errno => fail("openat2", path)(errno),
-        })?);
+        let fd = Arc::new(open_beneath(&*self.root, path, flags)?);
         if self.cache.len() >= CACHED {
             self.cache.remove(0);
         }

@@ -9,7 +9,7 @@ use crate::{Error, ErrorKind, Operation, Options, Ownership, Policy};
 use cofferdam_unionfs::is_overlay_xattr;
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat,
-    fgetxattr, flistxattr, fremovexattr, fstat, setxattr, utimensat,
+    fgetxattr, flistxattr, fremovexattr, fstat, fstatvfs, setxattr, utimensat,
 };
 use rustix::fs::{fchmod, fchown, fsetxattr, futimens};
 use rustix::io::Errno;
@@ -65,7 +65,11 @@ impl Meta {
                 let error = Error::refused("is an extended attribute by which a layer would steer overlayfs");
                 return Err(error.about(OsStr::from_bytes(name)));
             }
-            if steers || (ownership.is_callers() && is_roots_own(name)) {
+            // Not the image's to say: what a security module goes by, perhaps to trust a file or to run it as another.
+            let labels = is_label(name);
+            #[cfg(feature = "test-hooks")]
+            let labels = labels && !crate::test_hooks::is_off(crate::test_hooks::Defence::Labels);
+            if steers || labels || (ownership.is_callers() && is_roots_own(name)) {
                 left_out.push(name.clone());
             } else {
                 xattrs.push((name.clone(), mapped(name, value, ownership)?));
@@ -153,7 +157,7 @@ impl Meta {
         let mut left_out = LeftOut::new();
         for (name, value) in &self.xattrs {
             let set = fsetxattr(fd, name.as_slice(), value, XattrFlags::empty());
-            set.or_else(|e| leave_out(e, name, options, &mut left_out)).map_err(fail("fsetxattr", name))?;
+            set.or_else(|e| leave_out(e, ("fsetxattr", fd), name, options, &mut left_out))?;
         }
         fchmod(fd, Mode::from_raw_mode(self.mode)).map_err(fail("fchmod", path))?;
         futimens(fd, &self.times()).map_err(fail("utimensat", path))?;
@@ -187,7 +191,7 @@ impl Meta {
         let proc = format!("/proc/self/fd/{}", fd.as_raw_fd());
         for (name, value) in &self.xattrs {
             let set = setxattr(proc.as_str(), name.as_slice(), value, XattrFlags::empty());
-            set.or_else(|e| leave_out(e, name, options, &mut left_out)).map_err(fail("setxattr", name))?;
+            set.or_else(|e| leave_out(e, ("setxattr", fd), name, options, &mut left_out))?;
         }
         if kind != FileType::Symlink {
             let mode = Mode::from_raw_mode(self.mode);
@@ -210,9 +214,13 @@ fn is_roots_own(name: &[u8]) -> bool {
 
 /// Whether an attribute of a file that is there is part of its content: not the machine's labels, not overlayfs' own.
 fn is_content(name: &[u8], ownership: &Ownership) -> bool {
-    let labels = name.starts_with(b"security.") && name != CAPABILITY;
     let beyond = ownership.is_callers() && is_roots_own(name);
-    !is_overlay_xattr(OsStr::from_bytes(name)) && !labels && !beyond
+    !is_overlay_xattr(OsStr::from_bytes(name)) && !is_label(name) && !beyond
+}
+
+/// What security modules keep with a file belongs to the machine: labels of `SELinux` and Smack, the signatures of IMA and EVM.
+pub(crate) fn is_label(name: &[u8]) -> bool {
+    name.starts_with(b"security.") && name != CAPABILITY
 }
 
 /// The value of an attribute for other owners than the archive's.
@@ -244,14 +252,35 @@ fn map_capability(value: &[u8], user: impl Fn(u32) -> Option<u32>) -> Option<Vec
 }
 
 /// What cannot be had is left out, if the caller said so.
-fn leave_out(errno: Errno, name: &[u8], options: &Options, left_out: &mut LeftOut) -> Result<(), Errno> {
-    let cannot_be_had =
-        matches!(errno, Errno::OPNOTSUPP | Errno::PERM | Errno::ACCESS | Errno::INVAL | Errno::TOOBIG | Errno::RANGE);
-    if !cannot_be_had || options.policy != Policy::Lenient {
-        return Err(errno);
+fn leave_out(
+    errno: Errno,
+    (call, fd): (&'static str, BorrowedFd<'_>),
+    name: &[u8],
+    options: &Options,
+    left_out: &mut LeftOut,
+) -> Result<(), Error> {
+    let too_large = errno == Errno::NOSPC && has_room(fd);
+    let cannot_be_had = too_large
+        || matches!(
+            errno,
+            Errno::OPNOTSUPP | Errno::PERM | Errno::ACCESS | Errno::INVAL | Errno::TOOBIG | Errno::RANGE
+        );
+    if cannot_be_had && options.policy == Policy::Lenient {
+        left_out.push(name.to_vec());
+        return Ok(());
     }
-    left_out.push(name.to_vec());
-    Ok(())
+    if too_large {
+        let words = "is an extended attribute that, with the file's others, is larger than this file system has them";
+        return Err(Error::new(ErrorKind::Unsupported, Operation::Unpack, words).about(OsStr::from_bytes(name)));
+    }
+    Err(fail(call, name)(errno))
+}
+
+/// Whether a file system that has no space for an attribute has some for files: ext4 keeps all attributes of a file in one block, and
+/// says no more of what does not fit than of a full disk.
+fn has_room(fd: BorrowedFd<'_>) -> bool {
+    // One that does not count its inodes has no number of them.
+    fstatvfs(fd).is_ok_and(|now| now.f_bavail > 0 && (now.f_files == 0 || now.f_favail > 0))
 }
 
 fn xattr_names(fd: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Error> {

@@ -1,6 +1,8 @@
 //! Tests against the real kernel: see the test kit for how they are run and what they may not leave behind.
 
 mod advisories;
+mod attributes;
+mod differences;
 mod entries;
 mod faults;
 mod hostile;
@@ -115,6 +117,14 @@ fn images() -> Vec<Test> {
         test("a_tree_comes_back_as_it_was", writing::a_tree_comes_back_as_it_was),
         test("the_same_files_give_the_same_layer", writing::the_same_files_give_the_same_layer),
         test("changes_make_one_tree_of_the_other", writing::changes_make_one_tree_of_the_other),
+        root("labels_are_the_machines", attributes::labels_are_the_machines),
+        root("attributes_that_are_too_large", attributes::attributes_that_are_too_large).needs(&[
+            Need::Program(attributes::MKFS),
+            Need::Program("/bin/mount"),
+            Need::File("/dev/loop-control"),
+        ]),
+        test("what_a_socket_hides_stays_hidden", differences::what_a_socket_hides_stays_hidden),
+        test("what_cannot_be_compared_is_told", differences::what_cannot_be_compared_is_told),
         overlay("an_upper_directory_becomes_a_layer", writing::an_upper_directory_becomes_a_layer),
         test("an_image_on_top_of_another", writing::an_image_on_top_of_another),
         test("archives_of_docker", writing::archives_of_docker),

@@ -134,7 +134,7 @@ impl From<i32> for Arg {
 impl Op {
     /// Whether it belongs to the last steps, after which there is another program.
     pub(crate) fn starts_program(&self) -> bool {
-        matches!(self.step, Step::LetGo | Step::Exec)
+        matches!(self.step, Step::Hide | Step::LetGo | Step::Exec)
     }
 
     /// Whether there is another program once it has succeeded.

@@ -63,6 +63,7 @@ calls! {
     readlinkat = SYS_readlinkat,
     recvfrom = SYS_recvfrom,
     rt_sigaction = SYS_rt_sigaction,
+    rt_sigpending = SYS_rt_sigpending,
     rt_sigprocmask = SYS_rt_sigprocmask,
     sched_setaffinity = SYS_sched_setaffinity,
     sched_setscheduler = SYS_sched_setscheduler,

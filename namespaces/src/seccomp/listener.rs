@@ -6,8 +6,7 @@ use std::sync::Mutex;
 
 /// The caller's side of a filter that asks, `seccomp_unotify(2)`: [`Child::seccomp_listener`](crate::Child).
 ///
-/// It polls readable when a call waits to be received, and hung up when nobody is left who is under the filter (Linux 5.8). Before Linux 6.11 a child that has ended counts
-/// until it has been waited for: have another thread [wait](crate::Child::wait) for it meanwhile, or poll the child too. Several threads may use it,
+/// It polls readable when a call waits to be received, and hung up when nobody is left who is under the filter (Linux 5.8). Several threads may use it,
 /// by reference: where each has a copy of the descriptor, one that is too late for a call may wait for ever (before Linux 6.11). When the last copy of it is dropped, what
 /// waits fails with `ENOSYS`, and so does whatever the filter asks afterwards.
 ///
@@ -68,6 +67,7 @@ impl SeccompListener {
     }
 
     /// The next call that waits, or `None` when nobody is left. Blocks, also if the descriptor polls readable and another thread takes the call.
+    /// Before Linux 6.11 who has ended is left until it is reaped: whoever waits here for the end should not be who reaps it afterwards.
     ///
     /// # Errors
     /// What `poll(2)` and `ioctl(2)` say.

@@ -8,6 +8,7 @@
 //! is left when it starts.
 
 use super::bpf::{self, BpfInstruction};
+use super::foresight::{self, Fate};
 use crate::handover;
 use crate::privilege::LISTENER;
 use crate::program::{Arg, Program, Slot, Sys, Then};
@@ -55,7 +56,7 @@ impl Listening {
 pub(crate) struct Bound {
     name: &'static str,
     flags: libc::c_ulong,
-    program: Vec<u64>,
+    program: Vec<BpfInstruction>,
     listening: Option<Listening>,
 }
 
@@ -63,10 +64,19 @@ impl Bound {
     pub(super) fn new(
         name: &'static str,
         flags: libc::c_ulong,
-        program: &[BpfInstruction],
+        program: Vec<BpfInstruction>,
         listening: Option<Listening>,
     ) -> Self {
-        Bound { name, flags, program: program.iter().map(|instruction| instruction.word()).collect(), listening }
+        Bound { name, flags, program, listening }
+    }
+
+    /// What it will do to a call of the child's.
+    pub(super) fn foresee(&self, call: libc::c_long) -> Fate {
+        if self.listening.is_some() && CALLS.contains(&call) {
+            Fate::Passes
+        } else {
+            foresight::of(&self.program, call)
+        }
     }
 
     /// Both numbers are taken: what the kernel opens is another.
@@ -80,7 +90,7 @@ impl Bound {
     }
 
     pub(crate) fn compile(&self, program: &mut Program) {
-        let instructions = program.words(self.program.iter().copied());
+        let instructions = program.words(self.program.iter().map(|instruction| instruction.word()));
         // A struct sock_fprog: how many, and where.
         let list = program.words([self.program.len() as u64, instructions]);
         let install = [libc::SECCOMP_SET_MODE_FILTER.into(), self.flags.into(), list.into()];

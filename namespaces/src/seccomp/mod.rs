@@ -2,12 +2,14 @@
 
 mod bpf;
 mod filters;
+mod foresight;
 mod listener;
 mod listening;
 mod policy;
 mod table;
 
 use crate::{Capabilities, CapabilitySet, Error, Sandbox};
+pub(crate) use foresight::may_kill;
 pub(crate) use listening::Bound;
 use listening::Listening;
 use policy::{Machine, NO_CALL};
@@ -108,6 +110,9 @@ impl Seccomp {
     ///
     /// It must allow what the child still does when it is in place: `execve(2)`, and `capset(2)` if there are [capabilities](Sandbox::capabilities) without
     /// [no new privileges](Sandbox::no_new_privs), and `seccomp(2)` if there is another filter behind it.
+    ///
+    /// Where the child may die of it before its program starts, it does not have the caller's memory, but a copy ([`Engine::Copy`](crate::Engine::Copy)) of which
+    /// no core dump is written. That is so if the filter kills one of those calls, or `exit_group(2)`, by which a child ends whose start fails, or decides on them by their arguments.
     ///
     /// ```
     /// # use cofferdam_namespaces::{BpfInstruction, Seccomp};
@@ -216,7 +221,7 @@ impl Seccomp {
                 flags |= libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
             }
         }
-        Ok(Bound::new(self.name(), flags, &program, listening))
+        Ok(Bound::new(self.name(), flags, program, listening))
     }
 }
 

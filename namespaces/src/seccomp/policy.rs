@@ -42,6 +42,11 @@ pub(super) enum Machine {
 impl Machine {
     pub(super) const THIS: Machine = if cfg!(target_arch = "x86_64") { Machine::X86 } else { Machine::Arm };
 
+    /// That of its own calls.
+    pub(super) fn architecture(self) -> Option<u32> {
+        self.families().last().map(|family| family.architecture)
+    }
+
     fn families(self) -> &'static [Family] {
         match self {
             Machine::X86 => &[

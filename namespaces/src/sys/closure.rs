@@ -45,7 +45,8 @@ impl Plan {
     ///   `println!`, no panic. (`fork(3)` of libc cares for the allocator; a clone with namespaces is no such fork.)
     /// - What the closure captures is dropped in the copy, and in this program too. What owns a descriptor (a `File`, a socket) must be neither
     ///   used nor dropped in the copy, where it is closed already: put it in a `ManuallyDrop`.
-    /// - The copy has everything that this program has in memory, its secrets too. It is no place for code that is not trusted.
+    /// - The copy has everything that this program has in memory, its secrets too. It is no place for code that is not trusted. If it crashes, or a filter kills it, all of
+    ///   that is in its core dump, which may lie in the sandbox: [`Resource::Core`](crate::Resource::Core) limits that.
     #[doc(alias("fork", "pre_exec", "unshare", "clone"))]
     pub unsafe fn spawn_fn(&self, closure: impl FnOnce() -> u8) -> Result<Child, Error> {
         let mut closure = Some(closure);

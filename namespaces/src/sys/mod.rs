@@ -43,7 +43,7 @@ pub(crate) use rights::landlock_abi;
 pub(crate) use rights::{Rights, has_no_new_privs, known_capabilities};
 pub(crate) use script::HEAD;
 pub(crate) use shared::SharedPage;
-pub(crate) use signals::{SIGNAL_SET_SIZE, SignalMask, ignored_signals};
+pub(crate) use signals::{DUMPING_SIGNALS, SIGNAL_SET_SIZE, SignalMask, ignored_signals};
 pub(crate) use stack::Stack;
 pub(crate) use telling::{Outcome, Telling};
 pub(crate) use terminal::{set_terminal_size, terminal_peer, terminal_size, unlock_terminal};

@@ -40,5 +40,21 @@ pub(crate) fn ignored_signals() -> Result<Vec<u32>, i32> {
     Ok(ignored)
 }
 
+/// Those of which a process dies with a core dump, as the kernel's set of signals.
+pub(crate) const DUMPING_SIGNALS: u64 = bit(libc::SIGQUIT)
+    | bit(libc::SIGILL)
+    | bit(libc::SIGTRAP)
+    | bit(libc::SIGABRT)
+    | bit(libc::SIGBUS)
+    | bit(libc::SIGFPE)
+    | bit(libc::SIGSEGV)
+    | bit(libc::SIGSYS)
+    | bit(libc::SIGXCPU)
+    | bit(libc::SIGXFSZ);
+
+const fn bit(signal: i32) -> u64 {
+    1 << (signal - 1)
+}
+
 /// Bytes in the kernel's signal set.
 pub(crate) const SIGNAL_SET_SIZE: u64 = 8;

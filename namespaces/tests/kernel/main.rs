@@ -6,6 +6,7 @@ mod attributes;
 mod callers;
 mod cgroup;
 mod closures;
+mod cores;
 mod crowd;
 mod engines;
 mod errors;
@@ -407,10 +408,14 @@ fn life() -> Vec<Test> {
 }
 
 fn engines() -> Vec<Test> {
+    let cores = |name, run| test(name, run).needs(&[Need::CoreFiles]);
     vec![
         test("the_engine_is_reported", engines::the_engine_is_reported),
         user("the_host_program_is_unchanged", engines::the_host_program_is_unchanged),
         root("ids_change_in_a_copy_alone", engines::ids_change_in_a_copy_alone),
+        cores("no_core_of_a_child_that_its_filter_kills", cores::no_core_of_a_child_that_its_filter_kills),
+        cores("no_core_of_a_child_that_was_told_to_quit", cores::no_core_of_a_child_that_was_told_to_quit),
+        test("filters_that_let_it_start_are_no_reason", cores::filters_that_let_it_start_are_no_reason),
     ]
 }
 

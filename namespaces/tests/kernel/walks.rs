@@ -45,7 +45,7 @@ const WALKS: &[(&str, &[Step])] = &[
     ),
     ("every_call_in_a_cgroup_can_fail", &[Step::Cgroup, Step::CgroupNamespace]),
     ("every_call_of_a_label_can_fail", &[Step::Label]),
-    ("every_call_for_the_maps_can_fail", &[Step::IdMap, Step::Credentials, Step::Hold]),
+    ("every_call_for_the_maps_can_fail", &[Step::IdMap, Step::Credentials, Step::Hold, Step::Hide]),
     ("every_call_of_a_join_can_fail", &[Step::JoinUser, Step::IdMap, Step::Unshare]),
     ("every_call_of_joining_can_fail", &[Step::Join, Step::WorkingDirectory, Step::LetGo]),
     ("every_call_of_a_held_child_can_fail", &[Step::Hold]),

@@ -26,7 +26,7 @@ names! { fn common:
     SYS_name_to_handle_at SYS_nanosleep SYS_newfstatat SYS_open_tree SYS_openat SYS_openat2 SYS_pidfd_getfd
     SYS_pidfd_open SYS_pidfd_send_signal SYS_pipe2 SYS_pivot_root SYS_ppoll SYS_prctl SYS_pread64
     SYS_prlimit64 SYS_pwrite64 SYS_quotactl_fd SYS_read SYS_readlinkat SYS_readv SYS_recvfrom SYS_recvmsg SYS_renameat
-    SYS_renameat2 SYS_rseq SYS_rt_sigaction SYS_rt_sigprocmask SYS_rt_sigreturn SYS_rt_sigtimedwait
+    SYS_renameat2 SYS_rseq SYS_rt_sigaction SYS_rt_sigpending SYS_rt_sigprocmask SYS_rt_sigreturn SYS_rt_sigtimedwait
     SYS_sched_getaffinity SYS_sched_setaffinity SYS_sched_yield SYS_seccomp SYS_sendmsg SYS_sendto
     SYS_set_robust_list SYS_set_tid_address SYS_setdomainname SYS_setfsgid SYS_setfsuid SYS_setgid
     SYS_setgroups SYS_sethostname SYS_setns SYS_setpgid SYS_setregid SYS_setresgid SYS_setresuid

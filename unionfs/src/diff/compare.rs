@@ -67,8 +67,9 @@ impl Visitor for Compare {
         // Listed, but not there: a whiteout in a directory that does not merge.
         let Some(stat) = here.stat()? else { return Ok(false) };
         let below = self.below.find(name)?;
+        let fail = |e: Error| e.about(path.join(name));
         let kind = match &below {
-            Some((below, other)) if here.equals(&stat, *below, other)? => None,
+            Some((below, other)) if here.equals(&stat, *below, other).map_err(fail)? => None,
             Some(_) => Some(ChangeKind::Modified),
             None => Some(ChangeKind::Added),
         };

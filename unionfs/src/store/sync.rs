@@ -3,6 +3,7 @@
 use crate::walk::{Visitor, walk};
 use crate::{Error, Operation};
 use rustix::fs::{FileType, Mode, OFlags, fsync, openat, syncfs};
+use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -22,7 +23,8 @@ pub enum SyncPolicy {
     /// layers of many files.
     #[default]
     Filesystem,
-    /// `fsync(2)` for each file and directory of the layer: others' writes are not waited for.
+    /// `fsync(2)` for each file and directory of the layer: others' writes are not waited for. If the layer has some that the caller may not open (an ordinary
+    /// user a file of mode 0000, as `/etc/shadow` often is), it is as [`Filesystem`](Self::Filesystem).
     PerFile,
 }
 
@@ -35,10 +37,18 @@ impl SyncPolicy {
     pub(super) fn sync(self, top: BorrowedFd<'_>, operation: Operation) -> Result<(), Error> {
         match self {
             SyncPolicy::None => Ok(()),
-            SyncPolicy::Filesystem => syncfs(top).map_err(|e| Error::os(operation, "syncfs", e)),
-            SyncPolicy::PerFile => walk(top, operation, &mut EachFile { operation }),
+            SyncPolicy::Filesystem => filesystem(top, operation),
+            SyncPolicy::PerFile => match walk(top, operation, &mut EachFile { operation }) {
+                // What cannot be opened cannot be waited for by itself.
+                Err(error) if error.raw_os_error() == Some(Errno::ACCESS.raw_os_error()) => filesystem(top, operation),
+                result => result,
+            },
         }
     }
+}
+
+fn filesystem(top: BorrowedFd<'_>, operation: Operation) -> Result<(), Error> {
+    syncfs(top).map_err(|e| Error::os(operation, "syncfs", e))
 }
 
 struct EachFile {

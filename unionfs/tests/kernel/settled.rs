@@ -1,12 +1,13 @@
 //! What publishing promises: an error means that nothing is there, success that it lasts.
 
+use crate::containers::prepared;
 use crate::store::{id, names, owner, path_of, publish, reopened, staged, store};
 use crate::support::{Place, list, open, without_file_rights};
 use crate::together::open_of;
 use cofferdam_testkit::fault::{Action, Fault as Injected, Watch, Who};
-use cofferdam_unionfs::{ErrorKind, Fault, Form, LayerStore, SyncPolicy};
+use cofferdam_unionfs::{Backend, ContainerSpec, Diff, ErrorKind, Fault, Form, LayerStore, SyncPolicy};
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 /// The calls that need a descriptor more, and those that change the store.
@@ -130,4 +131,58 @@ pub(crate) fn what_is_taken_over_lasts_as_well(form: Form) {
     let synced: Vec<i32> = calls.iter().filter_map(|call| i32::try_from(call.args[0]).ok()).collect();
     assert!(synced.iter().any(|fd| descriptors.contains(fd)), "{synced:?} are waited for, not {descriptors:?}");
     assert_eq!(names(&reopened(&place.path().join("store"), form)), ["base", "quick"]);
+}
+
+/// Images have files that keep out even their owner: such a layer is published and waited for, and what cannot be read is told by its name. No mode is changed for it.
+pub(crate) fn files_that_their_owner_may_not_read(form: Form) {
+    let place = Place::new(form);
+    let store = store(&place);
+    let x = owner("x");
+    for (at, name, mode, whole) in [
+        ("etc/shadow", "open", 0o600, 0),
+        ("etc/shadow", "shadow", 0o000, 1),
+        ("etc/shadow", "sudo", 0o4111, 1),
+        ("etc", "closed", 0o000, 1),
+    ] {
+        let durable = store.clone().sync_policy(SyncPolicy::PerFile);
+        let stage = staged(&durable, &x, "file");
+        let path = path_of(&stage);
+        fs::create_dir(path.join("etc")).expect("is made");
+        fs::write(path.join("etc/shadow"), "secret").expect("is written");
+        fs::set_permissions(path.join(at), Permissions::from_mode(mode)).expect("chmod");
+        let watch = Watch::only(&[libc::SYS_fsync, libc::SYS_syncfs]);
+        let (calls, layer) = without_file_rights(|| watch.record(|| stage.publish(&id(name), None)));
+        let layer = layer.unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert!(layer.is_synced());
+        let count = |number| calls.iter().filter(|call| call.number == number).count();
+        assert_eq!(count(libc::SYS_syncfs), whole, "{name}");
+        let found = fs::metadata(path_of(&layer).join(at)).expect("is there").mode();
+        assert_eq!(found & 0o7777, mode, "{name}");
+    }
+    for (name, mode) in [("shadow", 0o000), ("sudo", 0o4111)] {
+        let spec = ContainerSpec::new().backend(Backend::Copy);
+        let prepare = || store.prepare(&owner("c"), Some(&id(name)), &spec).map(drop);
+        let error = without_file_rights(prepare).expect_err("may not be read");
+        assert_eq!(
+            (error.kind(), error.object()),
+            (ErrorKind::PermissionDenied, Some("etc/shadow".as_ref())),
+            "{error}"
+        );
+        let layer = store.layer(&id(name)).unwrap().expect("is there");
+        let error = without_file_rights(|| Diff::between(&layer, &layer).map(drop)).expect_err("may not be read");
+        assert_eq!(
+            (error.kind(), error.object()),
+            (ErrorKind::PermissionDenied, Some("etc/shadow".as_ref())),
+            "{error}"
+        );
+        assert_eq!(fs::metadata(path_of(&layer).join("etc/shadow")).expect("is there").mode() & 0o7777, mode);
+        // Root may, also that of a user namespace.
+        assert!(Diff::between(&layer, &layer).unwrap_or_else(|e| panic!("{e}")).changes().is_empty());
+        let container = prepared(&store, "c", Some(name), &spec);
+        let view = container.view().unwrap_or_else(|e| panic!("{e}"));
+        let copy = fs::metadata(path_of(&view).join("etc/shadow")).expect("is there");
+        assert_eq!(copy.mode() & 0o7777, mode);
+        drop(view);
+        container.discard().unwrap_or_else(|e| panic!("{e}"));
+    }
 }

@@ -139,7 +139,7 @@ pub fn weaken<T: Send>(poke: Poke, f: impl FnOnce() -> T + Send) -> (usize, T) {
 /// # Panics
 /// As [`record`].
 pub fn weaken_all<T: Send>(pokes: &[Poke], f: impl FnOnce() -> T + Send) -> (usize, T) {
-    let numbers: Vec<i64> = pokes.iter().map(|poke| poke.number).chain([libc::SYS_execve]).collect();
+    let numbers: Vec<i64> = pokes.iter().map(|poke| poke.number).chain([libc::SYS_execve, libc::SYS_prctl]).collect();
     let (calls, result) = Watch::only(&numbers).run(None, pokes, f);
     let changed = |call: &&Call| call.who == Who::Child && pokes.iter().any(|poke| poke.number == call.number);
     (calls.iter().filter(changed).count(), result)

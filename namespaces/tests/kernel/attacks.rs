@@ -351,7 +351,7 @@ pub(crate) fn a_program_behind_a_descriptor() {
         assert_eq!((error.step(), error.raw_os_error()), (Step::Exec, Some(libc::ENOENT)), "{error}");
     }
     // Where they are still open, the look without magic links refuses what it finds; and where that is no obstacle either, it is the host's that runs.
-    let watch = Watch::only(&[libc::SYS_close_range, libc::SYS_openat2, libc::SYS_execve]);
+    let watch = Watch::only(&[libc::SYS_close_range, libc::SYS_openat2, libc::SYS_execve, libc::SYS_prctl]);
     let (calls, _) = watch.record(|| sandboxes[0].spawn());
     let children: Vec<_> = calls.iter().filter(|call| call.who == Who::Child).collect();
     let nth = children.iter().rposition(|call| call.number == libc::SYS_close_range).unwrap();

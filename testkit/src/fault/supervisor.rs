@@ -174,6 +174,11 @@ impl Desk {
             calls.push(Call { who, pid: call.pid, number: call.number, args: call.args, fault });
         }
         drop(calls);
+        // Whoever is not dumpable lets only root change its memory.
+        let hides = call.number == libc::SYS_prctl && call.args[..2] == [libc::PR_SET_DUMPABLE as u64, 0];
+        if hides && who == Who::Child && !self.pokes.is_empty() {
+            return Answer::Errno(0);
+        }
         for poke in self.pokes.iter().filter(|poke| who == Who::Child && poke.number == call.number) {
             write_word(call, *poke);
         }
